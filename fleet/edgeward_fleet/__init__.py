@@ -1,0 +1,1 @@
+"""The fleet: rolls models out to devices and takes their results."""
