@@ -1,4 +1,4 @@
-"""Every error that the agent raises on purpose. Each says what was expected, then what was found; `hint` is the way out.
+"""Every error that the agent raises on purpose: what was expected, then what was found; `hint` is the way out.
 
 Families, because that is what callers tell apart: the link (is a retry worth it?), serving, updates, the outbox,
 identity and configuration. An adapter turns a foreign library's errors into these in one place.

@@ -1,6 +1,6 @@
 """The ports of the control process: what the update machine and the outbox need of the world.
 
-Adapters are in `link/`, `serving_control.py`, `supervisor.py` and `update/probe.py`; each port has one conformance suite.
+Adapters are in `link/`, `serving_control.py`, `supervisor.py` and `update/probe.py`.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class LoadedVersion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedModel:
-    """One model as the serving process has it: what answers, what else is loaded, what was answered since it went live."""
+    """One model as the serving process has it; `traffic` counts since the live version went live."""
 
     live: LoadedVersion | None
     loaded: tuple[LoadedVersion, ...]
@@ -69,7 +69,7 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingState:
-    """`started_us` (Unix time) changes with every start of the process: a new value means that it crashed or was restarted."""
+    """A new `started_us` (Unix time) means that the process crashed or was restarted."""
 
     pid: int
     started_us: int
@@ -78,7 +78,7 @@ class ServingState:
 
 
 class Serving(Protocol):
-    """Commands to the serving process. Raises ServingUnavailable (a retry is worth it) and ServingRefused (it is not)."""
+    """Commands to the serving process. Raises ServingUnavailable (worth a retry) and ServingRefused (not)."""
 
     async def state(self) -> ServingState: ...
 
@@ -123,6 +123,6 @@ class ProbeVerdict:
 
 
 class Probe(Protocol):
-    """Runs a candidate's golden set in a process of its own, under limits. A bad model is a verdict, never an exception."""
+    """Runs a candidate's golden set in a process of its own. A bad model is a verdict, never an exception."""
 
     async def examine(self, release_dir: Path) -> ProbeVerdict: ...
