@@ -1,0 +1,1 @@
+"""One release over many devices, in phases, on evidence."""

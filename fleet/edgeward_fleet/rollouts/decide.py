@@ -1,0 +1,200 @@
+"""The next decision about a rollout, from what is known and what time it is. Pure and repeatable.
+
+`decide` returns one decision at a time; the ticker commits it together with its consequences (a device's new desired
+state is a row in the same database) and asks again until there is none. A tick too many changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from edgeward_contract.artifact import DeviceId
+from edgeward_fleet.rollouts import analysis
+from edgeward_fleet.rollouts.analysis import Outcome
+from edgeward_fleet.rollouts.machine import (
+    PhaseStep,
+    RolloutEvent,
+    RolloutState,
+    StepEvent,
+    advance,
+    advance_step,
+)
+from edgeward_fleet.rollouts.model import US, Back, OnFailure, Rollout, RolloutDevice, Standing
+
+APPROVAL_LIFETIME_S: Final = 30 * 86_400
+"""An approval that nobody has given for a month would approve what nobody remembers."""
+
+_ON_FAILURE: Final = {
+    OnFailure.PAUSE: RolloutEvent.FAILED_PAUSE,
+    OnFailure.ABORT: RolloutEvent.FAILED_ABORT,
+    OnFailure.ROLLBACK: RolloutEvent.FAILED_ROLL_BACK,
+}
+_NAMES_SHOWN: Final = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """At most one event, and the devices to offer the release to or to take it back from."""
+
+    event: RolloutEvent | None = None
+    step_event: StepEvent | None = None
+    reason: str = ""
+    offer: tuple[DeviceId, ...] = ()
+    take_back: tuple[DeviceId, ...] = ()
+
+
+def decide(rollout: Rollout, now_us: int) -> Decision | None:
+    """What to do now; None when there is nothing to do until a report arrives or time passes."""
+    match rollout.state:
+        case RolloutState.AWAITING_APPROVAL:
+            return _expiry(rollout, now_us)
+        case RolloutState.SCHEDULED:
+            return _start(rollout, now_us)
+        case RolloutState.PROGRESSING:
+            return _progress(rollout, now_us)
+        case RolloutState.ABORTING | RolloutState.ROLLING_BACK | RolloutState.ROLLBACK_INCOMPLETE:
+            return _go_back(rollout, now_us)
+        case _:
+            return None
+
+
+def apply(rollout: Rollout, decision: Decision, now_us: int) -> Rollout:
+    """`rollout` after the decision; offers and what is taken back are the service's to write."""
+    if decision.event is not None:
+        return moved(rollout, decision.event, decision.reason, now_us)
+    if decision.step_event is not None:
+        step = advance_step(rollout.step, decision.step_event)
+        return replace(rollout, step=step, step_since_us=now_us)
+    return rollout
+
+
+def moved(rollout: Rollout, event: RolloutEvent, reason: str, now_us: int) -> Rollout:
+    """`rollout` after an event, a person's command or one of our own. Raises IllegalTransition."""
+    state = advance(rollout.state, event)
+    since = rollout.since_us if state is rollout.state else now_us
+    after = replace(rollout, state=state, since_us=since, reason=reason)
+    if event is RolloutEvent.START_DUE:
+        return _opened(after, 0, now_us)
+    if event is RolloutEvent.PHASE_PASSED:
+        return _opened(after, rollout.phase + 1, now_us)
+    if event is RolloutEvent.RESUME:
+        return _opened(replace(after, devices=_to_retry(after)), rollout.phase, now_us)
+    return after
+
+
+def evidence_of(rollout: Rollout, phase: int) -> analysis.Evidence:
+    """What is known of one phase."""
+    return analysis.tally(rollout.of_phase(phase))
+
+
+def _expiry(rollout: Rollout, now_us: int) -> Decision | None:
+    if now_us < rollout.created_us + APPROVAL_LIFETIME_S * US:
+        return None
+    reason = f"nobody approved it within {APPROVAL_LIFETIME_S // 86_400} days"
+    return Decision(event=RolloutEvent.APPROVAL_EXPIRED, reason=reason)
+
+
+def _start(rollout: Rollout, now_us: int) -> Decision | None:
+    if now_us < rollout.spec.start_after_us:
+        return None
+    return Decision(event=RolloutEvent.START_DUE)
+
+
+def _progress(rollout: Rollout, now_us: int) -> Decision | None:
+    waiting = tuple(each.device for each in _open(rollout) if each.standing is Standing.WAITING)
+    if rollout.step is PhaseStep.SELECTING:
+        return Decision(step_event=StepEvent.SELECTED, offer=waiting)
+    if rollout.step is PhaseStep.ANALYSING:
+        return _analyse(rollout)
+    if waiting:  # joiners of the last phase
+        return Decision(offer=waiting)
+    event = _watch(rollout, now_us)
+    return Decision(step_event=event) if event else None
+
+
+def _watch(rollout: Rollout, now_us: int) -> StepEvent | None:
+    evidence = evidence_of(rollout, rollout.phase)
+    if _breach(rollout):
+        return StepEvent.BREACHED
+    enough = analysis.has_enough(rollout.spec.gates, evidence)
+    timed_out = now_us >= rollout.phase_since_us + rollout.open_phase.timeout_s * US
+    if rollout.step is PhaseStep.SOAKING:
+        if not enough:
+            return StepEvent.UNSETTLED
+        soaked = now_us >= rollout.step_since_us + rollout.open_phase.soak_s * US
+        return StepEvent.SOAKED if soaked else None
+    if enough and (timed_out or not evidence.working):
+        return StepEvent.SETTLED
+    return StepEvent.TIMED_OUT if timed_out else None
+
+
+def _analyse(rollout: Rollout) -> Decision:
+    failure = _breach(rollout)
+    if failure:
+        return Decision(event=_ON_FAILURE[rollout.spec.on_failure], reason=failure)
+    verdict = analysis.verdict(rollout.open_phase, rollout.spec.gates, evidence_of(rollout, rollout.phase))
+    if verdict.outcome is not Outcome.PASSED:
+        return Decision(event=RolloutEvent.INCONCLUSIVE, reason=verdict.reason)
+    event = RolloutEvent.ALL_PHASES_PASSED if rollout.is_last_phase else RolloutEvent.PHASE_PASSED
+    return Decision(event=event, reason=verdict.reason)
+
+
+def _breach(rollout: Rollout) -> str | None:
+    """The gates hold for phases that have passed, too: their devices go on reporting."""
+    for number, phase in enumerate(rollout.spec.phases[: rollout.phase + 1]):
+        failure = analysis.breach(phase, rollout.spec.gates, evidence_of(rollout, number))
+        if failure:
+            return failure
+    return None
+
+
+def _go_back(rollout: Rollout, now_us: int) -> Decision | None:
+    to_ask = tuple(each.device for each in rollout.devices if _is_to_be_asked(rollout, each))
+    if to_ask:
+        return Decision(take_back=to_ask)
+    missing = analysis.not_yet_back(rollout.devices)
+    timed_out = now_us >= rollout.since_us + rollout.spec.back_timeout_s * US
+    if rollout.state is RolloutState.ABORTING:
+        if missing and not timed_out:
+            return None
+        return Decision(event=RolloutEvent.WITHDRAWN, reason=_outcome(rollout, missing, "withdrawn"))
+    if not missing:
+        return Decision(event=RolloutEvent.ALL_PROVEN_BACK, reason=_outcome(rollout, (), "rolled back"))
+    if timed_out and rollout.state is RolloutState.ROLLING_BACK:
+        return Decision(event=RolloutEvent.BACK_TIMED_OUT, reason=_outcome(rollout, missing, "rolled back"))
+    return None
+
+
+def _is_to_be_asked(rollout: Rollout, device: RolloutDevice) -> bool:
+    """A roll-back takes the release from every device offered it; an abort from those that have not proven it."""
+    if not device.offered or device.back is not Back.NONE:
+        return False
+    return rollout.state is not RolloutState.ABORTING or device.standing is not Standing.SUCCEEDED
+
+
+def _outcome(rollout: Rollout, missing: Sequence[RolloutDevice], what: str) -> str:
+    asked = sum(each.back is not Back.NONE for each in rollout.devices)
+    cause = f"{rollout.reason}; " if rollout.reason else ""
+    if not missing:
+        return f"{cause}{what} on {asked} device{'' if asked == 1 else 's'}"
+    names = ", ".join(each.device for each in missing[:_NAMES_SHOWN]) + (", …" if len(missing) > _NAMES_SHOWN else "")
+    return f"{cause}{what} on {asked - len(missing)} of {asked} devices; no proof yet from {names}"
+
+
+def _open(rollout: Rollout) -> tuple[RolloutDevice, ...]:
+    return tuple(each for each in rollout.devices if each.phase <= rollout.phase)
+
+
+def _opened(rollout: Rollout, phase: int, now_us: int) -> Rollout:
+    step = advance_step(rollout.step, StepEvent.OPENED)
+    return replace(rollout, phase=phase, step=step, phase_since_us=now_us, step_since_us=now_us)
+
+
+def _to_retry(rollout: Rollout) -> tuple[RolloutDevice, ...]:
+    """A resume offers the release again to devices that failed: whoever resumes has mended what made them fail."""
+    return tuple(
+        replace(each, standing=Standing.WAITING, reason="", detail="") if each.standing is Standing.FAILED else each
+        for each in rollout.devices
+    )
