@@ -1,0 +1,1 @@
+"""Who this device is: its key, its certificate, and how it gets and keeps them."""

@@ -1,0 +1,126 @@
+"""What the agent asks of the operating system about processes: locks, exact identity, waiting for the end.
+
+A process id alone names nothing: it is used again. Id and start time together do, and a pidfd keeps them together
+while we look. Linux has both; elsewhere the agent asks by id and looks again and again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from edgeward_agent.errors import AgentRunning
+
+_LOOK_AGAIN_S: Final = 0.05
+_START_TICKS: Final = 19  # proc(5): field 22, counted from the one after the name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessRef:
+    """One process for all time of this boot. `started` is its start in clock ticks; "" where that is not known."""
+
+    pid: int
+    started: str
+
+    @classmethod
+    def of(cls, pid: int) -> ProcessRef:
+        """Raises ProcessLookupError when there is no such process."""
+        return cls(pid=pid, started=_started(pid))
+
+    def alive(self) -> bool:
+        try:
+            return _started(self.pid) == self.started
+        except ProcessLookupError:
+            return False
+
+
+class StateFolderLock:
+    """One agent for each state folder. Held until the process ends, however it ends."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises AgentRunning when another process holds it."""
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._file: IO[str] = path.open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.seek(0)
+            holder = self._file.read(20).strip()
+            self._file.close()
+            raise AgentRunning(
+                f"{path.parent.parent}: expected no agent, found a running one (pid {holder or 'unknown'})"
+            ) from None
+        self._file.truncate(0)
+        self._file.write(f"{os.getpid()}\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def agent_is_running(lock: Path) -> bool:
+    """Whether somebody holds the lock, without taking it for longer than a moment."""
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
+class Watched:
+    """A process that is held by a pidfd: it can be waited for and signalled, and never mistaken for another."""
+
+    def __init__(self, process: ProcessRef) -> None:
+        """Raises ProcessLookupError when that process is gone, even if another has its id now."""
+        self.process = process
+        self._descriptor = os.pidfd_open(process.pid) if hasattr(os, "pidfd_open") else -1
+        if not process.alive():
+            self.close()
+            raise ProcessLookupError(process.pid)
+
+    async def ended(self) -> None:
+        """Return once it has ended."""
+        if self._descriptor < 0:
+            while self.process.alive():  # noqa: ASYNC110  # no pidfd, no event
+                await asyncio.sleep(_LOOK_AGAIN_S)
+            return
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(self._descriptor, done.set)
+        try:
+            await done.wait()
+        finally:
+            loop.remove_reader(self._descriptor)
+
+    def send(self, number: signal.Signals) -> None:
+        """Nothing happens when it has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            if self._descriptor >= 0:
+                signal.pidfd_send_signal(self._descriptor, number)
+            elif self.process.alive():
+                os.kill(self.process.pid, number)
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _started(pid: int) -> str:
+    """Raises ProcessLookupError when there is no such process, or only its exit status is left."""
+    try:
+        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        os.kill(pid, 0)  # no /proc: at least the id must be in use
+        return ""
+    if after_name[0] in "ZX":
+        raise ProcessLookupError(pid)
+    return after_name[_START_TICKS]
