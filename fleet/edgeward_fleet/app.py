@@ -1,0 +1,82 @@
+"""Composition root of the fleet: services, the three applications, the workers. No logic lives here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from fastapi import APIRouter, FastAPI
+
+from edgeward_contract.version import __version__
+from edgeward_fleet.accounts.service import Accounts
+from edgeward_fleet.api import accounts, audit, problems, setup
+from edgeward_fleet.api.middleware import BodyLimit, StandardHeaders
+from edgeward_fleet.clock import Clock
+from edgeward_fleet.db.engine import Database
+from edgeward_fleet.services import Services
+from edgeward_fleet.settings import Settings
+from edgeward_fleet.wakeups import Wakeups
+
+# A new resource adds its router to the port where it belongs.
+ADMIN_ROUTERS: Final[tuple[APIRouter, ...]] = (setup.router, accounts.router, audit.router)
+DEVICE_ROUTERS: Final[tuple[APIRouter, ...]] = ()
+ENROLMENT_ROUTERS: Final[tuple[APIRouter, ...]] = ()
+
+_ARTIFACT_UPLOAD: Final = re.compile(r"/api/v1/artifacts/[^/]+")
+
+
+def build_services(settings: Settings, database: Database, clock: Clock) -> Services:
+    """Everything that the applications and the workers share."""
+    return Services(
+        settings=settings,
+        clock=clock,
+        database=database,
+        wakeups=Wakeups(),
+        accounts=Accounts(database, settings, clock),
+    )
+
+
+def build_admin_app(services: Services) -> FastAPI:
+    """REST for people and programs: bearer tokens, roles."""
+    settings = services.settings
+
+    def limit_for(method: str, path: str) -> int:
+        upload = method == "PUT" and _ARTIFACT_UPLOAD.fullmatch(path)
+        return settings.max_artifact_bytes if upload else settings.max_body_bytes
+
+    return _build("Edgeward fleet", services, ADMIN_ROUTERS, limit_for, openapi_url="/api/v1/openapi.json")
+
+
+def build_device_app(services: Services) -> FastAPI:
+    """What devices use, each with its own certificate."""
+    return _build("Edgeward devices", services, DEVICE_ROUTERS, lambda *_: services.settings.max_body_bytes)
+
+
+def build_enrolment_app(services: Services) -> FastAPI:
+    """Open to anybody who can reach it: small bodies, rate limited."""
+    return _build("Edgeward enrolment", services, ENROLMENT_ROUTERS, lambda *_: 64 * 1024)
+
+
+def _build(
+    title: str,
+    services: Services,
+    routers: Sequence[APIRouter],
+    limit_for: Callable[[str, str], int],
+    openapi_url: str | None = None,
+) -> FastAPI:
+    app = FastAPI(
+        title=title,
+        version=__version__,
+        openapi_url=openapi_url,
+        docs_url=None,  # the page loads its scripts from elsewhere
+        redoc_url=None,
+        responses=problems.problems(400, 413, 422),
+    )
+    app.state.services = services
+    problems.install(app)
+    app.add_middleware(BodyLimit, limit_for=limit_for)
+    app.add_middleware(StandardHeaders)
+    for router in routers:
+        app.include_router(router)
+    return app

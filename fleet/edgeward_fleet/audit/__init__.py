@@ -1,0 +1,1 @@
+"""Who did what, when, from where; nothing here can be changed afterwards without being noticed."""

@@ -1,0 +1,137 @@
+"""One way to use the database: `work(session)` runs in one transaction, off the event loop.
+
+SQLite has one owner thread and one connection for the whole process: two connections to one WAL file can lose commits
+in every SQLite before 3.51.3 (the WAL-reset bug; Debian 12 ships 3.40.1). PostgreSQL has a pool of each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event, exc
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
+
+from edgeward_fleet.errors import DatabaseError
+
+T = TypeVar("T")
+_SERVER_THREADS: Final = 8
+_BUSY_TIMEOUT_MS: Final = 5000
+
+
+class Database:
+    """The database and the threads that may touch it.
+
+    Everything that `work` returns must be plain values: rows are detached when the transaction ends.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Raises DatabaseError when the URL cannot be understood."""
+        self.url: Final = _parsed(url)
+        self.is_sqlite: Final = self.url.get_backend_name() == "sqlite"
+        self._engine = _sqlite_engine(self.url) if self.is_sqlite else _server_engine(self.url)
+        self._threads = ThreadPoolExecutor(1 if self.is_sqlite else _SERVER_THREADS, thread_name_prefix="database")
+
+    async def run(self, work: Callable[[Session], T]) -> T:
+        """Run `work` in one transaction: committed when it returns, rolled back when it raises.
+
+        A caller that is cancelled stops waiting; the transaction still ends as it would have.
+
+        Raises:
+            DatabaseError: the database is damaged, full, locked or gone.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._transact, work)
+
+    def run_sync(self, work: Callable[[Session], T]) -> T:
+        """`run` for commands and tests, which have no event loop."""
+        return self._threads.submit(self._transact, work).result()
+
+    def with_connection(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` on a connection in one transaction: for migrations."""
+        return self._threads.submit(self._on_connection, work).result()
+
+    def copy_to(self, target: str) -> None:
+        """Write a consistent copy of an SQLite database to the file `target`, which must not exist.
+
+        Raises:
+            DatabaseError: there is no room, or the file exists.
+        """
+        self._threads.submit(self._vacuum_into, target).result()
+
+    def close(self) -> None:
+        """Wait for what runs, then close. SQLite folds its WAL back into the file here."""
+        self._threads.submit(self._engine.dispose).result()
+        self._threads.shutdown(wait=True)
+
+    def _transact(self, work: Callable[[Session], T]) -> T:
+        try:
+            with Session(self._engine, expire_on_commit=False) as session, session.begin():
+                return work(session)
+        except exc.DatabaseError as error:
+            raise _translated(error) from error
+
+    def _on_connection(self, work: Callable[[Connection], T]) -> T:
+        try:
+            with self._engine.begin() as connection:
+                return work(connection)
+        except exc.DatabaseError as error:
+            raise _translated(error) from error
+
+    def _vacuum_into(self, target: str) -> None:
+        pooled = self._engine.raw_connection()
+        try:
+            pooled.cursor().execute("VACUUM INTO ?", (target,))  # refuses to run inside a transaction
+        except sqlite3.Error as error:
+            raise DatabaseError(f"expected to write a copy of the database to {target}, got: {error}") from error
+        finally:
+            pooled.close()
+
+
+def _parsed(url: str) -> URL:
+    try:
+        return make_url(url)
+    except exc.ArgumentError:
+        raise DatabaseError(f"expected a database URL such as sqlite:///fleet.db, got {url[:80]!r}") from None
+
+
+def _server_engine(url: URL) -> Engine:
+    try:
+        return create_engine(url, pool_size=_SERVER_THREADS, pool_pre_ping=True)
+    except (exc.NoSuchModuleError, ModuleNotFoundError) as error:
+        raise DatabaseError(f"expected an installed driver for {url.drivername}, got: {error}") from None
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    engine = create_engine(url, poolclass=StaticPool, connect_args={"check_same_thread": False})
+    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _prepare(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+    assert isinstance(connection, sqlite3.Connection)
+    connection.isolation_level = None  # the driver's own BEGIN is late and leaves DDL outside; `_begin` does it
+    connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")  # NORMAL loses acknowledged rows when the power fails
+    connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _translated(error: exc.DBAPIError) -> Exception:
+    """What a person can act on; a broken rule of the schema (IntegrityError) stays what it is, for the caller."""
+    if isinstance(error, exc.IntegrityError | exc.ProgrammingError):
+        return error
+    words = str(error.orig)
+    if "malformed" in words or "not a database" in words:
+        return DatabaseError(f"expected a sound database, got: {words}")
+    return DatabaseError(f"the database did not answer as expected: {words}")

@@ -1,0 +1,82 @@
+"""Wakes parked polls: a device's desired state changed, or its certificate was revoked.
+
+A wake-up says "look again", nothing more; what is true stands in the database. A lost or a needless one does no harm,
+because a poll looks again by itself at its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from edgeward_contract.artifact import DeviceId
+
+
+class Watch:
+    """One parked poll's ear. Taken *before* the first look at the database, so that no change falls in between."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._event = asyncio.Event()
+
+    def set(self) -> None:
+        """From any thread."""
+        try:
+            self._loop.call_soon_threadsafe(self._event.set)
+        except RuntimeError:  # the loop is closed, and its polls with it
+            return
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Whether there was a wake-up since the last call; False after `timeout_s`."""
+        try:
+            await asyncio.wait_for(self._event.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        self._event.clear()
+        return True
+
+
+class Wakeups:
+    """The parked polls of this process, by device."""
+
+    def __init__(self) -> None:
+        self._lock: Final = threading.Lock()
+        self._watches: Final[defaultdict[DeviceId, set[Watch]]] = defaultdict(set)
+        self._closing = False
+
+    @property
+    def closing(self) -> bool:
+        """The fleet is shutting down: polls answer at once, so that nobody has to wait for them."""
+        return self._closing
+
+    @contextmanager
+    def watch(self, device_id: DeviceId) -> Iterator[Watch]:
+        """Listen for wake-ups of `device_id`; needs a running event loop."""
+        watch = Watch(asyncio.get_running_loop())
+        with self._lock:
+            self._watches[device_id].add(watch)
+        try:
+            yield watch
+        finally:
+            with self._lock:
+                self._watches[device_id].discard(watch)
+                if not self._watches[device_id]:
+                    del self._watches[device_id]
+
+    def notify(self, device_id: DeviceId) -> None:
+        """Wake the polls of `device_id`. Call it after the commit, from any thread."""
+        with self._lock:
+            for watch in self._watches.get(device_id, ()):
+                watch.set()
+
+    def close(self) -> None:
+        """Wake everybody, for the last time."""
+        self._closing = True
+        with self._lock:
+            for watches in self._watches.values():
+                for watch in watches:
+                    watch.set()
