@@ -1,0 +1,99 @@
+"""What to do next about the difference between what the fleet wants and what is here. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from edgeward_agent.update.deployment import Book, Deployment
+from edgeward_agent.update.machine import BEFORE_ACTIVATION, ON_TRIAL, Event
+from edgeward_agent.update.slots import Slots
+from edgeward_contract.artifact import ModelName
+from edgeward_contract.desired import DesiredModel, DesiredState
+from edgeward_contract.reported import UpdateState
+
+_GIVEN_UP: Final = frozenset({UpdateState.FAILED, UpdateState.REJECTED, UpdateState.ROLLED_BACK, UpdateState.STRANDED})
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End a deployment that is no longer wanted: `event` is CANCEL, SUPERSEDE or WITHDRAWN."""
+
+    model: ModelName
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Take a model off the device."""
+
+    model: ModelName
+
+
+@dataclass(frozen=True, slots=True)
+class Deploy:
+    """Open a deployment."""
+
+    wanted: DesiredModel
+
+
+Step = Stop | Remove | Deploy
+
+
+def plan(book: Book) -> tuple[Step, ...]:
+    """Steps towards `book.desired`; empty when each model has its answer or is on its way to it.
+
+    Removals come first: a device with room for one model must free it before the next. A model that is on trial
+    or rolling back is stopped, and planned for again once it has come to rest.
+    """
+    if book.desired is None:
+        return ()
+    wanted = book.desired.models
+    here = sorted({*book.slots, *(name for name, each in book.deployments.items() if each.working)})
+    removals = [step for name in here if name not in wanted for step in _leave(name, book)]
+    changes = [step for name in sorted(wanted) for step in _change(wanted[name], book)]
+    return (*removals, *changes)
+
+
+def answered(wanted: DesiredModel, newest: Deployment | None, slots: Slots) -> bool:
+    """Whether the newest deployment is this one, under way or done with.
+
+    One that was given up stays so: only a new deployment tries that release again. A commit counts as an answer
+    for as long as the release is still the current one.
+    """
+    if newest is None or not newest.answers(wanted):
+        return False
+    if newest.state is UpdateState.COMMITTED:
+        return slots.current == newest.installed
+    return newest.working or newest.state in _GIVEN_UP
+
+
+def given_up(deployment: Deployment) -> bool:
+    return deployment.state in _GIVEN_UP
+
+
+def wants(desired: DesiredState | None, model: ModelName) -> DesiredModel | None:
+    return desired.models.get(model) if desired else None
+
+
+def _leave(model: ModelName, book: Book) -> tuple[Step, ...]:
+    newest = book.deployments.get(model)
+    if newest is None or not newest.working:
+        return (Remove(model),)
+    if newest.state in BEFORE_ACTIVATION:
+        return (Stop(model, Event.CANCEL), Remove(model))
+    return (Stop(model, Event.WITHDRAWN),) if newest.state in ON_TRIAL else ()
+
+
+def _change(wanted: DesiredModel, book: Book) -> tuple[Step, ...]:
+    model = wanted.release.name
+    newest = book.deployments.get(model)
+    if answered(wanted, newest, book.slots.get(model, Slots())):
+        return ()
+    if newest is None or not newest.working:
+        return (Deploy(wanted),)
+    if newest.state in BEFORE_ACTIVATION:
+        return (Stop(model, Event.SUPERSEDE), Deploy(wanted))
+    if newest.state in ON_TRIAL and newest.sha256 != wanted.sha256:
+        return (Stop(model, Event.WITHDRAWN),)
+    return ()  # rolling back, or the same release is on trial already: its end decides
