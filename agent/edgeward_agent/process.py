@@ -80,12 +80,23 @@ class Watched:
     """A process that is held by a pidfd: it can be waited for and signalled, and never mistaken for another."""
 
     def __init__(self, process: ProcessRef) -> None:
-        """Raises ProcessLookupError when that process is gone, even if another has its id now."""
+        """For a process that cannot be mistaken now: `hold` and `child` see to that."""
         self.process = process
         self._descriptor = os.pidfd_open(process.pid) if hasattr(os, "pidfd_open") else -1
+
+    @classmethod
+    def hold(cls, process: ProcessRef) -> Watched:
+        """Raises ProcessLookupError when that process is gone, even if another has its id now."""
+        watched = cls(process)
         if not process.alive():
-            self.close()
+            watched.close()
             raise ProcessLookupError(process.pid)
+        return watched
+
+    @classmethod
+    def child(cls, pid: int) -> Watched:
+        """Of our own child, which may have ended already: until it is waited for, its id is nobody else's."""
+        return cls(ProcessRef(pid=pid, started=_stat(pid)[_START_TICKS]))
 
     async def ended(self) -> None:
         """Return once it has ended."""
@@ -116,11 +127,16 @@ class Watched:
 
 def _started(pid: int) -> str:
     """Raises ProcessLookupError when there is no such process, or only its exit status is left."""
-    try:
-        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        os.kill(pid, 0)  # no /proc: at least the id must be in use
-        return ""
-    if after_name[0] in "ZX":
+    stat = _stat(pid)
+    if stat[0] in "ZX":
         raise ProcessLookupError(pid)
-    return after_name[_START_TICKS]
+    return stat[_START_TICKS]
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of proc(5) after the name. Where there is no /proc, a living process has empty ones."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        os.kill(pid, 0)  # raises ProcessLookupError when the id is not in use
+        return ["?"] + [""] * _START_TICKS

@@ -1,0 +1,95 @@
+"""The sockets on which a device answers. The control process opens them and the serving process inherits them.
+
+So a restart of the serving process refuses nobody: connections wait in the backlog, which outlives it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from pathlib import Path
+from typing import Final
+
+from edgeward_agent.config import host_and_port, is_loopback
+from edgeward_agent.errors import ConfigError, PortInUse
+
+_BACKLOG: Final = 512
+_MAX_UNIX_PATH_BYTES: Final = 107  # unix(7): sun_path has 108 bytes, the last is the end mark
+
+
+class UnixPathTooLong(ConfigError):
+    """The operating system has no room for the path of a socket."""
+
+    hint = "Choose a shorter --state-dir, or a shorter serving.unix."
+
+
+def check_unix_path(path: Path) -> None:
+    """Raises UnixPathTooLong."""
+    size = len(bytes(path))
+    if size > _MAX_UNIX_PATH_BYTES:
+        raise UnixPathTooLong(f"{path}: expected a socket path of at most {_MAX_UNIX_PATH_BYTES} bytes, got {size}")
+
+
+def listen_tcp(address: str) -> socket.socket:
+    """Listen on `HOST:PORT`; port 0 takes a free one. Raises PortInUse, ConfigError."""
+    try:
+        host, port = host_and_port(address)
+    except ValueError as error:
+        raise ConfigError(f"serving.http: {error}") from None
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise _refused(f"{host}:{port}", error) from None
+
+
+def listen_unix(path: Path) -> socket.socket:
+    """Listen on a unix socket that the owner's group may use; a socket that nobody serves any more is replaced.
+
+    Raises PortInUse, UnixPathTooLong, ConfigError.
+    """
+    check_unix_path(path)
+    if _answers(path):
+        raise PortInUse(f"{path}: expected a free address, found somebody listening")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        listener.bind(str(path))
+        path.chmod(0o660)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise _refused(str(path), error) from None
+    return listener
+
+
+def bound_address(listener: socket.socket) -> str:
+    """`127.0.0.1:8500`, with the port that was taken."""
+    name = listener.getsockname()
+    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+    return f"{host}:{name[1]}"
+
+
+def exposure(address: str) -> str:
+    """A warning when others than this machine can reach the address; empty when they cannot."""
+    if not address or is_loopback(host_and_port(address)[0]):
+        return ""
+    return f"serving on {address}: everyone who reaches this machine can ask its models; there is no password"
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True
+
+
+def _refused(where: str, error: OSError) -> PortInUse | ConfigError:
+    if error.errno == errno.EADDRINUSE:
+        return PortInUse(f"{where}: expected a free address, found it in use")
+    return ConfigError(f"{where}: cannot listen there: {(error.strerror or str(error)).lower()}")

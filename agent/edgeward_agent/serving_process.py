@@ -1,0 +1,146 @@
+"""One run of the serving process, started by this control process or left running by an earlier one."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from socket import socket
+
+import msgspec
+
+from edgeward_agent.clock import boot_id
+from edgeward_agent.process import ProcessRef, Watched
+from edgeward_contract.version import __version__
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addresses:
+    """Where models answer; empty where nothing listens. `unix` is a path."""
+
+    http: str = ""
+    unix: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingPlan:
+    """How to start the serving process."""
+
+    boot: Path
+    control: Path
+    capture: Path
+    pid_file: Path
+    wanted: Addresses
+
+
+class PidFile(msgspec.Struct, frozen=True, kw_only=True):
+    """Enough to know the process again, and what it was started for."""
+
+    pid: int
+    started: str
+    boot: str
+    version: str
+    wanted: Addresses
+    bound: Addresses
+
+    @classmethod
+    def read(cls, path: Path) -> PidFile | None:
+        """None when there is none, or it is of an earlier boot, where the same id was another process."""
+        try:
+            found = msgspec.json.decode(path.read_bytes(), type=cls)
+        except (OSError, msgspec.DecodeError):
+            return None
+        return found if found.boot == boot_id() else None
+
+    def write(self, path: Path) -> None:
+        partial = path.with_suffix(".tmp")
+        partial.write_bytes(msgspec.json.encode(self))
+        partial.replace(path)
+
+    def watched(self) -> Watched | None:
+        """None when that process is gone."""
+        try:
+            return Watched.hold(ProcessRef(pid=self.pid, started=self.started))
+        except ProcessLookupError:
+            return None
+
+
+class ServingProcess:
+    """A handle that stays with its process: waiting, asking how it ended, ending it."""
+
+    def __init__(self, watched: Watched, child: subprocess.Popen[bytes] | None = None) -> None:
+        self._watched = watched
+        self._child = child
+
+    @classmethod
+    def adopt(cls, plan: ServingPlan) -> tuple[ServingProcess, Addresses] | None:
+        """Take over what an earlier control process left, if it is exactly what `plan` would start."""
+        found = PidFile.read(plan.pid_file)
+        if found is None or found.version != __version__ or found.wanted != plan.wanted:
+            return None
+        watched = found.watched()
+        return (cls(watched), found.bound) if watched else None
+
+    @classmethod
+    def spawn(cls, plan: ServingPlan, listeners: Mapping[str, socket], bound: Addresses) -> ServingProcess:
+        """Start it with the listening sockets as its own."""
+        child = subprocess.Popen(
+            _command(plan, listeners),
+            stdin=subprocess.DEVNULL,
+            pass_fds=[listener.fileno() for listener in listeners.values()],
+            start_new_session=True,  # Ctrl-C in a terminal is for the control process, which then stops this one
+        )
+        watched = Watched.child(child.pid)
+        process = watched.process
+        PidFile(
+            pid=process.pid,
+            started=process.started,
+            boot=boot_id(),
+            version=__version__,
+            wanted=plan.wanted,
+            bound=bound,
+        ).write(plan.pid_file)
+        return cls(watched, child)
+
+    @property
+    def pid(self) -> int:
+        return self._watched.process.pid
+
+    async def ended(self, timeout_s: float) -> bool:
+        """Wait for its end; False when it still runs after `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._watched.ended()
+        except TimeoutError:
+            return False
+        return True
+
+    async def end(self, timeout_s: float) -> None:
+        """Ask it to end, and make it end after `timeout_s`."""
+        self._watched.send(signal.SIGTERM)
+        if not await self.ended(timeout_s):
+            await self.kill()
+
+    async def kill(self) -> None:
+        self._watched.send(signal.SIGKILL)
+        await self._watched.ended()
+
+    def close(self) -> str:
+        """Give back what is held, after its end; says how it ended."""
+        self._watched.close()
+        if self._child is None:
+            return "ended"
+        code = self._child.wait()
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+
+
+def _command(plan: ServingPlan, listeners: Mapping[str, socket]) -> list[str]:
+    command = [sys.executable, "-m", "edgeward_agent.serving.main"]
+    command += ["--boot", str(plan.boot), "--control", str(plan.control), "--capture", str(plan.capture)]
+    for name, listener in listeners.items():
+        command += [f"--fd-{name}", str(listener.fileno())]
+    return command

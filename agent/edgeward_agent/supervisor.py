@@ -1,0 +1,187 @@
+"""Who starts the serving process and keeps it there.
+
+The serving process outlives its supervisor: it runs in a session of its own and answers from what it has loaded, so
+`kill -9` of the control process costs no inference. The next control process takes it over when it is exactly the one
+that it would have started, and replaces it when it is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final, Protocol
+
+from edgeward_agent.clock import Clock
+from edgeward_agent.errors import AgentError, ServingError
+from edgeward_agent.listening import bound_address, check_unix_path, listen_tcp, listen_unix
+from edgeward_agent.log import fields
+from edgeward_agent.ports import Serving
+from edgeward_agent.process import ProcessRef, Watched
+from edgeward_agent.serving_process import Addresses, PidFile, ServingPlan, ServingProcess
+
+log = logging.getLogger(__name__)
+
+_LIVED_WELL_S: Final = 10.0  # after this long a crash is a new story
+_LONGEST_BACKOFF_S: Final = 5.0
+_LOOK_S: Final = 2.0
+
+
+class Supervisor(Protocol):
+    """Keeps a serving process running: a child on a laptop, systemd on a device."""
+
+    @property
+    def pid(self) -> int:
+        """0 while there is none."""
+
+    @property
+    def restarts(self) -> int:
+        """How often it ended without being asked to, since this agent started."""
+
+    @property
+    def addresses(self) -> Addresses:
+        """Where models answer."""
+
+    async def start(self) -> None:
+        """Take over or start the process. Raises PortInUse or ConfigError when it cannot listen."""
+
+    async def run(self) -> None:
+        """Start it again whenever it ends; never returns."""
+
+    async def stop(self) -> None:
+        """End it and give back the addresses."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """`backoff_s` before the first restart; after `hang_s` without an answer the process is killed."""
+
+    backoff_s: float = 0.1
+    stop_s: float = 5.0
+    hang_s: float = 30.0
+
+
+class ChildSupervisor:
+    """See `Supervisor`. The serving process is a child, or one that an earlier control process left running."""
+
+    def __init__(self, plan: ServingPlan, *, serving: Serving, clock: Clock, patience: Patience) -> None:
+        self._plan = plan
+        self._serving = serving
+        self._clock = clock
+        self._patience = patience
+        self._sockets = ExitStack()
+        self._listeners: dict[str, socket.socket] = {}
+        self._process: ServingProcess | None = None
+        self._restarts = 0
+        self._bound = plan.wanted
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process else 0
+
+    @property
+    def restarts(self) -> int:
+        return self._restarts
+
+    @property
+    def addresses(self) -> Addresses:
+        return self._bound
+
+    async def start(self) -> None:
+        check_unix_path(self._plan.control)
+        check_unix_path(self._plan.capture)
+        adopted = ServingProcess.adopt(self._plan)
+        if adopted is None:
+            await self._end_stranger()
+            self._spawn()
+            return
+        self._process, self._bound = adopted
+        log.info("took over the running serving process", extra=fields(pid=self.pid))
+
+    async def run(self) -> None:
+        backoff_s = self._patience.backoff_s
+        while True:
+            began_s = self._clock.monotonic()
+            await self._until_it_ends()
+            if self._clock.monotonic() - began_s > _LIVED_WELL_S:
+                backoff_s = self._patience.backoff_s
+            await self._clock.sleep(backoff_s)
+            backoff_s = min(2 * backoff_s, _LONGEST_BACKOFF_S)
+            try:
+                self._spawn()
+            except AgentError as error:
+                log.error("the serving process cannot be started; trying again", extra=fields(error=error))
+
+    async def stop(self) -> None:
+        if self._process is not None:
+            await self._process.end(self._patience.stop_s)
+            self._process.close()
+            self._process = None
+        self._give_back()
+
+    def _give_back(self) -> None:
+        self._sockets.close()
+        self._listeners.clear()
+        self._plan.pid_file.unlink(missing_ok=True)
+        if self._bound.unix:
+            Path(self._bound.unix).unlink(missing_ok=True)
+
+    async def _until_it_ends(self) -> None:
+        if self._process is None:
+            return
+        heard_s = self._clock.monotonic()
+        while not await self._process.ended(_LOOK_S):
+            if await self._answers():
+                heard_s = self._clock.monotonic()
+            elif self._clock.monotonic() - heard_s > self._patience.hang_s:
+                log.error("the serving process does not answer; killing it", extra=fields(pid=self.pid))
+                await self._process.kill()
+        self._restarts += 1
+        how = self._process.close()
+        self._process = None
+        log.error("the serving process ended; starting it again", extra=fields(how=how))
+
+    async def _answers(self) -> bool:
+        try:
+            await self._serving.state()
+        except ServingError:
+            return False
+        return True
+
+    def _spawn(self) -> None:
+        self._listen()
+        self._process = ServingProcess.spawn(self._plan, self._listeners, self._bound)
+        log.info("serving process started", extra=fields(pid=self.pid, **asdict(self._bound)))
+
+    def _listen(self) -> None:
+        """Open the addresses, once; they stay open across restarts, and a port once chosen stays the same."""
+        if self._bound.http and "http" not in self._listeners:
+            self._listeners["http"] = self._sockets.enter_context(listen_tcp(self._bound.http))
+            self._bound = replace(self._bound, http=bound_address(self._listeners["http"]))
+        if self._bound.unix and "unix" not in self._listeners:
+            self._listeners["unix"] = self._sockets.enter_context(listen_unix(Path(self._bound.unix)))
+
+    async def _end_stranger(self) -> None:
+        """End a serving process of this state folder that was started for something else."""
+        recorded = PidFile.read(self._plan.pid_file)
+        watched = (recorded.watched() if recorded else None) or await self._who_answers()
+        if watched is None:
+            return
+        stranger = ServingProcess(watched)
+        log.info("replacing a serving process that has other settings", extra=fields(pid=stranger.pid))
+        await stranger.end(self._patience.stop_s)
+        stranger.close()
+
+    async def _who_answers(self) -> Watched | None:
+        """Who answers on our private socket; asked twice, so that the process held is the one that answers."""
+        with contextlib.suppress(ServingError, ProcessLookupError):
+            pid = (await self._serving.state()).pid
+            watched = Watched.hold(ProcessRef.of(pid))
+            with contextlib.suppress(ServingError):
+                if (await self._serving.state()).pid == pid:
+                    return watched
+            watched.close()
+        return None
