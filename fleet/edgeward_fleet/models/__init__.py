@@ -1,0 +1,1 @@
+"""The registry: releases and the artifacts that they name."""

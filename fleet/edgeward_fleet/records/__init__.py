@@ -1,0 +1,1 @@
+"""Records of devices: taken in once, found again."""

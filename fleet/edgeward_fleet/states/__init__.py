@@ -1,0 +1,1 @@
+"""Desired and reported state: what each device should be, and what it says it is."""

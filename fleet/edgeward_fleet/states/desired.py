@@ -1,0 +1,77 @@
+"""Desired state in the database: one document per device, whose generation only ever grows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from sqlalchemy import delete
+from sqlalchemy.orm import Session
+
+from edgeward_contract.artifact import DeviceId, ModelName
+from edgeward_contract.desired import DesiredModel, DesiredState
+from edgeward_contract.schema import ContractError
+from edgeward_fleet.db.schema import DesiredModelRow, DesiredRow
+from edgeward_fleet.errors import Conflict
+
+
+def desired_of(session: Session, device: DeviceId) -> DesiredState:
+    """What the device should be; generation 0 and no model as long as nobody has asked for anything."""
+    row = session.get(DesiredRow, device)
+    return DesiredState.parse(row.document) if row else DesiredState(generation=0)
+
+
+def set_model(
+    session: Session, device: DeviceId, model: ModelName, wanted: DesiredModel | None, *, now: datetime
+) -> DesiredState:
+    """Make `wanted` the release of `model` that the device should run; None takes the model away.
+
+    The caller wakes the device's poll after its commit. Raises Conflict when the document would not fit its carriers.
+    """
+    before = desired_of(session, device)
+    models = {name: each for name, each in before.models.items() if name != model}
+    if wanted is not None:
+        models[model] = wanted
+    after = DesiredState(generation=before.generation + 1, models=models)
+    _save(session, device, after, now)
+    session.execute(delete(DesiredModelRow).filter_by(device_id=device, model=model))
+    if wanted is not None:
+        session.add(
+            DesiredModelRow(device_id=device, model=model, release_sha256=wanted.sha256, deployment=wanted.deployment)
+        )
+        session.flush()
+    return after
+
+
+def fetch(session: Session, device: DeviceId, after: int, now: datetime) -> bytes | None:
+    """The document if its generation is above `after`, and note that the device has it: from now on it may act on it.
+
+    A device that has seen a later generation than ours was served by this fleet before a backup was restored; it gets
+    the document under a generation above its own, or it would wait for ever.
+    """
+    row = session.get(DesiredRow, device)
+    known = row.generation if row else 0
+    if after > known:
+        _save(session, device, replace(desired_of(session, device), generation=after + 1), now)
+        row = session.get(DesiredRow, device)
+    if row is None:
+        return DesiredState(generation=0).canonical() if after < 0 else None
+    if row.generation <= after:
+        return None
+    row.fetched_generation = row.generation
+    return row.document
+
+
+def _save(session: Session, device: DeviceId, state: DesiredState, now: datetime) -> None:
+    try:
+        document = state.canonical()
+    except ContractError as error:
+        raise Conflict(
+            f"device {device}: its desired state would not fit: {error}", hint="Give it fewer models at once."
+        ) from None
+    row = session.get(DesiredRow, device)
+    if row is None:
+        row = DesiredRow(device_id=device, generation=0, document=b"", fetched_generation=0, changed_at=now)
+        session.add(row)
+    row.generation, row.document, row.changed_at = state.generation, document, now
+    session.flush()

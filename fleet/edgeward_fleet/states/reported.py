@@ -1,0 +1,103 @@
+"""Reported state in the database: the newest report of each device, and what changed from the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import delete
+from sqlalchemy.orm import Session
+
+from edgeward_contract.artifact import DeviceId
+from edgeward_contract.reported import ReportedModel, ReportedState
+from edgeward_contract.schema import JsonValue
+from edgeward_fleet.db.schema import DeviceEventRow, ReportedModelRow, ReportedRow
+
+_BOOTS_KEPT: Final = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What is known of the order of a device's reports."""
+
+    boot: str
+    sequence: int
+    earlier_boots: tuple[str, ...] = ()
+
+    def is_older(self, boot: str, sequence: int) -> bool:
+        """Whether a report of `boot` with `sequence` comes before the newest one, or is the same again."""
+        if boot == self.boot:
+            return sequence <= self.sequence
+        return boot in self.earlier_boots
+
+    def then(self, boot: str, sequence: int) -> Order:
+        earlier = self.earlier_boots if boot == self.boot else (*self.earlier_boots, self.boot)[-_BOOTS_KEPT:]
+        return Order(boot=boot, sequence=sequence, earlier_boots=earlier)
+
+
+def reported_of(session: Session, device: DeviceId) -> ReportedState | None:
+    """The newest report; None before the first."""
+    row = session.get(ReportedRow, device)
+    return ReportedState.parse(row.document) if row else None
+
+
+def take(session: Session, device: DeviceId, reported: ReportedState, now: datetime) -> bool:
+    """Store a report; False when it is older than what is here, or the same again."""
+    row = session.get(ReportedRow, device)
+    before = ReportedState.parse(row.document) if row else None
+    if row is None:
+        row = ReportedRow(device_id=device, earlier_boots=[])
+        session.add(row)
+    else:
+        order = Order(boot=row.boot, sequence=row.sequence, earlier_boots=tuple(row.earlier_boots))
+        if order.is_older(reported.boot, reported.sequence):
+            return False
+        row.earlier_boots = list(order.then(reported.boot, reported.sequence).earlier_boots)
+    row.boot, row.sequence, row.generation = reported.boot, reported.sequence, reported.generation
+    row.document, row.received_at = reported.canonical(), now
+    session.flush()
+    _replace_models(session, device, reported)
+    for kind, detail in changes(before, reported):
+        session.add(DeviceEventRow(device_id=device, at=now, kind=kind, detail=detail))
+    return True
+
+
+def changes(before: ReportedState | None, after: ReportedState) -> Iterator[tuple[str, dict[str, JsonValue]]]:
+    """What goes on the device's timeline: steps of its updates, another live release, alarms that come and go."""
+    for name, model in after.models.items():
+        was = before.models.get(name, ReportedModel()) if before else ReportedModel()
+        if model.update and (was.update is None or _step(model) != _step(was)):
+            yield "update", {"model": name, **model.update.document()}
+        if _live(model) != _live(was):
+            yield "live", {"model": name, "release": _live(model), "before": _live(was)}
+    for name in sorted(set(before.models) - set(after.models)) if before else ():
+        yield "live", {"model": name, "release": None, "before": _live(before.models[name]) if before else None}
+    alarms_before = before.health.alarms if before else ""
+    if after.health.alarms != alarms_before:
+        yield "alarms", {"alarms": after.health.alarms, "before": alarms_before}
+
+
+def _step(model: ReportedModel) -> tuple[str, str, str] | None:
+    return (model.update.deployment, model.update.state.value, model.update.reason) if model.update else None
+
+
+def _live(model: ReportedModel) -> str | None:
+    return f"{model.live.release} ({model.live.slot})" if model.live else None
+
+
+def _replace_models(session: Session, device: DeviceId, reported: ReportedState) -> None:
+    session.execute(delete(ReportedModelRow).filter_by(device_id=device))
+    for name, model in reported.models.items():
+        session.add(
+            ReportedModelRow(
+                device_id=device,
+                model=name,
+                live_sha256=model.live.sha256 if model.live else None,
+                live_slot=model.live.slot if model.live else None,
+                deployment=model.update.deployment if model.update else None,
+                update_state=model.update.state.value if model.update else None,
+            )
+        )
+    session.flush()
