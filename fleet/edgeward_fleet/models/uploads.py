@@ -44,7 +44,7 @@ class Spool:
             artifact = await self._write(path, body)
             if artifact.sha256 != expected:
                 raise Invalid(
-                    f"artifact: expected sha256 {expected[:12]}…, got {artifact.sha256[:12]}… ({artifact.size_bytes} B)",
+                    f"body: expected sha256 {expected[:12]}…, got {artifact.sha256[:12]}… of {artifact.size_bytes} B",
                     hint="The file changed on the way or on the disk; pack the release again and push it.",
                 )
             yield path, artifact

@@ -14,7 +14,7 @@ from edgeward_contract.artifact import DeviceId, Sha256
 from edgeward_fleet.db.schema import RecordRow
 from edgeward_fleet.records.model import Arrival, Key, RecordFilter, StoredRecord
 
-Row = TypeVar("Row", bound=tuple[object, ...])
+Row = TypeVar("Row")
 
 
 def insert_new(session: Session, device: DeviceId, batch: Sequence[Arrival], now: datetime) -> frozenset[Key]:
