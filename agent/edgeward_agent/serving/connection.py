@@ -1,0 +1,392 @@
+"""One HTTP/1.1 connection of the serving process: bytes from the loop to requests, answers back in order.
+
+The grammar is llhttp's (httptools), never ours. What is ours: limits, timeouts, order under pipelining, and that
+nothing a client sends harms any connection but its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final, cast
+
+import httptools
+
+from edgeward_agent.serving.protocol import Refusal, error_body, invalid
+from edgeward_agent.serving.tensors import Buffer
+
+_log: Final = logging.getLogger(__name__)
+
+HOST: Final = b"host"
+ORIGIN: Final = b"origin"
+_CONTENT_LENGTH: Final = b"content-length"
+_CONTENT_ENCODING: Final = b"content-encoding"
+_EXPECT: Final = b"expect"
+_INFERENCE_LENGTH: Final = b"inference-header-content-length"
+_KEPT: Final = frozenset({HOST, ORIGIN, _CONTENT_LENGTH, _CONTENT_ENCODING, _EXPECT, _INFERENCE_LENGTH})
+_STATUS_LINE: Final = {each: b"HTTP/1.1 %d %s\r\n" % (each, each.phrase.encode()) for each in HTTPStatus}
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_JOIN_BELOW_BYTES: Final = 1 << 16
+_READ_BYTES: Final = 1 << 18  # what the loop hands over at once, at most
+
+Headers = Mapping[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one client, and all together, may take. Sizes in bytes, times in seconds."""
+
+    connections: int = 512
+    head_bytes: int = 16 << 10
+    body_bytes: int = 64 << 20
+    held_bytes: int = 256 << 20  # bodies of all requests that wait for an answer
+    request_s: float = 30.0  # from the first byte of a request to its last
+    idle_s: float = 600.0  # bedside applications ask, pause for minutes, and ask again
+    write_s: float = 30.0
+    linger_s: float = 2.0
+
+
+class Request:
+    """One request, complete. Answer it exactly once, on the loop's thread, now or later."""
+
+    __slots__ = ("_connection", "body", "header_length", "keep_alive", "method", "received_ns", "target")
+
+    def __init__(
+        self, connection: Connection, *, method: bytes, target: bytes, body: bytes | bytearray, headers: Headers
+    ) -> None:
+        self._connection = connection
+        self.method = method
+        self.target = target
+        self.body = body
+        self.header_length = _whole_number(headers.get(_INFERENCE_LENGTH))
+        self.keep_alive = False
+        self.received_ns = time.perf_counter_ns()
+
+    @property
+    def gone(self) -> bool:
+        """Nobody waits for the answer any more."""
+        return self._connection.closed
+
+    def answer(self, parts: Sequence[Buffer], *, header_length: int | None = None) -> None:
+        """Send 200. `header_length` is the size of the JSON in front of binary tensors, None if there are none."""
+        self._connection.reply(self, HTTPStatus.OK, parts, header_length)
+
+    def refuse(self, status: HTTPStatus, message: str) -> None:
+        """Send an error in the form that the protocol asks for."""
+        self._connection.reply(self, status, (error_body(message),), None)
+
+
+Handler = Callable[[Request], None]
+"""Answers a request now or later; may raise Refusal instead."""
+Guard = Callable[[Headers], None]
+"""Raises Refusal when a request must not be read any further."""
+
+
+class ServerState:
+    """What all connections of a server share. Touched on the loop's thread alone."""
+
+    def __init__(self, handler: Handler, limits: Limits) -> None:
+        self.handler = handler
+        self.limits = limits
+        self.connections: set[Connection] = set()
+        self.held_bytes = 0
+        self.closing = False
+        self.emptied = asyncio.Event()
+
+
+class Connection(asyncio.Protocol):
+    """One client. Requests are answered one after the other, in the order in which they came."""
+
+    def __init__(self, server: ServerState, guard: Guard) -> None:
+        self._server = server
+        self._guard = guard
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpRequestParser(self)
+        self._waiting: deque[Request | Refusal] = deque()
+        self._current: Request | None = None
+        self._pumping = False
+        self._last = False  # no further request will be read: leave after the answers that are due
+        self._leaving = False  # all is said: what still comes in is thrown away
+        self._eof = self._stalled = self._paused = self.closed = False
+        self._receiving = self._in_head = False
+        self._headers: dict[bytes, bytes] = {}
+        self._target = b""
+        self._body: bytes | bytearray = b""
+        self._head_bytes = self._wire_bytes = self._held_bytes = 0
+        self._deadline = math.inf
+
+    # -- called by the loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        if len(self._server.connections) >= self._server.limits.connections:
+            message = f"expected at most {self._server.limits.connections} connections, all are taken"
+            self._send(HTTPStatus.SERVICE_UNAVAILABLE, (error_body(message),), None, keep_alive=False)
+            self.closed = self._last = True
+            self._transport.close()
+            return
+        self._server.connections.add(self)
+        self._restart_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self._server.connections.discard(self)
+        if not self._server.connections:
+            self._server.emptied.set()
+        self._server.held_bytes -= self._held_bytes
+        self._waiting.clear()
+        self._current = None
+
+    def data_received(self, data: bytes) -> None:
+        if self._last or self.closed:
+            return
+        try:
+            self._feed(data)
+        except httptools.HttpParserUpgrade:
+            self._last = True  # we stay with HTTP/1.1: answer, then leave
+        except (httptools.HttpParserError, Refusal) as error:
+            self._waiting.append(_refusal(error))
+            self._last = True
+            self._receiving = False
+        self._pump()
+        if (self._current or self._stalled) and not self._paused and not self.closed:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """A half-closed client still gets the answers that it asked for."""
+        self._last = self._eof = True
+        return self._current is not None or bool(self._waiting)
+
+    def pause_writing(self) -> None:
+        self._stalled = True
+        self._restart_timer()
+
+    def resume_writing(self) -> None:
+        self._stalled = False
+        self._restart_timer()
+        self._pump()
+
+    # -- called by the parser
+
+    def on_message_begin(self) -> None:
+        self._receiving = self._in_head = True
+        self._headers = {}
+        self._target = self._body = b""
+        self._head_bytes = self._wire_bytes = 0
+        self._restart_timer()
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+        self._count_head(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count_head(len(name) + len(value) + 4)
+        key = name.lower()
+        if key in _KEPT and self._in_head:  # a trailer must not change what was checked
+            if key in self._headers:
+                raise invalid(f"expected the header {key.decode()} once, got it twice")
+            self._headers[key] = value
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._guard(self._headers)
+        if self._headers.get(_CONTENT_ENCODING, b"identity") != b"identity":
+            raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected a body without Content-Encoding, got one")
+        self._check_body(_whole_number(self._headers.get(_CONTENT_LENGTH)) or 0)
+        if _EXPECT in self._headers:
+            self._expect(self._headers[_EXPECT])
+
+    def on_body(self, data: bytes) -> None:
+        if not self._body:
+            self._body = data
+        else:  # one buffer, not a list of pieces: two-byte chunks would take 24 times their size
+            if not isinstance(self._body, bytearray):
+                self._body = bytearray(self._body)
+            self._body += data
+        self._held_bytes += len(data)
+        self._server.held_bytes += len(data)
+        self._check_body(len(self._body))
+
+    def on_message_complete(self) -> None:
+        self._receiving = False
+        request = Request(
+            self,
+            method=self._parser.get_method(),
+            target=self._target,
+            body=self._body,
+            headers=self._headers,
+        )
+        request.keep_alive = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
+        self._body = b""
+        self._waiting.append(request)
+
+    # -- called by the server and by requests
+
+    def reply(self, request: Request, status: HTTPStatus, parts: Sequence[Buffer], header_length: int | None) -> None:
+        if request is not self._current:
+            return  # the client left, or has its answer already
+        self._current = None
+        self._held_bytes -= len(request.body)
+        self._server.held_bytes -= len(request.body)
+        last = self._last and not self._waiting
+        keep_alive = request.keep_alive and not last and not self._server.closing
+        self._send(status, parts, header_length, keep_alive=keep_alive)
+        if not keep_alive:
+            self._leave()
+        elif not self._receiving:
+            self._restart_timer()
+        if not self._pumping:
+            self._pump()
+
+    def check_time(self, now: float) -> None:
+        if now < self._deadline or (self._current and not self._stalled):
+            return
+        if self._receiving and not self._stalled:
+            self._receiving = False
+            self._last = True
+            self._waiting.append(Refusal(HTTPStatus.REQUEST_TIMEOUT, "expected a whole request, its time is up"))
+            self._pump()
+        else:
+            self.abort()
+
+    def finish(self) -> None:
+        """Leave now when idle, else after the answers that are due."""
+        self._last = True
+        if self._current is None and not self._waiting:
+            self._transport.close()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    # -- inside
+
+    def _feed(self, data: bytes) -> None:
+        self._wire_bytes += len(data)
+        self._parser.feed_data(data)
+        # The parser gathers long headers, and chunks of one byte, without telling: count what comes off the wire.
+        limits = self._server.limits
+        allowed = _READ_BYTES + (limits.head_bytes if self._in_head else 2 * limits.body_bytes)
+        if self._receiving and self._wire_bytes > allowed:
+            raise self._head_too_large() if self._in_head else self._body_too_large()
+
+    def _pump(self) -> None:
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while self._waiting and self._current is None and not (self._stalled or self._leaving or self.closed):
+                self._serve(self._waiting.popleft())
+        finally:
+            self._pumping = False
+        if self._paused and self._current is None and not (self._stalled or self.closed):
+            self._paused = False
+            self._transport.resume_reading()
+
+    def _serve(self, request: Request | Refusal) -> None:
+        if isinstance(request, Refusal):
+            self._send(request.status, (error_body(str(request)),), None, keep_alive=False)
+            self._leave()
+            return
+        self._current = request
+        try:
+            self._server.handler(request)
+        except Refusal as refusal:
+            request.refuse(refusal.status, str(refusal))
+        except Exception:
+            _log.exception("a request failed: %r", request.target[:200])
+            request.keep_alive = False
+            request.refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error: see the log of the serving process")
+
+    def _send(
+        self, status: HTTPStatus, parts: Sequence[Buffer], header_length: int | None, *, keep_alive: bool
+    ) -> None:
+        size = sum(map(len, parts))
+        head = _STATUS_LINE[status] + _content_head(size, header_length)
+        head += b"\r\n" if keep_alive else b"Connection: close\r\n\r\n"
+        if size < _JOIN_BELOW_BYTES:
+            self._transport.write(b"".join((head, *parts)))
+        else:
+            self._transport.writelines((head, *parts))
+
+    def _leave(self) -> None:
+        """Say that nothing follows, then read on for a moment: closing at once would reset the connection
+        and take the answer away from a client that is still sending.
+        """
+        self._last = self._leaving = True
+        self._waiting.clear()
+        if self._eof:
+            self._transport.close()
+            return
+        self._transport.write_eof()
+        self._restart_timer()
+
+    def _restart_timer(self) -> None:
+        limits = self._server.limits
+        if self._stalled:
+            allowed_s = limits.write_s
+        elif self._leaving:
+            allowed_s = limits.linger_s
+        else:
+            allowed_s = limits.request_s if self._receiving else limits.idle_s
+        self._deadline = self._loop.time() + allowed_s
+
+    def _expect(self, expectation: bytes) -> None:
+        if expectation.lower() != b"100-continue":
+            raise Refusal(HTTPStatus.EXPECTATION_FAILED, "expected `Expect: 100-continue` or none, got another")
+        # While an earlier answer is due this would stand in its place; the client then sends unasked, as it may.
+        if self._current is None and not self._waiting:
+            self._transport.write(_CONTINUE)
+
+    def _count_head(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > self._server.limits.head_bytes:
+            raise self._head_too_large()
+
+    def _check_body(self, size: int) -> None:
+        if size > self._server.limits.body_bytes:
+            raise self._body_too_large()
+        if self._server.held_bytes > self._server.limits.held_bytes:
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "expected room for the request, too many large ones wait")
+
+    def _head_too_large(self) -> Refusal:
+        allowed = self._server.limits.head_bytes
+        return Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"expected at most {allowed} bytes of headers")
+
+    def _body_too_large(self) -> Refusal:
+        allowed = self._server.limits.body_bytes
+        return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected a body of at most {allowed} bytes")
+
+
+def _refusal(error: Exception) -> Refusal:
+    """What to answer when the parser gives up. It hides an exception of our callbacks in the context of its own."""
+    cause = error if isinstance(error, Refusal) else error.__context__
+    if isinstance(cause, Refusal):
+        return cause
+    if cause is None:
+        return invalid(f"expected an HTTP/1.1 request, got another thing: {error}")
+    _log.error("a connection failed", exc_info=cause)
+    return Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error: see the log of the serving process")
+
+
+def _content_head(size: int, header_length: int | None) -> bytes:
+    if header_length is not None:
+        binary = b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n" % header_length
+        return binary + b"Content-Length: %d\r\n" % size
+    if size == 0:
+        return b"Content-Length: 0\r\n"
+    return b"Content-Type: application/json\r\nContent-Length: %d\r\n" % size
+
+
+def _whole_number(value: bytes | None) -> int | None:
+    if value is None:
+        return None
+    if not value.isdigit() or len(value) > 18:
+        raise invalid(f"expected a whole number of bytes, got {value[:40].decode('latin-1')!r}")
+    return int(value)

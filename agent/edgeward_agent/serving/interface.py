@@ -1,0 +1,77 @@
+"""What a model takes and gives, and how the protocol tells it to clients. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from edgeward_contract.manifest import Datatype, TensorSpec
+
+NO_JSON: Final = frozenset({Datatype.FP16, Datatype.BF16})
+"""JSON has no agreed form for these: they travel as bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """What a model takes and gives, in its own order. `outputs_json` holds the constant head of each output."""
+
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
+    outputs_json: Mapping[str, bytes]
+    all_in_json: bool
+
+    @classmethod
+    def of(cls, inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]) -> Interface:
+        named = {each.name: each for each in outputs}
+        heads = {name: _output_head(each) for name, each in named.items()}
+        all_in_json = not any(each.datatype in NO_JSON for each in named.values())
+        return cls({each.name: each for each in inputs}, named, heads, all_in_json)
+
+
+def response_head(model: str, version: int) -> bytes:
+    """The constant beginning of every answer of one version."""
+    names = {"model_name": model, "model_version": str(version)}
+    return msgspec.json.encode(names)[:-1] + b","
+
+
+def model_metadata(model: str, versions: Sequence[int], interface: Interface) -> bytes:
+    """The answer to GET /v2/models/NAME; -1 is a free dimension."""
+    return msgspec.json.encode(
+        {
+            "name": model,
+            "versions": [str(version) for version in versions],
+            "platform": "onnxruntime_onnx",
+            "inputs": [_tensor_metadata(each) for each in interface.inputs.values()],
+            "outputs": [_tensor_metadata(each) for each in interface.outputs.values()],
+        }
+    )
+
+
+def server_metadata(version: str) -> bytes:
+    """The answer to GET /v2."""
+    return msgspec.json.encode({"name": "edgeward", "version": version, "extensions": ["binary_tensor_data"]})
+
+
+def fits(expected: Sequence[int], shape: Sequence[int]) -> bool:
+    """Whether `expected` allows `shape`; -1 is a free dimension.
+
+    An empty one allows all: the runtime does not tell a scalar from a shape that the model leaves open, and checks
+    for itself.
+    """
+    if not expected:
+        return True
+    if len(expected) != len(shape):
+        return False
+    return all(want in (-1, got) for want, got in zip(expected, shape, strict=True))
+
+
+def _tensor_metadata(spec: TensorSpec) -> dict[str, str | list[int]]:
+    return {"name": spec.name, "datatype": spec.datatype.value, "shape": list(spec.shape)}
+
+
+def _output_head(spec: TensorSpec) -> bytes:
+    fields = {"name": spec.name, "datatype": spec.datatype.value}
+    return msgspec.json.encode(fields)[:-1] + b',"shape":'

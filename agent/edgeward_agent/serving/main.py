@@ -1,0 +1,82 @@
+"""The serving process of a device. Started and restarted by the control process or by systemd, and outlives both.
+
+It loads what was committed before it accepts anybody: connections wait in the backlog of the inherited sockets, so a
+restart is a pause and not an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from edgeward_agent.errors import AgentError
+from edgeward_agent.serving import loop
+from edgeward_agent.serving.boot import boot
+from edgeward_agent.serving.capture import CaptureStream
+from edgeward_agent.serving.connection import Limits
+from edgeward_agent.serving.control import ControlApi
+from edgeward_agent.serving.registry import Registry
+from edgeward_agent.serving.runtime import answering, serving
+from edgeward_agent.serving.sockets import inherit, open_control
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until SIGTERM or SIGINT. Returns the exit code."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="edgeward-serving: %(levelname)s %(message)s")
+    try:
+        loop.run(_run(options))
+    except AgentError as error:
+        sys.stderr.write(f"edgeward-serving: {error}. {error.hint}\n")
+        return 1
+    return 0
+
+
+async def _run(options: argparse.Namespace) -> None:
+    stop = loop.stop_signals()
+    control, listeners = open_control(options.control), _listeners(options)
+    registry = Registry()
+    boot(registry, options.boot)
+    capture = CaptureStream(options.capture)
+    limits = Limits(body_bytes=options.max_body_mib << 20)
+    async with AsyncExitStack() as stack:
+        stack.callback(options.control.unlink, missing_ok=True)
+        streaming = asyncio.create_task(capture.run(), name="capture")
+        stack.callback(streaming.cancel)
+        stack.callback(capture.close)
+        await stack.enter_async_context(answering(ControlApi(registry, capture), [control]))
+        await stack.enter_async_context(serving(registry, capture, listeners, limits=limits))
+        await stop.wait()
+
+
+def _listeners(options: argparse.Namespace) -> list[socket.socket]:
+    listeners = [inherit(number) for number in (options.fd_http, options.fd_unix) if number is not None]
+    if options.http is not None or options.unix is not None:
+        from edgeward_agent import listening  # on a device the sockets are inherited, and a start must be quick
+
+        listeners += [listening.listen_tcp(options.http)] if options.http is not None else []
+        listeners += [listening.listen_unix(options.unix)] if options.unix is not None else []
+    return listeners
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="edgeward-serving", description=__doc__)
+    parser.add_argument("--boot", type=Path, required=True, help="list of the committed models")
+    parser.add_argument("--control", type=Path, required=True, help="private socket for commands")
+    parser.add_argument("--capture", type=Path, required=True, help="socket of the control process that takes records")
+    parser.add_argument("--http", metavar="HOST:PORT", help="loopback address to answer on")
+    parser.add_argument("--unix", type=Path, metavar="PATH", help="unix socket to answer on")
+    parser.add_argument("--fd-http", type=int, metavar="N", help="inherited listening TCP socket")
+    parser.add_argument("--fd-unix", type=int, metavar="N", help="inherited listening unix socket")
+    parser.add_argument("--max-body-mib", type=int, default=64, metavar="MIB", help="largest request body")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

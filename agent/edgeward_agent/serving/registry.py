@@ -1,0 +1,135 @@
+"""Which versions are in memory and which of them answers. Load, switch, drain, release; no request fails meanwhile.
+
+The switch is one assignment on the loop's thread, which is also the only thread that looks: a request has either
+the old version or the new one, and keeps it to its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from typing import Final
+
+from edgeward_agent.errors import ModelError
+from edgeward_agent.serving.protocol import Refusal
+from edgeward_agent.serving.release import Version, load_release
+from edgeward_agent.serving.traffic import TrafficMeter
+from edgeward_contract.artifact import ModelName, Sha256
+
+_log: Final = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Model:
+    """All versions of a model that are in memory, in the order in which they came."""
+
+    live: Version | None = None
+    loaded: dict[Sha256, Version] = field(default_factory=dict)
+
+
+class Registry:
+    """Touched on the loop's thread alone; only the loading itself happens on another."""
+
+    def __init__(self) -> None:
+        self.models: dict[str, Model] = {}
+        self._one_at_a_time = asyncio.Lock()
+        self._draining: set[asyncio.Task[None]] = set()
+
+    def find(self, name: str, version: str | None) -> Version:
+        """The version that answers now, or the one that was asked for.
+
+        Raises:
+            Refusal: 404 for what is not in memory.
+        """
+        model = self.models.get(name)
+        if model is None or (version is None and model.live is None):
+            raise Refusal(HTTPStatus.NOT_FOUND, f"Request for unknown model: '{name}' is not found")
+        if version is None and model.live is not None:
+            return model.live
+        return self._find_version(name, model, version or "")
+
+    @property
+    def ready(self) -> bool:
+        """Every model that is here can answer. A device without models is ready for one."""
+        return all(model.live is not None for model in self.models.values())
+
+    def adopt(self, version: Version) -> None:
+        """Let a version answer that was loaded elsewhere: at the start, before anybody asks."""
+        self.models[version.name] = Model(version, {version.sha256: version})
+
+    def expect(self, name: ModelName) -> None:
+        """Count a model that should answer and cannot: this server is not ready until one of its versions is live."""
+        self.models.setdefault(name, Model())
+
+    async def load(self, name: ModelName, *, sha256: Sha256, version: int, path: Path) -> None:
+        """Load a release beside the live one. Idempotent.
+
+        Raises:
+            ModelError: it does not load, or is not what was named.
+        """
+        async with self._one_at_a_time:
+            if sha256 in self._loaded(name):
+                return
+            loaded = await asyncio.to_thread(load_release, name, sha256, version, path)
+            self.models.setdefault(name, Model()).loaded[sha256] = loaded
+
+    def activate(self, name: ModelName, sha256: Sha256) -> None:
+        """Let a loaded version answer from now on; the one before drains and is released. Idempotent.
+
+        Raises:
+            ModelError: the version is not loaded.
+        """
+        model = self.models.get(name)
+        version = model.loaded.get(sha256) if model else None
+        if model is None or version is None:
+            raise ModelError(f"model {name}: expected a loaded version, got {sha256[:12]}…, which is not")
+        if model.live is version:
+            return
+        old, model.live = model.live, version
+        version.traffic = TrafficMeter()
+        if old is not None:
+            self._retire(model, old)
+
+    def unload(self, name: ModelName, sha256: Sha256 | None) -> None:
+        """Free one version, or the whole model. Idempotent."""
+        model = self.models.get(name)
+        if model is None:
+            return
+        for version in tuple(model.loaded.values()):
+            if sha256 in (None, version.sha256):
+                self._retire(model, version)
+        if not model.loaded:
+            del self.models[name]
+
+    async def close(self) -> None:
+        for task in tuple(self._draining):
+            await task
+
+    def _loaded(self, name: str) -> dict[Sha256, Version]:
+        model = self.models.get(name)
+        return model.loaded if model else {}
+
+    @staticmethod
+    def _find_version(name: str, model: Model, version: str) -> Version:
+        for loaded in (model.live, *reversed(model.loaded.values())):
+            if loaded is not None and str(loaded.version) == version:
+                return loaded
+        raise Refusal(HTTPStatus.NOT_FOUND, f"Request for unknown model: '{name}' version {version[:20]} is not found")
+
+    def _retire(self, model: Model, version: Version) -> None:
+        del model.loaded[version.sha256]
+        if model.live is version:
+            model.live = None
+        task = asyncio.get_running_loop().create_task(_drain(version), name=f"drain {version.name}@{version.version}")
+        self._draining.add(task)
+        task.add_done_callback(self._draining.discard)
+
+
+async def _drain(version: Version) -> None:
+    """Wait for the requests that began with a version, then free it on another thread: large ones take a while."""
+    await version.drained()
+    await asyncio.to_thread(version.session.close)
+    _log.info("released %s@%d", version.name, version.version)

@@ -1,0 +1,168 @@
+"""A release on disk becomes a version in memory: digests, manifest and model must agree. Runs off the loop's thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from edgeward_agent.errors import ModelError
+from edgeward_agent.serving.interface import Interface, response_head
+from edgeward_agent.serving.scheduler import Pace
+from edgeward_agent.serving.session import Session
+from edgeward_agent.serving.traffic import TrafficMeter
+from edgeward_contract.artifact import ModelName, Sha256, sha256_of, sha256_of_file
+from edgeward_contract.manifest import CapturePolicy, Manifest, TensorSpec
+from edgeward_contract.schema import ContractError
+
+MANIFEST: Final = "manifest.json"
+MODEL: Final = "model.onnx"
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Version:
+    """A version in memory. `in_flight` counts requests that began with it and must end with it."""
+
+    name: ModelName
+    version: int
+    sha256: Sha256
+    session: Session
+    interface: Interface
+    capture: CapturePolicy
+    head: bytes = b""
+    pace: Pace = field(default_factory=Pace)
+    traffic: TrafficMeter = field(default_factory=TrafficMeter)
+    in_flight: int = 0
+    _idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.head = response_head(self.name, self.version)
+
+    def begin(self) -> None:
+        self.in_flight += 1
+
+    def end(self) -> None:
+        self.in_flight -= 1
+        if self.in_flight == 0:
+            self._idle.set()
+
+    async def drained(self) -> None:
+        """Wait until nothing runs on this version. Nothing new may begin meanwhile."""
+        while self.in_flight:
+            self._idle.clear()
+            await self._idle.wait()
+
+
+def load_release(name: ModelName, sha256: Sha256, version: int, folder: Path) -> Version:
+    """Load a release folder and warm it.
+
+    Raises:
+        ModelError: the folder is not the release that was named, or its model does not load or fit its manifest.
+    """
+    manifest, found = read_manifest(folder / MANIFEST)
+    if (manifest.name, manifest.version, found) != (name, version, sha256):
+        raise ModelError(
+            f"{folder}: expected release {name}@{version} ({sha256[:12]}…), got {manifest.release} ({found[:12]}…)"
+        )
+    return load_model(folder / MODEL, manifest, found)
+
+
+def load_model(path: Path, manifest: Manifest, sha256: Sha256) -> Version:
+    """Load the model that a manifest (of digest `sha256`) describes, and warm it.
+
+    Raises:
+        ModelError: the file is another one, does not load, or takes or gives other tensors than the manifest says.
+    """
+    check_digest(path, manifest)
+    session = Session(path)
+    check_interface(path, session.interface, manifest)
+    session.warm()
+    return Version(
+        name=manifest.name,
+        version=manifest.version,
+        sha256=sha256,
+        session=session,
+        interface=Interface.of(manifest.inputs, manifest.outputs),
+        capture=manifest.capture,
+    )
+
+
+def load_plain(path: Path) -> Version:
+    """Load an ONNX file that has no manifest; it is called as its file is.
+
+    Raises:
+        ModelError: it does not load.
+    """
+    session = Session(path)
+    session.warm()
+    return Version(
+        name=ModelName(path.stem),
+        version=1,
+        sha256=sha256_of_file(path),
+        session=session,
+        interface=session.interface,
+        capture=CapturePolicy(),
+    )
+
+
+def read_manifest(path: Path) -> tuple[Manifest, Sha256]:
+    """A manifest and the digest of its bytes, which names the release.
+
+    Raises:
+        ModelError: there is none, or it does not say what the contract asks for.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: expected a manifest, got: {error.strerror}") from None
+    try:
+        return Manifest.parse(data), sha256_of(data)
+    except ContractError as error:
+        raise ModelError(f"{path}: {error}") from None
+
+
+def check_digest(path: Path, manifest: Manifest) -> None:
+    """A flipped bit on disk must be a model that does not load, never one that answers wrongly."""
+    try:
+        found = sha256_of_file(path)
+    except OSError as error:
+        raise ModelError(f"{path}: expected an ONNX file, got: {error.strerror}") from None
+    if found != manifest.file.sha256:
+        raise ModelError(
+            f"{path}: expected the file that its manifest names (sha256 {manifest.file.sha256[:12]}…),"
+            f" got {found[:12]}…"
+        )
+
+
+def check_interface(path: Path, model: Interface, manifest: Manifest) -> None:
+    """Hold a manifest to its model.
+
+    Raises:
+        ModelError: names the first tensor that differs, and how.
+    """
+    _check_tensors(path, "input", model.inputs, manifest.inputs)
+    _check_tensors(path, "output", model.outputs, manifest.outputs)
+
+
+def _check_tensors(path: Path, side: str, model: Mapping[str, TensorSpec], promised: Sequence[TensorSpec]) -> None:
+    names = sorted(each.name for each in promised)
+    if names != sorted(model):
+        raise ModelError(f"{path}: expected {side}s {names} as the manifest says, got {sorted(model)}")
+    for spec in promised:
+        found = model[spec.name]
+        if found.datatype is not spec.datatype:
+            raise ModelError(f"{path}: {side} {spec.name}: expected {spec.datatype}, got {found.datatype}")
+        if not _shapes_agree(side, spec.shape, found.shape):
+            raise ModelError(f"{path}: {side} {spec.name}: expected shape {list(spec.shape)}, got {list(found.shape)}")
+
+
+def _shapes_agree(side: str, promised: Sequence[int], found: Sequence[int]) -> bool:
+    """An input may promise less freedom than the model has, never more; an output may leave open what is fixed."""
+    if not found:  # the model does not say
+        return True
+    if len(promised) != len(found):
+        return False
+    opened = -1 if side == "output" else None
+    return all(had in (-1, said) or said == opened for said, had in zip(promised, found, strict=True))

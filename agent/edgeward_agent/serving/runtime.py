@@ -1,0 +1,53 @@
+"""The composition root of everything that serves: with a fleet (`main`) and without (`local`)."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+from edgeward_agent.serving.api import DataApi
+from edgeward_agent.serving.capture import Capture
+from edgeward_agent.serving.connection import Handler, Limits
+from edgeward_agent.serving.http import HttpServer
+from edgeward_agent.serving.registry import Registry
+from edgeward_agent.serving.scheduler import Scheduler
+
+_DRAIN_S: Final = 5.0
+
+
+@asynccontextmanager
+async def serving(
+    registry: Registry, capture: Capture, listeners: Sequence[socket.socket], *, limits: Limits | None = None
+) -> AsyncIterator[None]:
+    """Answer requests on the data sockets for as long as the context lasts; then drain."""
+    scheduler = Scheduler(asyncio.get_running_loop())
+    scheduler.start()
+    # What is in memory now stays: the collector need not walk through numpy and the runtime again and again.
+    gc.collect()
+    gc.freeze()
+    try:
+        async with answering(DataApi(registry, scheduler, capture), listeners, limits=limits):
+            yield
+    finally:
+        await scheduler.close()
+        await registry.close()
+
+
+@asynccontextmanager
+async def answering(
+    handler: Handler, listeners: Sequence[socket.socket], *, limits: Limits | None = None
+) -> AsyncIterator[None]:
+    """Run an HTTP server for as long as the context lasts; then drain."""
+    server = HttpServer(handler, limits)
+    timekeeper = asyncio.get_running_loop().create_task(server.keep_time(), name="keep time")
+    try:
+        for listener in listeners:
+            await server.listen(listener)
+        yield
+    finally:
+        timekeeper.cancel()
+        await server.drain(_DRAIN_S)
