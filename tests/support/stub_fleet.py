@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from edgeward_agent.errors import LinkLost, LinkRefused
 from edgeward_agent.link.memory import MemoryFleet, MemoryLink, MemoryReleases
 from edgeward_contract import topics
-from edgeward_contract.artifact import ArtifactRef, Sha256
+from edgeward_contract.artifact import Sha256
 from edgeward_contract.chunks import Encoding, StoredChunk
 from edgeward_contract.record import Batch
 from edgeward_contract.reported import ReportedState
@@ -145,7 +145,7 @@ class StubFleet:
             stored = StoredChunk(encoding=Encoding.RAW, sha256=digest, size_bytes=1)
             return Reply(body=await self.releases.chunk(stored))
         digest = Sha256(request.path.split("/")[-2])
-        return Reply(body=(await self.releases.chunk_index(ArtifactRef(sha256=digest, size_bytes=0))).canonical())
+        return Reply(body=self.releases.index_of(digest).canonical())
 
     async def _desired(self, after: int, wait_s: float) -> Reply:
         try:

@@ -147,11 +147,17 @@ class MemoryReleases:
         self._manifests[digest] = manifest
         return digest
 
+    def index_of(self, sha256: Sha256) -> ChunkIndex:
+        return self._find(self._indexes, sha256)
+
     async def manifest(self, sha256: Sha256) -> bytes:
         return self._find(self._manifests, sha256)
 
     async def chunk_index(self, artifact: ArtifactRef) -> ChunkIndex:
-        return self._find(self._indexes, artifact.sha256)
+        index = self.index_of(artifact.sha256)
+        if index.artifact != artifact:
+            raise LinkRefused(f"fleet in memory: expected {artifact.size_bytes} bytes, got {index.artifact.size_bytes}")
+        return index
 
     async def chunk(self, stored: StoredChunk) -> bytes:
         return self._find(self._chunks, stored.sha256)
