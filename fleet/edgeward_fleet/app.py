@@ -10,30 +10,43 @@ from fastapi import APIRouter, FastAPI
 
 from edgeward_contract.version import __version__
 from edgeward_fleet.accounts.service import Accounts
-from edgeward_fleet.api import accounts, audit, problems, setup
+from edgeward_fleet.api import accounts, audit, devices, enrolment, problems, setup
 from edgeward_fleet.api.middleware import BodyLimit, StandardHeaders
 from edgeward_fleet.clock import Clock
 from edgeward_fleet.db.engine import Database
+from edgeward_fleet.devices.service import Devices
+from edgeward_fleet.enrolment.authority import Authority
+from edgeward_fleet.enrolment.service import Enrolment
 from edgeward_fleet.services import Services
 from edgeward_fleet.settings import Settings
 from edgeward_fleet.wakeups import Wakeups
 
 # A new resource adds its router to the port where it belongs.
-ADMIN_ROUTERS: Final[tuple[APIRouter, ...]] = (setup.router, accounts.router, audit.router)
-DEVICE_ROUTERS: Final[tuple[APIRouter, ...]] = ()
-ENROLMENT_ROUTERS: Final[tuple[APIRouter, ...]] = ()
+ADMIN_ROUTERS: Final[tuple[APIRouter, ...]] = (
+    setup.router,
+    accounts.router,
+    audit.router,
+    devices.router,
+    enrolment.admin_router,
+)
+DEVICE_ROUTERS: Final[tuple[APIRouter, ...]] = (enrolment.device_router,)
+ENROLMENT_ROUTERS: Final[tuple[APIRouter, ...]] = (enrolment.enrolment_router,)
 
 _ARTIFACT_UPLOAD: Final = re.compile(r"/api/v1/artifacts/[^/]+")
 
 
-def build_services(settings: Settings, database: Database, clock: Clock) -> Services:
+def build_services(settings: Settings, database: Database, authority: Authority, clock: Clock) -> Services:
     """Everything that the applications and the workers share."""
+    wakeups = Wakeups()
     return Services(
         settings=settings,
         clock=clock,
         database=database,
-        wakeups=Wakeups(),
+        wakeups=wakeups,
         accounts=Accounts(database, settings, clock),
+        authority=authority,
+        enrolment=Enrolment(database, authority, settings, clock),
+        devices=Devices(database, settings, clock, wakeups),
     )
 
 

@@ -9,6 +9,9 @@ from fastapi import Request
 from edgeward_fleet.accounts.service import Accounts
 from edgeward_fleet.clock import Clock
 from edgeward_fleet.db.engine import Database
+from edgeward_fleet.devices.service import Devices
+from edgeward_fleet.enrolment.authority import Authority
+from edgeward_fleet.enrolment.service import Enrolment
 from edgeward_fleet.settings import Settings
 from edgeward_fleet.wakeups import Wakeups
 
@@ -22,6 +25,9 @@ class Services:
     database: Database
     wakeups: Wakeups
     accounts: Accounts
+    authority: Authority
+    enrolment: Enrolment
+    devices: Devices
 
 
 def services_of(request: Request) -> Services:

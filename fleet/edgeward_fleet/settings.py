@@ -51,3 +51,19 @@ class Settings:
     @property
     def artifacts_url(self) -> str:
         return self.storage_url or (self.data_dir / "artifacts").absolute().as_uri()
+
+    @property
+    def admin_url(self) -> str:
+        return self._url(self.admin_port)
+
+    @property
+    def device_url(self) -> str:
+        return self._url(self.device_port)
+
+    @property
+    def enrolment_url(self) -> str:
+        return self._url(self.enrolment_port)
+
+    def _url(self, port: int) -> str:
+        host = f"[{self.public_host}]" if ":" in self.public_host else self.public_host
+        return f"https://{host}:{port}"

@@ -90,7 +90,7 @@ class Accounts:
 
         return await self._database.run(work)
 
-    async def list(self, *, after: str, limit: int) -> list[Account]:
+    async def page(self, *, after: str, limit: int) -> list[Account]:
         return await self._database.run(lambda session: repository.accounts(session, after=after, limit=limit))
 
     async def create(self, actor: Actor, username: str, password: str, role: Role) -> Account:

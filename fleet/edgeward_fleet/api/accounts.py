@@ -188,7 +188,7 @@ async def accounts(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> AccountPage:
     """All accounts, by name."""
-    found = await services.accounts.list(after=after, limit=limit)
+    found = await services.accounts.page(after=after, limit=limit)
     return AccountPage(
         items=[AccountView.of(each) for each in found], next=found[-1].username if len(found) == limit else None
     )

@@ -1,0 +1,144 @@
+"""Devices: let them in with their certificate, list them, end them."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime, timedelta
+from typing import Final
+
+from cryptography import x509
+from sqlalchemy.orm import Session
+
+from edgeward_contract.artifact import DeviceId
+from edgeward_fleet.audit import service as audit
+from edgeward_fleet.audit.model import Actor
+from edgeward_fleet.clock import Clock
+from edgeward_fleet.db.engine import Database
+from edgeward_fleet.db.schema import CertificateRow, DeviceRow
+from edgeward_fleet.devices import repository
+from edgeward_fleet.devices.model import Device, DeviceDetails, DeviceEvent, DevicePrincipal, Presence
+from edgeward_fleet.errors import Conflict, Forbidden
+from edgeward_fleet.settings import Settings
+from edgeward_fleet.wakeups import Wakeups
+
+_SEEN_RESOLUTION: Final = timedelta(seconds=15)  # `last_seen_at` must not cost a write per request
+_ENROL_AGAIN: Final = "Enrol the device again with a new token: `edgeward device token --site SITE`."
+
+
+class Devices:
+    """Everything about devices that have enrolled."""
+
+    def __init__(self, database: Database, settings: Settings, clock: Clock, wakeups: Wakeups) -> None:
+        self._database: Final = database
+        self._settings: Final = settings
+        self._clock: Final = clock
+        self._wakeups: Final = wakeups
+
+    async def authenticate(self, certificate_der: bytes, address: str) -> DevicePrincipal:
+        """Which device the certificate stands for, now; notes that the device was seen.
+
+        Raises:
+            Forbidden: not one of ours, expired, or revoked.
+        """
+        now = self._clock()
+        serial = _serial(certificate_der)
+        digest = hashlib.sha256(certificate_der).hexdigest()
+        return await self._database.run(lambda session: _admit(session, serial, digest, address, now))
+
+    async def page(self, *, site: str | None, state: Presence | None, after: str, limit: int) -> list[Device]:
+        now = self._clock()
+
+        def work(session: Session) -> list[Device]:
+            return repository.page(session, self._settings, now, site=site, state=state, after=after, limit=limit)
+
+        return await self._database.run(work)
+
+    async def details(self, device_id: DeviceId) -> DeviceDetails:
+        """Raises NotFound."""
+        now = self._clock()
+        return await self._database.run(lambda session: repository.details(session, device_id, self._settings, now))
+
+    async def events(self, device_id: DeviceId, *, before: int | None, limit: int) -> list[DeviceEvent]:
+        """Newest first. Raises NotFound."""
+
+        def work(session: Session) -> list[DeviceEvent]:
+            repository.device_row(session, device_id)
+            return repository.events(session, device_id, before=before, limit=limit)
+
+        return await self._database.run(work)
+
+    async def revoke(self, actor: Actor, device_id: DeviceId, reason: str) -> Device:
+        """End the device's certificates at once; parked polls are cut.
+
+        Raises:
+            NotFound: no such device.
+            Conflict: it is revoked already.
+        """
+        now = self._clock()
+
+        def work(session: Session) -> Device:
+            row = repository.device_row(session, device_id)
+            if row.revoked_at is not None:
+                raise Conflict(f"device {device_id}: expected one that is not revoked, this one is")
+            row.revoked_at = now
+            repository.revoke_certificates(session, device_id, reason[:200] or "revoked", now)
+            repository.note(session, device_id, "revoked", {"by": actor.name, "reason": reason}, at=now)
+            audit.record(session, actor, "device.revoke", device_id, {"reason": reason}, at=now)
+            return repository.device(row, self._settings, now)
+
+        revoked = await self._database.run(work)
+        self._wakeups.notify(device_id)
+        return revoked
+
+
+def ensure_admitted(session: Session, principal: DevicePrincipal, now: datetime) -> None:
+    """For a request that was parked: is the certificate that it came with still good? Raises Forbidden."""
+    row = session.get(CertificateRow, principal.serial)
+    if row is None:
+        raise _unknown()
+    _check(row, repository.device_row(session, row.device_id), now)
+
+
+def _admit(session: Session, serial: str, digest: str, address: str, now: datetime) -> DevicePrincipal:
+    row = session.get(CertificateRow, serial)
+    if row is None or row.sha256 != digest:
+        raise _unknown()
+    device = repository.device_row(session, row.device_id)
+    _check(row, device, now)
+    _note_seen(device, address, now)
+    return DevicePrincipal(device_id=DeviceId(device.device_id), site=device.site, serial=serial, address=address)
+
+
+def _check(row: CertificateRow, device: DeviceRow, now: datetime) -> None:
+    if device.revoked_at is not None:
+        raise Forbidden(
+            f"device {device.device_id}: expected a device in good standing, it was revoked", hint=_ENROL_AGAIN
+        )
+    if row.revoked_at is not None:
+        raise Forbidden(
+            f"device {device.device_id}: expected a valid certificate, this one was revoked: {row.revoked_because}",
+            hint=_ENROL_AGAIN,
+        )
+    if row.not_after <= now:
+        raise Forbidden(f"device {device.device_id}: expected a valid certificate, it has expired", hint=_ENROL_AGAIN)
+
+
+def _note_seen(device: DeviceRow, address: str, now: datetime) -> None:
+    if device.last_seen_at is None or now - device.last_seen_at >= _SEEN_RESOLUTION:
+        device.last_seen_at = now
+        device.last_address = address
+
+
+def _serial(certificate_der: bytes) -> str:
+    try:
+        return serial_text(x509.load_der_x509_certificate(certificate_der))
+    except ValueError:
+        raise _unknown() from None
+
+
+def serial_text(certificate: x509.Certificate) -> str:
+    return format(certificate.serial_number, "x")
+
+
+def _unknown() -> Forbidden:
+    return Forbidden("expected a certificate that this fleet gave out, got another", hint=_ENROL_AGAIN)
