@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Final
 
 from edgeward_contract.artifact import DeviceId
@@ -21,10 +22,12 @@ from edgeward_fleet.rollouts.machine import (
     advance,
     advance_step,
 )
-from edgeward_fleet.rollouts.model import US, Back, OnFailure, Rollout, RolloutDevice, Standing
+from edgeward_fleet.rollouts.model import Back, OnFailure, Rollout, RolloutDevice, Standing
 
-APPROVAL_LIFETIME_S: Final = 30 * 86_400
+APPROVAL_LIFETIME: Final = timedelta(days=30)
 """An approval that nobody has given for a month would approve what nobody remembers."""
+MAX_AT_ONCE: Final = 200
+"""Devices that one transaction touches; more would keep reports and polls waiting behind it."""
 
 _ON_FAILURE: Final = {
     OnFailure.PAUSE: RolloutEvent.FAILED_PAUSE,
@@ -45,42 +48,42 @@ class Decision:
     take_back: tuple[DeviceId, ...] = ()
 
 
-def decide(rollout: Rollout, now_us: int) -> Decision | None:
+def decide(rollout: Rollout, now: datetime) -> Decision | None:
     """What to do now; None when there is nothing to do until a report arrives or time passes."""
     match rollout.state:
         case RolloutState.AWAITING_APPROVAL:
-            return _expiry(rollout, now_us)
+            return _expiry(rollout, now)
         case RolloutState.SCHEDULED:
-            return _start(rollout, now_us)
+            return _start(rollout, now)
         case RolloutState.PROGRESSING:
-            return _progress(rollout, now_us)
+            return _progress(rollout, now)
         case RolloutState.ABORTING | RolloutState.ROLLING_BACK | RolloutState.ROLLBACK_INCOMPLETE:
-            return _go_back(rollout, now_us)
+            return _go_back(rollout, now)
         case _:
             return None
 
 
-def apply(rollout: Rollout, decision: Decision, now_us: int) -> Rollout:
+def apply(rollout: Rollout, decision: Decision, now: datetime) -> Rollout:
     """`rollout` after the decision; offers and what is taken back are the service's to write."""
     if decision.event is not None:
-        return moved(rollout, decision.event, decision.reason, now_us)
+        return moved(rollout, decision.event, decision.reason, now)
     if decision.step_event is not None:
         step = advance_step(rollout.step, decision.step_event)
-        return replace(rollout, step=step, step_since_us=now_us)
+        return replace(rollout, step=step, step_since=now)
     return rollout
 
 
-def moved(rollout: Rollout, event: RolloutEvent, reason: str, now_us: int) -> Rollout:
+def moved(rollout: Rollout, event: RolloutEvent, reason: str, now: datetime) -> Rollout:
     """`rollout` after an event, a person's command or one of our own. Raises IllegalTransition."""
     state = advance(rollout.state, event)
-    since = rollout.since_us if state is rollout.state else now_us
-    after = replace(rollout, state=state, since_us=since, reason=reason)
+    since = rollout.since if state is rollout.state else now
+    after = replace(rollout, state=state, since=since, reason=reason)
     if event is RolloutEvent.START_DUE:
-        return _opened(after, 0, now_us)
+        return _opened(after, 0, now)
     if event is RolloutEvent.PHASE_PASSED:
-        return _opened(after, rollout.phase + 1, now_us)
+        return _opened(after, rollout.phase + 1, now)
     if event is RolloutEvent.RESUME:
-        return _opened(replace(after, devices=_to_retry(after)), rollout.phase, now_us)
+        return _opened(replace(after, devices=_to_retry(after)), rollout.phase, now)
     return after
 
 
@@ -89,41 +92,41 @@ def evidence_of(rollout: Rollout, phase: int) -> analysis.Evidence:
     return analysis.tally(rollout.of_phase(phase))
 
 
-def _expiry(rollout: Rollout, now_us: int) -> Decision | None:
-    if now_us < rollout.created_us + APPROVAL_LIFETIME_S * US:
+def _expiry(rollout: Rollout, now: datetime) -> Decision | None:
+    if now < rollout.created_at + APPROVAL_LIFETIME:
         return None
-    reason = f"nobody approved it within {APPROVAL_LIFETIME_S // 86_400} days"
+    reason = f"nobody approved it within {APPROVAL_LIFETIME.days} days"
     return Decision(event=RolloutEvent.APPROVAL_EXPIRED, reason=reason)
 
 
-def _start(rollout: Rollout, now_us: int) -> Decision | None:
-    if now_us < rollout.spec.start_after_us:
+def _start(rollout: Rollout, now: datetime) -> Decision | None:
+    if rollout.spec.start_at and now < rollout.spec.start_at:
         return None
     return Decision(event=RolloutEvent.START_DUE)
 
 
-def _progress(rollout: Rollout, now_us: int) -> Decision | None:
-    waiting = tuple(each.device for each in _open(rollout) if each.standing is Standing.WAITING)
-    if rollout.step is PhaseStep.SELECTING:
-        return Decision(step_event=StepEvent.SELECTED, offer=waiting)
+def _progress(rollout: Rollout, now: datetime) -> Decision | None:
     if rollout.step is PhaseStep.ANALYSING:
         return _analyse(rollout)
-    if waiting:  # joiners of the last phase
-        return Decision(offer=waiting)
-    event = _watch(rollout, now_us)
+    waiting = tuple(each.device for each in _open(rollout) if each.standing is Standing.WAITING)
+    if waiting:  # the devices of the phase, and joiners when it is the last one
+        return Decision(offer=waiting[:MAX_AT_ONCE])
+    if rollout.step is PhaseStep.SELECTING:
+        return Decision(step_event=StepEvent.SELECTED)
+    event = _watch(rollout, now)
     return Decision(step_event=event) if event else None
 
 
-def _watch(rollout: Rollout, now_us: int) -> StepEvent | None:
+def _watch(rollout: Rollout, now: datetime) -> StepEvent | None:
     evidence = evidence_of(rollout, rollout.phase)
     if _breach(rollout):
         return StepEvent.BREACHED
     enough = analysis.has_enough(rollout.spec.gates, evidence)
-    timed_out = now_us >= rollout.phase_since_us + rollout.open_phase.timeout_s * US
+    timed_out = now >= rollout.phase_since + timedelta(seconds=rollout.open_phase.timeout_s)
     if rollout.step is PhaseStep.SOAKING:
         if not enough:
             return StepEvent.UNSETTLED
-        soaked = now_us >= rollout.step_since_us + rollout.open_phase.soak_s * US
+        soaked = now >= rollout.step_since + timedelta(seconds=rollout.open_phase.soak_s)
         return StepEvent.SOAKED if soaked else None
     if enough and (timed_out or not evidence.working):
         return StepEvent.SETTLED
@@ -150,12 +153,12 @@ def _breach(rollout: Rollout) -> str | None:
     return None
 
 
-def _go_back(rollout: Rollout, now_us: int) -> Decision | None:
+def _go_back(rollout: Rollout, now: datetime) -> Decision | None:
     to_ask = tuple(each.device for each in rollout.devices if _is_to_be_asked(rollout, each))
     if to_ask:
-        return Decision(take_back=to_ask)
+        return Decision(take_back=to_ask[:MAX_AT_ONCE])
     missing = analysis.not_yet_back(rollout.devices)
-    timed_out = now_us >= rollout.since_us + rollout.spec.back_timeout_s * US
+    timed_out = now >= rollout.since + timedelta(seconds=rollout.spec.back_timeout_s)
     if rollout.state is RolloutState.ABORTING:
         if missing and not timed_out:
             return None
@@ -187,9 +190,9 @@ def _open(rollout: Rollout) -> tuple[RolloutDevice, ...]:
     return tuple(each for each in rollout.devices if each.phase <= rollout.phase)
 
 
-def _opened(rollout: Rollout, phase: int, now_us: int) -> Rollout:
+def _opened(rollout: Rollout, phase: int, now: datetime) -> Rollout:
     step = advance_step(rollout.step, StepEvent.OPENED)
-    return replace(rollout, phase=phase, step=step, phase_since_us=now_us, step_since_us=now_us)
+    return replace(rollout, phase=phase, step=step, phase_since=now, step_since=now)
 
 
 def _to_retry(rollout: Rollout) -> tuple[RolloutDevice, ...]:

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, NewType
 
 from edgeward_contract.artifact import DeviceId, ModelName, ReleaseRef, Sha256, device_id, sha256_of
 from edgeward_contract.schema import ContractError, Fields, JsonValue, canonical_json, parse_json
+from edgeward_fleet.clock import rfc3339
 from edgeward_fleet.rollouts.machine import PhaseStep, RolloutState
 
 RolloutId = NewType("RolloutId", str)
-US: Final = 1_000_000
 MAX_PHASES: Final = 20
 _WEEK_S: Final = 7 * 86_400
 
@@ -132,7 +133,7 @@ class RolloutSpec:
     phases: tuple[PhaseSpec, ...] = DEFAULT_PHASES
     gates: Gates = field(default_factory=Gates)
     on_failure: OnFailure = OnFailure.ROLLBACK
-    start_after_us: int = 0  # Unix time; 0 is at once
+    start_at: datetime | None = None
     back_timeout_s: int = 3600
     supersedes: RolloutId | None = None
 
@@ -151,7 +152,7 @@ class RolloutSpec:
             phases=_read_phases(fields) if fields.has("phases") else DEFAULT_PHASES,
             gates=Gates.read(fields.object("gates")) if fields.has("gates") else Gates(),
             on_failure=fields.choice("on_failure", OnFailure, default=OnFailure.ROLLBACK),
-            start_after_us=fields.integer("start_after_us", default=0, minimum=0),
+            start_at=_read_moment(fields, "start_at") if fields.has("start_at") else None,
             back_timeout_s=fields.integer("back_timeout_s", default=3600, minimum=1, maximum=10 * _WEEK_S),
             supersedes=RolloutId(fields.text("supersedes", max_length=32)) if fields.has("supersedes") else None,
         )
@@ -164,7 +165,7 @@ class RolloutSpec:
             "phases": [phase.document() for phase in self.phases],
             "gates": self.gates.document(),
             "on_failure": self.on_failure.value,
-            "start_after_us": self.start_after_us,
+            "start_at": rfc3339(self.start_at) if self.start_at else None,
             "back_timeout_s": self.back_timeout_s,
             "supersedes": self.supersedes,
         }
@@ -237,18 +238,18 @@ class RolloutDevice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """A rollout with everything that a decision needs. Times are Unix microseconds of the fleet's clock."""
+    """A rollout with everything that a decision needs."""
 
     id: RolloutId
     spec: RolloutSpec
     release_sha256: Sha256
     state: RolloutState
-    created_us: int
-    since_us: int  # when `state` began
+    created_at: datetime
+    since: datetime  # when `state` began
+    phase_since: datetime  # when the phase was opened, or resumed; timeout_s counts from here
+    step_since: datetime
     phase: int = 0
     step: PhaseStep = PhaseStep.SELECTING
-    phase_since_us: int = 0  # when the phase was opened, or resumed; timeout_s counts from here
-    step_since_us: int = 0
     reason: str = ""
     devices: tuple[RolloutDevice, ...] = ()
 
@@ -287,6 +288,17 @@ def _known_keys(fields: Fields, known: set[str]) -> None:
     unknown = sorted(set(fields.names) - known)
     if unknown:
         raise ContractError(fields.at(unknown[0]), f"expected one of {', '.join(sorted(known))}")
+
+
+def _read_moment(fields: Fields, key: str) -> datetime:
+    value = fields.text(key, max_length=40)
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise ContractError(fields.at(key), f"expected a time such as 2026-11-23T22:00:00Z, got {value!r}") from None
+    if moment.tzinfo is None:
+        raise ContractError(fields.at(key), f"expected a time with its zone (Z for UTC), got {value!r}")
+    return moment.astimezone(UTC)
 
 
 def _percent(fields: Fields, key: str, default: float) -> float:

@@ -1,0 +1,274 @@
+"""Rollouts in the database: rows to values and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session
+
+from edgeward_contract.artifact import DeviceId, ModelName, ReleaseRef, Sha256
+from edgeward_fleet.audit.model import Actor
+from edgeward_fleet.db.schema import (
+    DesiredModelRow,
+    DesiredRow,
+    DeviceRow,
+    ReleaseRow,
+    ReportedModelRow,
+    RolloutDeviceRow,
+    RolloutEventRow,
+    RolloutRow,
+)
+from edgeward_fleet.errors import NotFound
+from edgeward_fleet.rollouts.cohort import DeviceNow
+from edgeward_fleet.rollouts.machine import PhaseStep, RolloutState
+from edgeward_fleet.rollouts.model import Back, Former, Rollout, RolloutDevice, RolloutId, RolloutSpec, Standing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authorship:
+    """Who asked for a rollout and who allowed it."""
+
+    created_by: str
+    approved_by: str | None
+    approved_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutLine:
+    """A line in the life of a rollout."""
+
+    event_id: int
+    at: datetime
+    actor: str
+    kind: str
+    detail: str
+
+
+def load(session: Session, rollout_id: RolloutId) -> Rollout:
+    """The rollout with its devices; on a server the row stays locked until the transaction ends. Raises NotFound."""
+    row = session.get(RolloutRow, rollout_id, with_for_update=True, populate_existing=True)
+    if row is None:
+        raise NotFound(
+            f"expected a rollout, there is no {rollout_id[:40]!r}", hint="`edgeward rollout list` shows them all."
+        )
+    return _rollout(row, _devices(session, rollout_id))
+
+
+def authorship(session: Session, rollout_id: RolloutId) -> Authorship:
+    row = session.get_one(RolloutRow, rollout_id)
+    return Authorship(created_by=row.created_by, approved_by=row.approved_by, approved_at=row.approved_at)
+
+
+def add(session: Session, rollout: Rollout, actor: Actor) -> None:
+    row = RolloutRow(
+        rollout_id=rollout.id,
+        model=rollout.model,
+        release_sha256=rollout.release_sha256,
+        spec=rollout.spec.canonical(),
+        spec_sha256=rollout.spec.sha256(),
+        created_at=rollout.created_at,
+        created_by=actor.name,
+    )
+    _fill(row, rollout)
+    session.add(row)
+    session.flush()
+    session.add_all(_device_row(rollout.id, device) for device in rollout.devices)
+    session.flush()
+
+
+def save(session: Session, before: Rollout, after: Rollout) -> None:
+    """Write what differs."""
+    row = session.get_one(RolloutRow, after.id)
+    _fill(row, after)
+    known = {device.device: device for device in before.devices}
+    for device in after.devices:
+        if known.get(device.device) != device:
+            session.merge(_device_row(after.id, device))
+    session.flush()
+
+
+def save_device(session: Session, rollout_id: RolloutId, device: RolloutDevice) -> None:
+    session.merge(_device_row(rollout_id, device))
+
+
+def approve(session: Session, rollout_id: RolloutId, actor: Actor, now: datetime) -> None:
+    row = session.get_one(RolloutRow, rollout_id)
+    row.approved_by, row.approved_at = actor.name, now
+
+
+def add_event(session: Session, rollout_id: RolloutId, now: datetime, actor: str, kind: str, detail: str) -> None:
+    session.add(RolloutEventRow(rollout_id=rollout_id, at=now, actor=actor, kind=kind, detail=detail))
+
+
+def events(session: Session, rollout_id: RolloutId, *, after: int, limit: int) -> list[RolloutLine]:
+    query = select(RolloutEventRow).where(RolloutEventRow.rollout_id == rollout_id, RolloutEventRow.event_id > after)
+    rows = session.scalars(query.order_by(RolloutEventRow.event_id).limit(limit))
+    return [
+        RolloutLine(event_id=row.event_id, at=row.at, actor=row.actor, kind=row.kind, detail=row.detail) for row in rows
+    ]
+
+
+def page(session: Session, *, model: ModelName | None, before: datetime | None, limit: int) -> list[RolloutId]:
+    """Newest first."""
+    query = select(RolloutRow.rollout_id)
+    if model is not None:
+        query = query.where(RolloutRow.model == model)
+    if before is not None:
+        query = query.where(RolloutRow.created_at < before)
+    rows = session.scalars(query.order_by(RolloutRow.created_at.desc(), RolloutRow.rollout_id).limit(limit))
+    return [RolloutId(each) for each in rows]
+
+
+def in_states(session: Session, states: Iterable[RolloutState]) -> list[RolloutId]:
+    """Oldest first."""
+    query = select(RolloutRow.rollout_id).where(RolloutRow.state.in_([state.value for state in states]))
+    return [RolloutId(each) for each in session.scalars(query.order_by(RolloutRow.created_at))]
+
+
+def of_device(
+    session: Session, device: DeviceId, states: Iterable[RolloutState]
+) -> list[tuple[RolloutId, ModelName, Sha256]]:
+    """The rollouts in `states` that the device is part of."""
+    query = (
+        select(RolloutRow.rollout_id, RolloutRow.model, RolloutRow.release_sha256)
+        .join(RolloutDeviceRow, RolloutDeviceRow.rollout_id == RolloutRow.rollout_id)
+        .where(RolloutDeviceRow.device_id == device, RolloutRow.state.in_([state.value for state in states]))
+    )
+    return [(RolloutId(rollout), ModelName(model), Sha256(sha)) for rollout, model, sha in session.execute(query)]
+
+
+def device_of(session: Session, rollout_id: RolloutId, device: DeviceId) -> RolloutDevice:
+    query = _with_former().where(RolloutDeviceRow.rollout_id == rollout_id, RolloutDeviceRow.device_id == device)
+    row, former = session.execute(query).one()._tuple()
+    return _device(row, former)
+
+
+def fleet_now(session: Session, model: ModelName) -> dict[DeviceId, DeviceNow]:
+    """Every device that has enrolled, with regard to `model`."""
+    wanted = (DesiredModelRow.device_id == DeviceRow.device_id) & (DesiredModelRow.model == model)
+    said = (ReportedModelRow.device_id == DeviceRow.device_id) & (ReportedModelRow.model == model)
+    query = (
+        select(
+            DeviceRow.device_id,
+            DeviceRow.site,
+            DeviceRow.revoked_at,
+            DesiredModelRow.deployment,
+            ReleaseRow.version,
+            ReleaseRow.sha256,
+            DesiredRow.fetched_generation,
+            ReportedModelRow.live_sha256,
+            ReportedModelRow.live_slot,
+        )
+        .outerjoin(DesiredRow, DesiredRow.device_id == DeviceRow.device_id)
+        .outerjoin(DesiredModelRow, wanted)
+        .outerjoin(ReleaseRow, ReleaseRow.sha256 == DesiredModelRow.release_sha256)
+        .outerjoin(ReportedModelRow, said)
+    )
+    fleet = {}
+    for device, site, revoked_at, deployment, version, sha256, fetched, live, slot in session.execute(query):
+        fleet[DeviceId(device)] = DeviceNow(
+            device=DeviceId(device),
+            site=site,
+            revoked=revoked_at is not None,
+            desired=Former(release=ReleaseRef(model, version), sha256=Sha256(sha256)) if sha256 else None,
+            deployment=deployment,
+            fetched_generation=fetched or 0,
+            live_sha256=Sha256(live) if live else None,
+            live_slot=slot,
+        )
+    return fleet
+
+
+def unproven_offer(session: Session, deployment: str) -> tuple[bool, Former | None]:
+    """Whether `deployment` is an offer that was superseded before it was proven, and what the device had before it."""
+    query = (
+        _with_former()
+        .join(RolloutRow, RolloutRow.rollout_id == RolloutDeviceRow.rollout_id)
+        .where(RolloutDeviceRow.deployment == deployment, RolloutRow.state == RolloutState.SUPERSEDED.value)
+    )
+    found = session.execute(query).first()
+    if found is None:
+        return False, None
+    row, former = found._tuple()
+    device = _device(row, former)
+    return device.standing not in (Standing.SUCCEEDED, Standing.ALREADY), device.former
+
+
+def _with_former() -> Select[RolloutDeviceRow, ReleaseRow]:
+    former = ReleaseRow.sha256 == RolloutDeviceRow.former_sha256
+    return select(RolloutDeviceRow, ReleaseRow).outerjoin(ReleaseRow, former)
+
+
+def _devices(session: Session, rollout_id: RolloutId) -> tuple[RolloutDevice, ...]:
+    query = _with_former().where(RolloutDeviceRow.rollout_id == rollout_id).order_by(RolloutDeviceRow.device_id)
+    return tuple(_device(row, former) for row, former in session.execute(query))
+
+
+def _fill(row: RolloutRow, rollout: Rollout) -> None:
+    row.state, row.phase, row.step, row.reason = rollout.state.value, rollout.phase, rollout.step.value, rollout.reason
+    row.since, row.phase_since, row.step_since = rollout.since, rollout.phase_since, rollout.step_since
+
+
+def _rollout(row: RolloutRow, devices: tuple[RolloutDevice, ...]) -> Rollout:
+    return Rollout(
+        id=RolloutId(row.rollout_id),
+        spec=RolloutSpec.parse(row.spec),
+        release_sha256=Sha256(row.release_sha256),
+        state=RolloutState(row.state),
+        created_at=row.created_at,
+        since=row.since,
+        phase=row.phase,
+        step=PhaseStep(row.step),
+        phase_since=row.phase_since,
+        step_since=row.step_since,
+        reason=row.reason,
+        devices=devices,
+    )
+
+
+def _device_row(rollout_id: RolloutId, device: RolloutDevice) -> RolloutDeviceRow:
+    return RolloutDeviceRow(
+        rollout_id=rollout_id,
+        device_id=device.device,
+        site=device.site,
+        phase=device.phase,
+        counted=device.counted,
+        standing=device.standing.value,
+        reason=device.reason,
+        detail=device.detail,
+        deployment=device.deployment,
+        generation=device.generation,
+        former_sha256=device.former.sha256 if device.former else None,
+        back=device.back.value,
+        back_deployment=device.back_deployment,
+        back_generation=device.back_generation,
+        requests=device.requests,
+        errors=device.errors,
+    )
+
+
+def _device(row: RolloutDeviceRow, former: ReleaseRow | None) -> RolloutDevice:
+    return RolloutDevice(
+        device=DeviceId(row.device_id),
+        site=row.site,
+        phase=row.phase,
+        counted=row.counted,
+        standing=Standing(row.standing),
+        reason=row.reason,
+        detail=row.detail,
+        deployment=row.deployment,
+        generation=row.generation,
+        former=_former(former) if former else None,
+        back=Back(row.back),
+        back_deployment=row.back_deployment,
+        back_generation=row.back_generation,
+        requests=row.requests,
+        errors=row.errors,
+    )
+
+
+def _former(row: ReleaseRow) -> Former:
+    return Former(release=ReleaseRef(ModelName(row.name), row.version), sha256=Sha256(row.sha256))

@@ -1,0 +1,282 @@
+"""Create and steer rollouts. Every change of state stands in the audit log of the same transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy.orm import Session
+
+from edgeward_contract.artifact import DeviceId, ModelName, Sha256
+from edgeward_contract.schema import JsonValue
+from edgeward_fleet.audit import service as audit
+from edgeward_fleet.audit.model import SYSTEM, Actor
+from edgeward_fleet.clock import Clock
+from edgeward_fleet.db.engine import Database
+from edgeward_fleet.errors import Conflict, Forbidden, Invalid
+from edgeward_fleet.models import repository as releases
+from edgeward_fleet.rollouts import acting, repository
+from edgeward_fleet.rollouts.cohort import Fleet, candidates, reconcile
+from edgeward_fleet.rollouts.decide import Decision, apply, decide, moved
+from edgeward_fleet.rollouts.machine import (
+    FINAL,
+    TICKING,
+    IllegalTransition,
+    PhaseStep,
+    RolloutEvent,
+    RolloutState,
+    advance,
+)
+from edgeward_fleet.rollouts.model import Rollout, RolloutDevice, RolloutId, RolloutSpec
+from edgeward_fleet.rollouts.phases import Candidate, assign, uncovered
+from edgeward_fleet.rollouts.repository import Authorship, RolloutLine
+from edgeward_fleet.secrets import new_id
+
+# A roll-back that waits for silent devices has given them their former release; it need not hold up what comes next.
+_BLOCKING: Final = frozenset(RolloutState) - FINAL - {RolloutState.ROLLBACK_INCOMPLETE}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutRecord:
+    """A rollout with who asked for it and who allowed it."""
+
+    rollout: Rollout
+    authorship: Authorship
+
+
+class Rollouts:
+    """Everything about rollouts. `wake_device` is called after each commit that changed a desired state."""
+
+    def __init__(self, database: Database, clock: Clock, wake_device: Callable[[DeviceId], None]) -> None:
+        self._database: Final = database
+        self._clock: Final = clock
+        self._wake_device: Final = wake_device
+
+    async def create(self, actor: Actor, data: bytes) -> RolloutRecord:
+        """Ask for a rollout; it waits for somebody else's approval.
+
+        Raises:
+            ContractError: `data` is not a spec; names the key.
+            Invalid: no such release, no such device, nobody to roll out to, or phases that leave devices out.
+            Conflict: another rollout of the model is under way on some of the devices.
+        """
+        spec = RolloutSpec.parse(data)
+        return await self._database.run(lambda session: self._create(session, actor, spec))
+
+    async def approve(self, actor: Actor, rollout_id: RolloutId, spec_sha256: Sha256) -> RolloutRecord:
+        """Allow exactly the spec with this digest. Raises Forbidden for its author, Conflict for another digest."""
+
+        def work(session: Session) -> RolloutRecord:
+            rollout = repository.load(session, rollout_id)
+            _check_approval(rollout, repository.authorship(session, rollout_id), actor, spec_sha256)
+            now = self._clock()
+            if rollout.spec.supersedes is not None:
+                self._supersede(session, rollout.spec.supersedes, rollout, actor, now)
+            self._command(session, rollout, RolloutEvent.APPROVE, actor, "", now)
+            repository.approve(session, rollout_id, actor, now)
+            return _record(session, rollout_id)
+
+        return await self._database.run(work)
+
+    async def command(self, actor: Actor, rollout_id: RolloutId, event: RolloutEvent, reason: str) -> RolloutRecord:
+        """Pause, resume, abort or roll back. Raises Conflict when the state does not allow it."""
+
+        def work(session: Session) -> RolloutRecord:
+            rollout = repository.load(session, rollout_id)
+            if event is RolloutEvent.ROLL_BACK and rollout.state in FINAL:
+                _check_nobody_else(session, rollout, {each.device for each in rollout.devices if each.offered}, None)
+            self._command(session, rollout, event, actor, reason, self._clock())
+            return _record(session, rollout_id)
+
+        return await self._database.run(work)
+
+    async def show(self, rollout_id: RolloutId) -> RolloutRecord:
+        """Raises NotFound."""
+        return await self._database.run(lambda session: _record(session, rollout_id))
+
+    async def page(self, *, model: ModelName | None, before: datetime | None, limit: int) -> list[RolloutRecord]:
+        """Newest first."""
+
+        def work(session: Session) -> list[RolloutRecord]:
+            found = repository.page(session, model=model, before=before, limit=limit)
+            return [_record(session, each) for each in found]
+
+        return await self._database.run(work)
+
+    async def events(self, rollout_id: RolloutId, *, after: int, limit: int) -> list[RolloutLine]:
+        """Raises NotFound."""
+
+        def work(session: Session) -> list[RolloutLine]:
+            repository.load(session, rollout_id)
+            return repository.events(session, rollout_id, after=after, limit=limit)
+
+        return await self._database.run(work)
+
+    async def tick(self) -> None:
+        """Decide what can be decided now, each decision in a transaction of its own."""
+        active = await self._database.run(lambda session: repository.in_states(session, TICKING))
+        for rollout_id in active:
+            while await self._step(rollout_id):
+                pass
+
+    async def _step(self, rollout_id: RolloutId) -> bool:
+        def work(session: Session) -> tuple[bool, tuple[DeviceId, ...]]:
+            return self._decide_and_act(session, rollout_id)
+
+        went_on, touched = await self._database.run(work)
+        for device in touched:
+            self._wake_device(device)
+        return went_on
+
+    def _decide_and_act(self, session: Session, rollout_id: RolloutId) -> tuple[bool, tuple[DeviceId, ...]]:
+        before, now = repository.load(session, rollout_id), self._clock()
+        fleet = repository.fleet_now(session, before.model)
+        seen = reconcile(before, fleet)
+        decision = decide(seen, now)
+        after = seen if decision is None else self._act(session, seen, decision, fleet, now)
+        repository.save(session, before, after)
+        if decision is None:
+            return False, ()
+        _note(session, before, after, decision, now)
+        return True, (*decision.offer, *decision.take_back)
+
+    def _act(self, session: Session, rollout: Rollout, decision: Decision, fleet: Fleet, now: datetime) -> Rollout:
+        after = apply(rollout, decision, now)
+        after = acting.offer(session, after, decision.offer, fleet, now)
+        return acting.take_back(session, after, decision.take_back, fleet, now)
+
+    def _create(self, session: Session, actor: Actor, spec: RolloutSpec) -> RolloutRecord:
+        release = releases.find_release(session, spec.release)
+        if release is None:
+            raise Invalid(
+                f"release: expected a registered one, there is no {spec.release}",
+                hint="`edgeward model push` registers a release; `edgeward model list` shows what there is.",
+            )
+        now = self._clock()
+        rollout = Rollout(
+            id=RolloutId(new_id("r-")),
+            spec=spec,
+            release_sha256=release.sha256,
+            state=_submitted(),
+            created_at=now,
+            since=now,
+            phase_since=now,
+            step_since=now,
+        )
+        fleet = repository.fleet_now(session, rollout.model)
+        rollout = replace(rollout, devices=_cohort(rollout, fleet))
+        _check_nobody_else(session, rollout, {each.device for each in rollout.devices}, spec.supersedes)
+        repository.add(session, rollout, actor)
+        repository.add_event(session, rollout.id, now, actor.name, "created", f"{spec.release} to {spec.target}")
+        detail: dict[str, JsonValue] = {"release": str(spec.release), "spec_sha256": spec.sha256()}
+        audit.record(session, actor, "rollout.create", rollout.id, detail, at=now)
+        return _record(session, rollout.id)
+
+    def _command(
+        self, session: Session, rollout: Rollout, event: RolloutEvent, actor: Actor, reason: str, now: datetime
+    ) -> None:
+        words = reason or ("" if event in (RolloutEvent.APPROVE, RolloutEvent.RESUME) else f"asked for by {actor.name}")
+        try:
+            after = moved(rollout, event, words, now)
+        except IllegalTransition:
+            raise Conflict(
+                f"rollout {rollout.id}: expected a state in which '{event}' is possible, it is {rollout.state}"
+            ) from None
+        repository.save(session, rollout, after)
+        detail: dict[str, JsonValue] = {"state": after.state.value, "reason": reason}
+        repository.add_event(session, rollout.id, now, actor.name, event.value, reason)
+        audit.record(session, actor, f"rollout.{event.value}", rollout.id, detail, at=now)
+
+    def _supersede(self, session: Session, older_id: RolloutId, newer: Rollout, actor: Actor, now: datetime) -> None:
+        older = repository.load(session, older_id)
+        if older.state not in FINAL:
+            self._command(session, older, RolloutEvent.SUPERSEDE, actor, f"superseded by {newer.id}", now)
+
+
+def _submitted() -> RolloutState:
+    """What is invalid is refused and leaves nothing behind, so a stored rollout has both steps behind it."""
+    return advance(advance(RolloutState.DRAFT, RolloutEvent.SUBMITTED), RolloutEvent.VALID)
+
+
+def _record(session: Session, rollout_id: RolloutId) -> RolloutRecord:
+    rollout = repository.load(session, rollout_id)
+    return RolloutRecord(rollout=rollout, authorship=repository.authorship(session, rollout_id))
+
+
+def _cohort(rollout: Rollout, fleet: Fleet) -> tuple[RolloutDevice, ...]:
+    """The devices of a new rollout. Raises Invalid: nobody, an unknown name, or phases that leave devices out."""
+    spec = rollout.spec
+    unknown = sorted(set(spec.target.devices) - set(fleet))
+    if unknown:
+        raise Invalid(
+            f"target.devices: expected enrolled devices, there is no {', '.join(unknown[:5])}",
+            hint="`edgeward device list` shows the enrolled devices.",
+        )
+    matching = {Candidate(device=now.device, site=now.site) for now in candidates(rollout, fleet)}
+    if not matching:
+        raise Invalid(
+            f"target: matches no device ({spec.target}; {len(fleet)} enrolled)",
+            hint="`edgeward device list` shows the devices and their sites; a revoked device never matches.",
+        )
+    left_out = uncovered(spec.phases, len(matching))
+    if left_out:
+        raise Invalid(
+            f"phases: expected the last one to reach all {len(matching)} matching devices, it leaves {left_out} out",
+            hint="Sizes include the phases before: end with percent 100, or narrow the target.",
+        )
+    assigned = assign(rollout.id, matching, spec.phases)
+    members = (RolloutDevice(device=each.device, site=each.site, phase=phase) for each, phase in assigned.items())
+    return tuple(sorted(members, key=lambda member: member.device))
+
+
+def _check_nobody_else(
+    session: Session, rollout: Rollout, devices: Iterable[DeviceId], superseded: RolloutId | None
+) -> None:
+    wanted = set(devices)
+    for other_id in repository.in_states(session, _BLOCKING):
+        if other_id in (superseded, rollout.id):
+            continue
+        other = repository.load(session, other_id)
+        shared = sorted(wanted & {each.device for each in other.devices})
+        if other.model == rollout.model and shared:
+            raise Conflict(
+                f"rollout {other_id} of {other.spec.release} is {other.state} on {len(shared)} of these devices "
+                f"({', '.join(shared[:3])}{', …' if len(shared) > 3 else ''})",
+                hint=f"Wait for it, abort it, or name it in the new rollout: supersedes = {other_id}.",
+            )
+
+
+def _check_approval(rollout: Rollout, authorship: Authorship, actor: Actor, spec_sha256: Sha256) -> None:
+    if authorship.created_by == actor.name:
+        raise Forbidden(
+            f"rollout {rollout.id}: expected somebody other than its author to approve it, {actor.name} wrote it",
+            hint="Ask another person with the role approver: nobody approves a rollout of their own.",
+        )
+    actual = rollout.spec.sha256()
+    if spec_sha256 != actual:
+        raise Conflict(
+            f"rollout {rollout.id}: expected an approval of spec {actual[:12]}…, got one of {spec_sha256[:12]}…",
+            hint="Look at the rollout again and approve the spec that it has.",
+        )
+
+
+def _note(session: Session, before: Rollout, after: Rollout, decision: Decision, now: datetime) -> None:
+    """Lines for the timeline; changes of state go into the audit log, too."""
+    for verb, devices in (("offered", decision.offer), ("taken_back", decision.take_back)):
+        if devices:
+            repository.add_event(session, after.id, now, SYSTEM.name, verb, ", ".join(devices))
+    if decision.step_event is not None:
+        repository.add_event(session, after.id, now, SYSTEM.name, "step", _where(after))
+    if decision.event is not None:
+        repository.add_event(session, after.id, now, SYSTEM.name, decision.event.value, after.reason)
+        detail: dict[str, JsonValue] = {"before": before.state.value, "state": after.state.value}
+        audit.record(
+            session, SYSTEM, f"rollout.{decision.event.value}", after.id, {**detail, "reason": after.reason}, at=now
+        )
+
+
+def _where(rollout: Rollout) -> str:
+    shown = {PhaseStep.SELECTING: "selected", PhaseStep.OFFERING: "offered", PhaseStep.SOAKING: "soaks"}
+    return f"phase '{rollout.open_phase.name}' {shown.get(rollout.step, 'is analysed')}"
