@@ -40,6 +40,8 @@ class ServingConfig(_Section, frozen=True):
     unix: str = "run/serving.sock"  # relative to the state folder; empty: no unix socket
     restart_backoff_s: Annotated[float, Meta(gt=0, le=60)] = 0.1
     stop_timeout_s: Seconds = 5.0
+    hang_timeout_s: Interval = 30.0
+    max_body_mib: Annotated[int, Meta(ge=1, le=2048)] = 64
 
 
 class LinkConfig(_Section, frozen=True):
