@@ -1,0 +1,179 @@
+"""The control side of the capture stream: records from the serving process, over a private socket.
+
+Frames are a 4-byte little-endian length and a JSON object. A durable frame is answered after its commit, by its `id`;
+the rest are taken in silence. Reading stops while too many records wait for the disk, and the serving process notices
+by its own full queue: nothing grows without bound here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from edgeward_agent.errors import ConfigError, OutboxError, OutboxFull
+from edgeward_agent.outbox.model import Draft, Receipt, RecordRefused
+from edgeward_contract.record import RecordClass
+from edgeward_contract.schema import ContractError, JsonValue, canonical_json, parse_json
+
+LENGTH_BYTES: Final = 4
+MAX_FRAME_BYTES: Final = 1 << 20
+
+log = logging.getLogger(__name__)
+
+Committing = asyncio.Future[tuple[Receipt, ...]]
+_Connected = Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]
+
+
+class Intake(Protocol):
+    """What the receiver needs of the store."""
+
+    async def enqueue(self, drafts: Sequence[Draft]) -> Committing: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """One record on its way; `number` is the sender's own, for the answer."""
+
+    number: int
+    durable: bool
+    draft: Draft
+
+    @classmethod
+    def parse(cls, data: bytes) -> Frame:
+        """Raises ContractError, which names the key."""
+        fields = parse_json(data, limit_bytes=MAX_FRAME_BYTES)
+        return cls(
+            number=fields.integer("id", minimum=0),
+            durable=fields.boolean("durable"),
+            draft=Draft(
+                record_class=fields.choice("class", RecordClass),
+                kind=fields.text("kind", max_length=64),
+                body=fields.object("body").members(),
+                wall_us=fields.integer("wall_us", minimum=0),
+            ),
+        )
+
+
+@asynccontextmanager
+async def capture_receiver(path: Path, store: Intake) -> AsyncIterator[None]:
+    """Listen on `path`, for this user alone, until the end of the block.
+
+    Raises:
+        ConfigError: no socket can be made there.
+    """
+    connections: set[asyncio.Task[None]] = set()
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(_Connection(store, writer).serve(reader), name="capture")
+        connections.add(task)
+        task.add_done_callback(connections.discard)
+
+    server = await _listen(path, connected)
+    try:
+        yield
+    finally:
+        server.close()
+        for task in connections:
+            task.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+        _remove(path)
+
+
+async def _listen(path: Path, connected: _Connected) -> asyncio.Server:
+    try:
+        return await asyncio.start_unix_server(connected, sock=_bind(path))
+    except OSError as error:
+        raise ConfigError(f"capture socket {path}: expected to listen there, got: {error}") from error
+
+
+def _bind(path: Path) -> socket.socket:
+    _remove(path)  # left by a process that was killed; one agent owns the folder
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)  # nobody else may connect in the moment before a chmod
+    try:
+        listener.bind(str(path))
+    except BaseException:
+        listener.close()
+        raise
+    finally:
+        os.umask(before)
+    return listener
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+class _Connection:
+    """One serving process. It reconnects after any error, and sends again what was not answered."""
+
+    def __init__(self, store: Intake, writer: asyncio.StreamWriter) -> None:
+        self._store = store
+        self._writer = writer
+
+    async def serve(self, reader: asyncio.StreamReader) -> None:
+        try:
+            while True:
+                await self._take(await _read_frame(reader))
+        except asyncio.IncompleteReadError as error:
+            if error.partial:
+                log.warning("capture: the connection ended inside a frame")
+        except ContractError as error:
+            log.warning("capture: a malformed frame, the connection is closed: %s", error)
+        except (OSError, OutboxError) as error:
+            log.warning("capture: the connection is closed: %s", error)
+        finally:
+            self._writer.close()
+
+    async def _take(self, frame: Frame) -> None:
+        try:
+            committing = await self._store.enqueue([frame.draft])
+        except RecordRefused as refused:
+            log.warning("capture: a record was refused: %s", refused)
+            self._answer(frame, refused)
+            return
+        committing.add_done_callback(lambda done: self._committed(frame, done))
+        await self._writer.drain()  # one who does not read answers is not read from
+
+    def _committed(self, frame: Frame, done: Committing) -> None:
+        error = None if done.cancelled() else done.exception()
+        if error is not None and not isinstance(error, OutboxFull):  # that one the store logs, once
+            log.warning("capture: a record was not taken: %s", error)
+        if not done.cancelled():
+            self._answer(frame, error)
+
+    def _answer(self, frame: Frame, error: BaseException | None) -> None:
+        if frame.durable and not self._writer.is_closing():
+            self._writer.write(encode_frame(_answer(frame.number, error)))
+
+
+async def _read_frame(reader: asyncio.StreamReader) -> Frame:
+    size = int.from_bytes(await reader.readexactly(LENGTH_BYTES), "little")
+    if not 0 < size <= MAX_FRAME_BYTES:
+        raise ContractError("length", f"expected 1 to {MAX_FRAME_BYTES}, got {size}")
+    return Frame.parse(await reader.readexactly(size))
+
+
+def encode_frame(document: Mapping[str, JsonValue]) -> bytes:
+    """The bytes of one frame, in either direction."""
+    data = canonical_json(document)
+    return len(data).to_bytes(LENGTH_BYTES, "little") + data
+
+
+def _answer(number: int, error: BaseException | None) -> dict[str, JsonValue]:
+    if error is None:
+        return {"id": number, "ok": True}
+    return {"id": number, "ok": False, "error": _word(error), "detail": str(error)}
+
+
+def _word(error: BaseException) -> str:
+    if isinstance(error, OutboxFull):
+        return "outbox_full"
+    return "record_refused" if isinstance(error, RecordRefused) else "outbox_failed"

@@ -1,0 +1,142 @@
+"""One place that knows SQLite: how the file is opened, and what its errors mean to us."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from edgeward_agent.errors import AgentRunning, OutboxError, OutboxFull
+from edgeward_agent.outbox.model import StoreDamaged
+
+PAGE_BYTES: Final = 4096
+RESERVE_PAGES: Final = 64  # for tombstones and bookkeeping when the store is full
+_AUTO_CHECKPOINT_PAGES: Final = 256  # a short log is quick to scan, and needs little room on a full disk
+
+# A quota or a file-size limit answers with IOERR_WRITE where a full disk answers with FULL.
+_NO_ROOM: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_TRUNCATE}
+_DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
+_TAKEN: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+SCHEMA: Final = """
+CREATE TABLE state (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    device TEXT NOT NULL,
+    epoch TEXT NOT NULL,
+    base INTEGER NOT NULL,
+    next_row INTEGER NOT NULL,
+    dropped INTEGER NOT NULL
+) STRICT;
+CREATE TABLE period_keys (
+    key_id TEXT PRIMARY KEY,
+    day INTEGER NOT NULL,
+    wrapped BLOB NOT NULL
+) STRICT;
+CREATE TABLE records (
+    row INTEGER PRIMARY KEY,
+    epoch TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    rank INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    wall_us INTEGER NOT NULL,
+    wire_bytes INTEGER NOT NULL,
+    key_id TEXT NOT NULL,
+    sealed BLOB NOT NULL,
+    UNIQUE (epoch, sequence)
+) STRICT;
+CREATE INDEX records_by_rank ON records (rank, row);
+CREATE INDEX records_by_key ON records (key_id);
+CREATE TABLE quarantine (
+    row INTEGER PRIMARY KEY,
+    epoch TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    rank INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    wall_us INTEGER NOT NULL,
+    wire_bytes INTEGER NOT NULL,
+    key_id TEXT NOT NULL,
+    sealed BLOB NOT NULL,
+    reason TEXT NOT NULL,
+    UNIQUE (epoch, sequence)
+) STRICT;
+"""
+
+
+def connect(path: Path, max_bytes: int) -> sqlite3.Connection:
+    """Open for the one owner; a new file gets the schema in the same commit as its first row of state (by the caller).
+
+    Raises:
+        AgentRunning: another process has it.
+        StoreDamaged, OutboxFull, OutboxError: see `translated`.
+    """
+    path.touch(mode=0o600)  # SQLite gives the log the rights of the database
+    with translated():
+        connection = sqlite3.connect(path, isolation_level=None, timeout=0.2, cached_statements=64)
+        try:
+            _configure(connection, max_bytes)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def _configure(connection: sqlite3.Connection, max_bytes: int) -> None:
+    # Exclusive keeps the index of the log in memory: no second process can open the file by accident (SQLite before
+    # 3.51.3 can lose commits with two connections), and a full disk cannot kill us through a mapped file.
+    for pragma in (
+        f"page_size={PAGE_BYTES}",
+        "auto_vacuum=INCREMENTAL",  # after a long outage the room goes back to the disk
+        "locking_mode=EXCLUSIVE",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "secure_delete=ON",
+        f"wal_autocheckpoint={_AUTO_CHECKPOINT_PAGES}",
+        f"max_page_count={max_bytes // PAGE_BYTES + RESERVE_PAGES}",
+    ):
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+    connection.execute("BEGIN IMMEDIATE")  # takes the lock now: "another agent" is an error at start, not later
+    connection.execute("ROLLBACK")
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing, and on disk when it returns. Raises as `translated` does."""
+    with translated():
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            connection.execute("COMMIT")
+        except BaseException:
+            # SQLite has rolled back by itself after most errors of the disk.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn SQLite's errors into ours.
+
+    Raises:
+        OutboxFull: no room in the file, on the disk or in the quota.
+        StoreDamaged: the content is not a database, or not a sound one.
+        AgentRunning: locked by another process.
+        OutboxError: the disk failed in another way.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _meaning(error) from error
+
+
+def _meaning(error: sqlite3.Error) -> Exception:
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code in _NO_ROOM or code & 0xFF == sqlite3.SQLITE_FULL:
+        return OutboxFull(f"expected room on the disk for the outbox, found none ({error})")
+    if code & 0xFF in _DAMAGED:
+        return StoreDamaged(f"expected a sound database, got: {error}")
+    if code & 0xFF in _TAKEN:
+        return AgentRunning("expected to be alone with outbox.db, but another process has it open")
+    return OutboxError(f"expected the disk to work, got: {error}")
