@@ -85,6 +85,10 @@ class StubFleet:
         await self.cut_connections()
         await self._stack.aclose()
 
+    @property
+    def connections(self) -> int:
+        return len(self._open)
+
     async def cut_connections(self) -> None:
         for writer in tuple(self._open):
             writer.transport.abort()
