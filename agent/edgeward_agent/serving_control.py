@@ -38,8 +38,7 @@ class ServingControl:
         return _understood(_state, await self._exchange("GET", "/control/v1/state", b"", self._timeout_s))
 
     async def load(self, model: ModelName, *, sha256: Sha256, version: int, path: Path) -> None:
-        order = {"sha256": sha256, "version": version, "path": str(path.absolute())}
-        await self._command(model, "load", order, self._load_timeout_s)
+        await self._command(model, "load", _load_order(sha256, version, path), self._load_timeout_s)
 
     async def activate(self, model: ModelName, sha256: Sha256) -> None:
         await self._command(model, "activate", {"sha256": sha256}, self._timeout_s)
@@ -101,6 +100,10 @@ class _Answer:
         if self._status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise ServingUnavailable(message)
         raise ServingRefused(message)
+
+
+def _load_order(sha256: Sha256, version: int, path: Path) -> dict[str, JsonValue]:
+    return {"sha256": sha256, "version": version, "path": str(path.absolute())}  # the other process may be elsewhere
 
 
 def _understood(read: Callable[[Fields], T], body: bytes) -> T:

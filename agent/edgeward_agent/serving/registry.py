@@ -35,6 +35,7 @@ class Registry:
 
     def __init__(self) -> None:
         self.models: dict[str, Model] = {}
+        self._expected: set[str] = set()
         self._one_at_a_time = asyncio.Lock()
         self._draining: set[asyncio.Task[None]] = set()
 
@@ -53,16 +54,18 @@ class Registry:
 
     @property
     def ready(self) -> bool:
-        """Every model that is here can answer. A device without models is ready for one."""
-        return all(model.live is not None for model in self.models.values())
+        """Every model that should answer can. One that is loaded for the first time is not asked for yet."""
+        return all(self.models[name].live is not None for name in self._expected)
 
     def adopt(self, version: Version) -> None:
         """Let a version answer that was loaded elsewhere: at the start, before anybody asks."""
         self.models[version.name] = Model(version, {version.sha256: version})
+        self._expected.add(version.name)
 
     def expect(self, name: ModelName) -> None:
         """Count a model that should answer and cannot: this server is not ready until one of its versions is live."""
         self.models.setdefault(name, Model())
+        self._expected.add(name)
 
     async def load(self, name: ModelName, *, sha256: Sha256, version: int, path: Path) -> None:
         """Load a release beside the live one. Idempotent.
@@ -89,6 +92,7 @@ class Registry:
         if model.live is version:
             return
         old, model.live = model.live, version
+        self._expected.add(name)
         version.traffic = TrafficMeter()
         if old is not None:
             self._retire(model, old)
@@ -101,8 +105,9 @@ class Registry:
         for version in tuple(model.loaded.values()):
             if sha256 in (None, version.sha256):
                 self._retire(model, version)
-        if not model.loaded:
+        if sha256 is None or (not model.loaded and name not in self._expected):
             del self.models[name]
+            self._expected.discard(name)
 
     async def close(self) -> None:
         for task in tuple(self._draining):

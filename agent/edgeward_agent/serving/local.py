@@ -1,0 +1,103 @@
+"""ONNX files served on a laptop, with no fleet, no state folder and no second process."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from edgeward_agent import listening
+from edgeward_agent.errors import ModelError
+from edgeward_agent.serving import loop
+from edgeward_agent.serving.capture import NoCapture
+from edgeward_agent.serving.registry import Registry
+from edgeward_agent.serving.release import MANIFEST, MODEL, Version, load_model, load_plain, read_manifest
+from edgeward_agent.serving.runtime import serving
+
+DEFAULT_HTTP: Final = "127.0.0.1:8500"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedFile:
+    """One model and the file that it came from."""
+
+    name: str
+    version: int
+    path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """What is served where: `http` is HOST:PORT with the port that was taken, `unix` a path; empty is not at all."""
+
+    models: tuple[ServedFile, ...]
+    http: str
+    unix: str
+
+
+def serve(paths: Sequence[Path], *, http: str | None, unix: Path | None, announce: Callable[[Served], None]) -> None:
+    """Serve until SIGINT or SIGTERM. `announce` is called once, when the first request can be answered.
+
+    Args:
+        paths: ONNX files, or release folders. A model is called as its manifest says, else as its file.
+        http: HOST:PORT; port 0 takes a free one. Without it and without `unix`: DEFAULT_HTTP.
+
+    Raises:
+        ModelError: a file is missing, does not load, does not fit its manifest, or two models have one name.
+        PortInUse, ConfigError: an address cannot be listened on.
+    """
+    named = _load_all(paths)
+    models = tuple(ServedFile(name=each.name, version=each.version, path=path) for path, each in named)
+    with ExitStack() as stack:
+        listeners, http_address = _listen(stack, http if http or unix else DEFAULT_HTTP, unix)
+        served = Served(models=models, http=http_address, unix=str(unix) if unix else "")
+        loop.run(_serve([version for _, version in named], listeners, lambda: announce(served)))
+
+
+async def _serve(versions: Sequence[Version], listeners: Sequence[socket.socket], ready: Callable[[], None]) -> None:
+    stop = loop.stop_signals()
+    registry = Registry()
+    for version in versions:
+        registry.adopt(version)
+    async with serving(registry, NoCapture(), listeners):
+        ready()
+        await stop.wait()
+
+
+def load_file(path: Path) -> Version:
+    """Load an ONNX file or a release folder, with the manifest beside it if there is one.
+
+    Raises:
+        ModelError: it is missing, does not load or does not fit its manifest.
+    """
+    file = path / MODEL if path.is_dir() else path
+    if not file.is_file():
+        raise ModelError(f"{file}: expected an ONNX file, found none")
+    beside = file.with_name(MANIFEST)
+    return load_model(file, *read_manifest(beside)) if beside.is_file() else load_plain(file)
+
+
+def _load_all(paths: Sequence[Path]) -> list[tuple[Path, Version]]:
+    named: dict[str, tuple[Path, Version]] = {}
+    for path in paths:
+        version = load_file(path)
+        if version.name in named:
+            raise ModelError(
+                f"expected one model of each name, got {version.name} twice: {named[version.name][0]}, {path}"
+            )
+        named[version.name] = path, version
+    return list(named.values())
+
+
+def _listen(stack: ExitStack, http: str | None, unix: Path | None) -> tuple[list[socket.socket], str]:
+    listeners, address = [], ""
+    if http:
+        listeners.append(stack.enter_context(listening.listen_tcp(http)))
+        address = listening.bound_address(listeners[0])
+    if unix:
+        listeners.append(stack.enter_context(listening.listen_unix(unix)))
+        stack.callback(unix.unlink, missing_ok=True)
+    return listeners, address
