@@ -1,0 +1,97 @@
+"""What an ONNX file says of its own inputs and outputs, so that nobody has to type it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import TensorProto
+
+from edgeward_contract.manifest import Datatype, TensorSpec
+from edgeward_fleet.packing.errors import NotAModel
+
+DATATYPES: Final[dict[int, Datatype]] = {
+    TensorProto.BOOL: Datatype.BOOL,
+    TensorProto.UINT8: Datatype.UINT8,
+    TensorProto.UINT16: Datatype.UINT16,
+    TensorProto.UINT32: Datatype.UINT32,
+    TensorProto.UINT64: Datatype.UINT64,
+    TensorProto.INT8: Datatype.INT8,
+    TensorProto.INT16: Datatype.INT16,
+    TensorProto.INT32: Datatype.INT32,
+    TensorProto.INT64: Datatype.INT64,
+    TensorProto.FLOAT16: Datatype.FP16,
+    TensorProto.BFLOAT16: Datatype.BF16,
+    TensorProto.FLOAT: Datatype.FP32,
+    TensorProto.DOUBLE: Datatype.FP64,
+    TensorProto.STRING: Datatype.BYTES,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """The tensors that go into a model and come out of it, in the file's order."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+def read_signature(data: bytes) -> Signature:
+    """Raises NotAModel: no ONNX, breaks ONNX's own rules, weights elsewhere, or not tensors in and out."""
+    model = _parse(data)
+    weights = {each.name for each in model.graph.initializer}
+    return Signature(
+        inputs=_specs("input", (each for each in model.graph.input if each.name not in weights)),
+        outputs=_specs("output", model.graph.output),
+    )
+
+
+def _parse(data: bytes) -> onnx.ModelProto:
+    try:
+        model = onnx.load_model_from_string(data)
+    except DecodeError:
+        raise NotAModel(f"expected an ONNX model, found {_looks_like(data)}") from None
+    if not model.ir_version or not model.graph.output:
+        raise NotAModel(f"expected an ONNX model, found {_looks_like(data)}")
+    if any(each.data_location == TensorProto.EXTERNAL for each in model.graph.initializer):
+        raise NotAModel("expected the weights inside the file, found some in external files")
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise NotAModel(f"expected a valid ONNX model, found: {str(error).strip().splitlines()[0]}") from None
+    return model
+
+
+def _looks_like(data: bytes) -> str:
+    """A guess that helps the person who picked the wrong file."""
+    if not data:
+        return "an empty file"
+    for magic, kind in ((b"PK\x03\x04", "a zip archive (a PyTorch checkpoint?)"), (b"\x80", "a Python pickle")):
+        if data.startswith(magic):
+            return kind
+    if data.startswith(b"\x89HDF"):
+        return "an HDF5 file (a Keras model?)"
+    return f"{len(data)} bytes of something else"
+
+
+def _specs(kind: str, values: Iterable[onnx.ValueInfoProto]) -> tuple[TensorSpec, ...]:
+    specs = tuple(_spec(kind, value) for value in values)
+    if not specs:
+        raise NotAModel(f"expected at least one {kind}, found none")
+    return specs
+
+
+def _spec(kind: str, value: onnx.ValueInfoProto) -> TensorSpec:
+    if not value.type.HasField("tensor_type"):
+        raise NotAModel(
+            f"{kind} {value.name}: expected a tensor, found a {value.type.WhichOneof('value')}",
+            hint="Export classifiers with zipmap=False, so that probabilities are a tensor.",
+        )
+    tensor = value.type.tensor_type
+    if tensor.elem_type not in DATATYPES:
+        raise NotAModel(f"{kind} {value.name}: expected a type of the inference protocol, found {tensor.elem_type}")
+    dims = (dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor.shape.dim)
+    return TensorSpec(name=value.name, datatype=DATATYPES[tensor.elem_type], shape=tuple(dims))
