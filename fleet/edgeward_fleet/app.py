@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Final
 
 from fastapi import APIRouter, FastAPI
 
 from edgeward_contract.version import __version__
 from edgeward_fleet.accounts.service import Accounts
-from edgeward_fleet.api import accounts, audit, devices, enrolment, problems, setup
+from edgeward_fleet.api import (
+    accounts,
+    audit,
+    device_api,
+    devices,
+    enrolment,
+    problems,
+    records,
+    releases,
+    rollouts,
+    setup,
+)
 from edgeward_fleet.api.middleware import BodyLimit, StandardHeaders
 from edgeward_fleet.clock import Clock
 from edgeward_fleet.db.engine import Database
 from edgeward_fleet.devices.service import Devices
 from edgeward_fleet.enrolment.authority import Authority
 from edgeward_fleet.enrolment.service import Enrolment
+from edgeward_fleet.link import https
+from edgeward_fleet.link.inbound import Inbound
+from edgeward_fleet.models.service import Registry
+from edgeward_fleet.records.service import Records
+from edgeward_fleet.rollouts.service import Rollouts
+from edgeward_fleet.rollouts.ticker import Ticker
 from edgeward_fleet.services import Services
 from edgeward_fleet.settings import Settings
+from edgeward_fleet.storage import ChunkStore
 from edgeward_fleet.wakeups import Wakeups
 
 # A new resource adds its router to the port where it belongs.
@@ -28,9 +46,22 @@ ADMIN_ROUTERS: Final[tuple[APIRouter, ...]] = (
     audit.router,
     devices.router,
     enrolment.admin_router,
+    releases.router,
+    rollouts.router,
+    records.router,
 )
-DEVICE_ROUTERS: Final[tuple[APIRouter, ...]] = (enrolment.device_router,)
+DEVICE_ROUTERS: Final[tuple[APIRouter, ...]] = (enrolment.device_router, https.router, device_api.router)
 ENROLMENT_ROUTERS: Final[tuple[APIRouter, ...]] = (enrolment.enrolment_router,)
+
+
+async def tick_rollouts(services: Services) -> None:
+    """Moves rollouts on."""
+    await services.ticker.run()
+
+
+Worker = Callable[[Services], Coroutine[None, None, None]]
+# What runs beside the ports; cancelled at the stop, when the last answer has been given.
+WORKERS: Final[tuple[Worker, ...]] = (tick_rollouts,)
 
 _ARTIFACT_UPLOAD: Final = re.compile(r"/api/v1/artifacts/[^/]+")
 
@@ -38,6 +69,9 @@ _ARTIFACT_UPLOAD: Final = re.compile(r"/api/v1/artifacts/[^/]+")
 def build_services(settings: Settings, database: Database, authority: Authority, clock: Clock) -> Services:
     """Everything that the applications and the workers share."""
     wakeups = Wakeups()
+    rollout_service = Rollouts(database, clock, wakeups.notify)
+    ticker = Ticker(rollout_service, interval_s=settings.ticker_interval_s)
+    record_service = Records(database, clock)
     return Services(
         settings=settings,
         clock=clock,
@@ -47,6 +81,11 @@ def build_services(settings: Settings, database: Database, authority: Authority,
         authority=authority,
         enrolment=Enrolment(database, authority, settings, clock),
         devices=Devices(database, settings, clock, wakeups),
+        registry=Registry(database, ChunkStore(settings.artifacts_url), settings, clock),
+        records=record_service,
+        rollouts=rollout_service,
+        ticker=ticker,
+        inbound=Inbound(database, clock, record_service, ticker.wake),
     )
 
 

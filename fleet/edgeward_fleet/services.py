@@ -12,6 +12,11 @@ from edgeward_fleet.db.engine import Database
 from edgeward_fleet.devices.service import Devices
 from edgeward_fleet.enrolment.authority import Authority
 from edgeward_fleet.enrolment.service import Enrolment
+from edgeward_fleet.link.inbound import Inbound
+from edgeward_fleet.models.service import Registry
+from edgeward_fleet.records.service import Records
+from edgeward_fleet.rollouts.service import Rollouts
+from edgeward_fleet.rollouts.ticker import Ticker
 from edgeward_fleet.settings import Settings
 from edgeward_fleet.wakeups import Wakeups
 
@@ -28,6 +33,11 @@ class Services:
     authority: Authority
     enrolment: Enrolment
     devices: Devices
+    registry: Registry
+    records: Records
+    rollouts: Rollouts
+    ticker: Ticker
+    inbound: Inbound
 
 
 def services_of(request: Request) -> Services:

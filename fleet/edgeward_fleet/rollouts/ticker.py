@@ -1,0 +1,44 @@
+"""The worker that moves rollouts on: when a report arrives, when a person commands, and each second for the clocks.
+
+It keeps nothing in memory, so a fleet that is killed goes on where the database says it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from edgeward_fleet.errors import DatabaseError
+from edgeward_fleet.rollouts.service import Rollouts
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Ticker:
+    """One task. `wake` may be called as often as one likes; what comes while a tick runs makes one more."""
+
+    def __init__(self, rollouts: Rollouts, *, interval_s: float) -> None:
+        self._rollouts: Final = rollouts
+        self._interval_s: Final = interval_s
+        self._due: Final = asyncio.Event()
+
+    def wake(self) -> None:
+        """From the event loop's thread."""
+        self._due.set()
+
+    async def run(self) -> None:
+        """Until cancelled. A database that does not answer is tried again; a bug ends the process."""
+        while True:
+            self._due.clear()
+            try:
+                await self._rollouts.tick()
+            except DatabaseError as error:
+                _log.error("rollouts stand still: %s", error)
+            await self._pause()
+
+    async def _pause(self) -> None:
+        try:
+            await asyncio.wait_for(self._due.wait(), self._interval_s)
+        except TimeoutError:
+            return
