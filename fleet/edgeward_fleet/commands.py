@@ -1,0 +1,238 @@
+"""`edgeward-fleet`: the service and what is done to it while it stands still. Every error is one line and a way out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Final, Literal
+
+import click
+
+from edgeward_contract.version import __version__
+from edgeward_fleet import data_dir, log
+from edgeward_fleet.accounts.service import new_setup_secret
+from edgeward_fleet.audit import service as audit
+from edgeward_fleet.audit.model import Actor
+from edgeward_fleet.clock import utc_now
+from edgeward_fleet.enrolment import authority, passphrase
+from edgeward_fleet.errors import Conflict, FleetError, SettingsError
+from edgeward_fleet.serve import Ready, opened
+from edgeward_fleet.serve import run as serve_fleet
+from edgeward_fleet.settings import Settings
+
+_FAILED: Final = 1
+_USAGE: Final = 2
+
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="EDGEWARD_FLEET_DATA_DIR",
+    help="Folder for the database, the artifacts and the keys.",
+)
+database_option = click.option(
+    "--database-url",
+    envvar="EDGEWARD_FLEET_DATABASE_URL",
+    help="PostgreSQL instead of SQLite in the data folder: postgresql+psycopg://…",
+)
+
+
+def run() -> None:
+    """Entry point; a FleetError becomes one line, its hint the next."""
+    try:
+        main(standalone_mode=False)
+    except click.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except FleetError as error:
+        click.echo(f"error: {error}\n  {error.hint}", err=True)
+        sys.exit(_USAGE if isinstance(error, SettingsError) else _FAILED)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """The Edgeward fleet service."""
+
+
+@main.command()
+@data_dir_option
+@database_option
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--admin-port", default=8443, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--device-port", default=8444, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--enrolment-port", default=8445, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--public-host", help="Name by which people and devices reach this fleet.  [default: localhost]")
+@click.option("--ready-file", type=click.Path(path_type=Path, dir_okay=False), help="Written as JSON when listening.")
+@click.option("--log-level", default="info", type=click.Choice(["debug", "info", "warning", "error"]))
+@click.option("--log-format", default="text", type=click.Choice(["text", "json"]))
+def serve(
+    data_dir: Path | None,
+    database_url: str | None,
+    host: str,
+    admin_port: int,
+    device_port: int,
+    enrolment_port: int,
+    public_host: str | None,
+    ready_file: Path | None,
+    log_level: str,
+    log_format: Literal["text", "json"],
+) -> None:
+    """Run the fleet until SIGTERM or Ctrl-C. A port of 0 takes any free one."""
+    log.set_up(log_level, log_format)
+    settings = Settings(
+        data_dir=_chosen(data_dir),
+        database_url=database_url,
+        host=host,
+        admin_port=admin_port,
+        device_port=device_port,
+        enrolment_port=enrolment_port,
+        public_host=public_host or _public_host(host),
+        ready_file=ready_file,
+    )
+    asyncio.run(_serve(settings))
+
+
+@main.command("setup-link")
+@data_dir_option
+@database_option
+def setup_link(data_dir: Path | None, database_url: str | None) -> None:
+    """Print a new one-time token for the first admin; the fleet must be stopped."""
+    with opened(_settings(data_dir, database_url)) as database:
+        secret = database.run_sync(new_setup_secret)
+    if secret is None:
+        raise Conflict("expected a fleet without an admin, this one has one", hint="An admin can make more accounts.")
+    click.echo(f"set-up token: {secret}\n  edgeward setup --url https://HOST:8443 --token {secret}")
+
+
+@main.group()
+def db() -> None:
+    """The database."""
+
+
+@db.command("upgrade")
+@data_dir_option
+@database_option
+def db_upgrade(data_dir: Path | None, database_url: str | None) -> None:
+    """Bring the database to this version's schema; `serve` does it too."""
+    log.set_up()
+    settings = _settings(data_dir, database_url)
+    with opened(settings):
+        click.echo(f"{settings.data_dir}: the database is at the newest schema")
+
+
+@main.group()
+def ca() -> None:
+    """The fleet's own certificate authority; the fleet must be stopped."""
+
+
+@ca.command("backup")
+@data_dir_option
+@database_option
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+def ca_backup(data_dir: Path | None, database_url: str | None, file: Path) -> None:
+    """Write the CA's key and certificates to FILE (PKCS #12), under the same passphrase."""
+    if file.exists():
+        raise SettingsError(f"{file}: expected a new file, there is one already", hint="Choose another name.")
+    settings = _settings(data_dir, database_url)
+    with opened(settings) as database:
+        secret = passphrase.find(os.environ, settings.data_dir)
+        data = database.run_sync(lambda session: authority.backup(session, _operator(), secret, utc_now()))
+    _write(file, data)
+    click.echo(
+        f"{file}: written; it opens with the passphrase of {secret.origin}. Keep the two apart, and off this machine."
+    )
+
+
+@ca.command("restore")
+@data_dir_option
+@database_option
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+def ca_restore(data_dir: Path | None, database_url: str | None, file: Path) -> None:
+    """Take the CA from a backup into a new data folder, before its first `serve`."""
+    settings = _settings(data_dir, database_url)
+    with opened(settings) as database:
+        secret = passphrase.find(os.environ, settings.data_dir)
+        data = file.read_bytes()
+        made = database.run_sync(lambda session: authority.restore(session, _operator(), data, secret, utc_now()))
+    click.echo(f"restored: {made.fingerprint}")
+
+
+@ca.command("rotate")
+@data_dir_option
+@database_option
+def ca_rotate(data_dir: Path | None, database_url: str | None) -> None:
+    """Make a new root, signed by the old one too; devices move over as they renew."""
+    settings = _settings(data_dir, database_url)
+    with opened(settings) as database:
+        secret = passphrase.find(os.environ, settings.data_dir)
+        made = database.run_sync(lambda session: authority.rotate(session, _operator(), secret, utc_now()))
+    click.echo(f"new root: {made.fingerprint}\n  {len(made.trusted)} roots are trusted until every device has renewed")
+
+
+@main.group("audit")
+def audit_group() -> None:
+    """The audit log."""
+
+
+@audit_group.command("verify")
+@data_dir_option
+@database_option
+def audit_verify(data_dir: Path | None, database_url: str | None) -> None:
+    """Walk the whole chain; exit with 1 when an entry was changed or cut out."""
+    with opened(_settings(data_dir, database_url)) as database:
+        found = database.run_sync(audit.verify)
+    if found.problem is not None:
+        raise FleetError(f"audit log: {found.problem}", hint="Compare with a copy from the `backups` folder.")
+    click.echo(f"audit log: {found.entries} entries, unbroken; the last digest is {found.head_sha256}")
+
+
+async def _serve(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await serve_fleet(settings, lambda ready: _print(ready, settings), stop)
+    click.echo("stopped")
+
+
+def _print(ready: Ready, settings: Settings) -> None:
+    click.echo(f"admin      {ready.admin_url}")
+    click.echo(f"devices    {ready.device_url}")
+    click.echo(f"enrolment  {ready.enrolment_url}")
+    click.echo(f"CA         {ready.ca_fingerprint}")
+    generated = settings.data_dir / passphrase.GENERATED
+    if not (os.environ.get(passphrase.VARIABLE) or os.environ.get(passphrase.FILE_VARIABLE)):
+        click.echo(f"CA key     opened with the passphrase in {generated}; keep a copy of it elsewhere")
+    if ready.setup_url:
+        click.echo(f"no admin yet; open once, or give it to `edgeward setup`:\n  {ready.setup_url}")
+    sys.stdout.flush()
+
+
+def _settings(chosen: Path | None, database_url: str | None) -> Settings:
+    return Settings(data_dir=_chosen(chosen), database_url=database_url)
+
+
+def _chosen(chosen: Path | None) -> Path:
+    return chosen or data_dir.default()
+
+
+def _public_host(host: str) -> str:
+    return "localhost" if host in ("127.0.0.1", "::1", "localhost") else socket.getfqdn()
+
+
+def _operator() -> Actor:
+    """Whoever may read the data folder; the name of the login is all there is."""
+    return Actor(name=f"cli:{os.environ.get('USER', 'unknown')}"[:64])
+
+
+def _write(file: Path, data: bytes) -> None:
+    try:
+        data_dir.write_private(file, data)
+    except OSError as error:
+        raise SettingsError(f"{file}: expected a file that can be written, got: {error.strerror}") from None

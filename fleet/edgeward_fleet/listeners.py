@@ -1,0 +1,95 @@
+"""Sockets and HTTP servers: bound before anything else is started, stopped without cutting an answer off."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from edgeward_fleet.errors import PortInUse, SettingsError
+
+_KEEP_ALIVE_S: Final = 75  # longer than a poll is parked: a device keeps its connection and saves the handshakes
+_GRACE_S: Final = 10
+_MAX_CONNECTIONS: Final = 10_000
+
+
+class PeerCertificateProtocol(HttpToolsProtocol):
+    """Puts the client's certificate where the application finds it: `scope["extensions"]["tls"]`.
+
+    No stock server does. The application refuses a request without it, so a server that is not this one lets nobody in.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        self._certificate = tls.getpeercert(True) if tls is not None else None
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._certificate is not None:
+            self.scope["extensions"] = {"tls": {"client_certificate_der": self._certificate}}
+
+
+class Server(uvicorn.Server):
+    """A server among others in one loop: who started it handles the signals. `up` is set when it takes connections."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up: Final = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; connections wait in its queue until a server takes them.
+
+    Raises:
+        PortInUse: the address is taken, or not ours to take.
+        SettingsError: `host` is no address of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except socket.gaierror:
+        raise SettingsError(f"--host: expected an address of this machine, got {host!r}") from None
+    except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise SettingsError(f"--host: expected an address of this machine, got {host!r}") from None
+        if error.errno == errno.EACCES:
+            hint = "Choose a port above 1023, or give the service CAP_NET_BIND_SERVICE."
+            raise PortInUse(f"{host}:{port}: expected a port that this user may open, it is not", hint=hint) from None
+        raise PortInUse(f"{host}:{port}: expected a free port, got: {error.strerror}") from None
+
+
+def server(app: ASGIApp, tls: ssl.SSLContext, *, peer_certificates: bool = False) -> Server:
+    """A server for `app`, to be started with its bound socket."""
+    config = uvicorn.Config(
+        app,
+        http=PeerCertificateProtocol if peer_certificates else HttpToolsProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,  # a request line may hold a secret
+        proxy_headers=False,  # who the peer is decides about its rate; a header must not
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_GRACE_S,
+        limit_concurrency=_MAX_CONNECTIONS,
+    )
+    config.load()
+    config.ssl = tls
+    return Server(config)
