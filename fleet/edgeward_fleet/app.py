@@ -21,6 +21,7 @@ from edgeward_fleet.api import (
     releases,
     rollouts,
     setup,
+    setup_page,
 )
 from edgeward_fleet.api.middleware import BodyLimit, StandardHeaders
 from edgeward_fleet.clock import Clock
@@ -42,6 +43,7 @@ from edgeward_fleet.wakeups import Wakeups
 # A new resource adds its router to the port where it belongs.
 ADMIN_ROUTERS: Final[tuple[APIRouter, ...]] = (
     setup.router,
+    setup_page.router,
     accounts.router,
     audit.router,
     devices.router,
@@ -79,7 +81,7 @@ def build_services(settings: Settings, database: Database, authority: Authority,
         wakeups=wakeups,
         accounts=Accounts(database, settings, clock),
         authority=authority,
-        enrolment=Enrolment(database, authority, settings, clock),
+        enrolment=Enrolment(database, authority, settings, clock, wakeups),
         devices=Devices(database, settings, clock, wakeups),
         registry=Registry(database, ChunkStore(settings.artifacts_url), settings, clock),
         records=record_service,

@@ -101,13 +101,14 @@ def serve(
 @main.command("setup-link")
 @data_dir_option
 @database_option
-def setup_link(data_dir: Path | None, database_url: str | None) -> None:
-    """Print a new one-time token for the first admin; the fleet must be stopped."""
+@click.option("--url", default="https://localhost:8443", show_default=True, help="Where the admin port will be.")
+def setup_link(data_dir: Path | None, database_url: str | None, url: str) -> None:
+    """Print a new one-time link for the first admin; the fleet must be stopped. `serve` prints one, too."""
     with opened(_settings(data_dir, database_url)) as database:
         secret = database.run_sync(new_setup_secret)
     if secret is None:
         raise Conflict("expected a fleet without an admin, this one has one", hint="An admin can make more accounts.")
-    click.echo(f"set-up token: {secret}\n  edgeward setup --url https://HOST:8443 --token {secret}")
+    click.echo(f"{url.rstrip('/')}/setup?token={secret}")
 
 
 @main.group()

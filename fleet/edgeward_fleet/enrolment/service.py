@@ -29,6 +29,7 @@ from edgeward_fleet.errors import Conflict, Gone, Invalid, Unauthenticated
 from edgeward_fleet.ratelimit import RateLimit
 from edgeward_fleet.secrets import digest, new_id, new_secret
 from edgeward_fleet.settings import Settings
+from edgeward_fleet.wakeups import Wakeups
 
 MAX_TOKEN_HOURS: Final = 7 * 24
 _ASK_AGAIN: Final = "Ask a fleet operator for a new token: `edgeward device token --site SITE`."
@@ -58,11 +59,14 @@ class Identity:
 class Enrolment:
     """Gives certificates to devices."""
 
-    def __init__(self, database: Database, authority: Authority, settings: Settings, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, authority: Authority, settings: Settings, clock: Clock, wakeups: Wakeups
+    ) -> None:
         self._database: Final = database
         self._authority: Final = authority
         self._settings: Final = settings
         self._clock: Final = clock
+        self._wakeups: Final = wakeups
         self._limit: Final = RateLimit("enrolments from one address", per_minute=settings.enrolments_per_minute)
 
     async def new_token(
@@ -120,7 +124,9 @@ class Enrolment:
             audit.record(session, actor, "device.enrol", device.device_id, detail, at=now)
             return identity
 
-        return await self._database.run(work)
+        identity = await self._database.run(work)
+        self._wakeups.notify(identity.device_id)  # who still polls with an older certificate is cut off
+        return identity
 
     async def renew(self, principal: DevicePrincipal, csr_pem: str) -> Identity:
         """A new certificate for the same device; the one in use stays good until the new one has been taken into use.
