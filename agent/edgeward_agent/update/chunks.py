@@ -39,6 +39,9 @@ class ChunkStore:
     def present(self) -> set[Sha256]:
         return {Sha256(path.name) for path in self.root.iterdir() if not path.suffix}
 
+    def size_bytes(self) -> int:
+        return sum(path.stat().st_size for path in self.root.iterdir())
+
     def put(self, chunk: Chunk, data: bytes) -> None:
         write_durably(self.root / chunk.sha256, data)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from edgeward_agent.update.machine import WORKING, Event, advance
+from edgeward_agent.update.machine import ON_TRIAL, WORKING, Event, advance
 from edgeward_agent.update.slots import Installed, Slots
 from edgeward_contract.artifact import ModelName, ReleaseRef, Sha256
 from edgeward_contract.desired import DesiredModel, DesiredState
@@ -28,6 +28,7 @@ class Trial:
     elapsed_s: float = 0.0
     earlier_requests: int = 0
     earlier_errors: int = 0
+    refused_restores: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,3 +89,51 @@ class Book:
     desired: DesiredState | None = None
     slots: Mapping[ModelName, Slots] = field(default_factory=dict)
     deployments: Mapping[ModelName, Deployment] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What an action came to. Without an event the deployment stays where it is and is looked at again.
+
+    `trial` and `slots` are stored together with the event; a trial that is not worth a flush says `flush=False`.
+    """
+
+    event: Event | None = None
+    reason: str = ""
+    detail: str = ""
+    wait_s: float = 0.0
+    slots: Slots | None = None
+    trial: Trial | None = None
+    flush: bool = True
+    counted: bool = False
+    retry_after_s: float | None = None
+
+
+def settled(deployment: Deployment, outcome: Outcome, *, max_stores: int) -> Deployment:
+    """The deployment with the outcome applied, and the loop guard held. Pure.
+
+    A wait for the world (a lost link, a full disk) is no loop of ours: it begins the count anew.
+    """
+    known = replace(
+        deployment,
+        trial=outcome.trial or deployment.trial,
+        retries=deployment.retries + outcome.counted,
+    )
+    if outcome.event is None:
+        return known
+    after = known.after(outcome.event, reason=outcome.reason, detail=outcome.detail)
+    if outcome.event is Event.DEFER or (outcome.event is Event.RETRY and not outcome.counted):
+        return replace(after, stores=0)
+    if after.working and after.stores > max_stores:
+        detail = f"expected an end within {max_stores} steps, got {outcome.event} in {deployment.state} once more"
+        return replace(known.after(Event.GUARD, reason="loop_guard", detail=detail), stores=0)
+    return after
+
+
+def rebooted(deployment: Deployment) -> Deployment:
+    """After a restart of the agent. What a candidate has to answer for is counted; time and process are new."""
+    after = deployment.after(Event.REBOOTED, reason=deployment.reason, detail=deployment.detail)
+    after = replace(after, stores=0)
+    if deployment.state not in (UpdateState.PROBING, *ON_TRIAL):
+        return after
+    return replace(after, attempts=after.attempts + 1, trial=replace(after.trial, serving_started_us=0))

@@ -30,11 +30,15 @@ class DiskThread:
 def write_durably(path: Path, data: bytes) -> None:
     """Replace `path` by a complete file, or leave what was there; returns after the flush. Raises OSError."""
     partial = path.with_name(path.name + ".tmp")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)  # on a full disk every byte counts
+        raise
     flush_folder(path.parent)
 
 

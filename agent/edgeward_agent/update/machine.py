@@ -101,7 +101,6 @@ TRANSITIONS: Final[Table] = {
     # The loop guard: more stores than any honest path needs.
     **_each(BEFORE_ACTIVATION, Event.GUARD, State.FAILED),
     **_each(ON_TRIAL, Event.GUARD, State.ROLLING_BACK),
-    (State.ROLLING_BACK, Event.GUARD): State.STRANDED,
     # Reboots: sites switch devices off at night, so a reboot by itself is never a verdict.
     (State.OFFERED, Event.REBOOTED): State.OFFERED,
     (State.ACCEPTED, Event.REBOOTED): State.ACCEPTED,

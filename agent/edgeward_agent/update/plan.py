@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from edgeward_agent.ports import ServingState
 from edgeward_agent.update.deployment import Book, Deployment
 from edgeward_agent.update.machine import BEFORE_ACTIVATION, ON_TRIAL, Event
-from edgeward_agent.update.slots import Slots
-from edgeward_contract.artifact import ModelName
-from edgeward_contract.desired import DesiredModel, DesiredState
+from edgeward_agent.update.slots import Installed, Slots
+from edgeward_contract.artifact import ModelName, Sha256
+from edgeward_contract.desired import DesiredModel
 from edgeward_contract.reported import UpdateState
 
 _GIVEN_UP: Final = frozenset({UpdateState.FAILED, UpdateState.REJECTED, UpdateState.ROLLED_BACK, UpdateState.STRANDED})
@@ -72,8 +73,43 @@ def given_up(deployment: Deployment) -> bool:
     return deployment.state in _GIVEN_UP
 
 
-def wants(desired: DesiredState | None, model: ModelName) -> DesiredModel | None:
-    return desired.models.get(model) if desired else None
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Let the current release of a model answer again."""
+
+    model: ModelName
+    installed: Installed
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Unload a model that is not on the device any more."""
+
+    model: ModelName
+
+
+Repair = Restore | Drop
+
+
+def repairs(book: Book, state: ServingState) -> tuple[Repair, ...]:
+    """What makes the serving process agree with the slots. Models on trial are the business of their deployment."""
+    busy = {name for name, each in book.deployments.items() if each.working and each.state not in BEFORE_ACTIVATION}
+    gone = [
+        Drop(name)
+        for name, served in sorted(state.models.items())
+        if name not in book.slots and name not in busy and (served.live or served.loaded)
+    ]
+    missing = [
+        Restore(name, slots.current)
+        for name, slots in sorted(book.slots.items())
+        if name not in busy and slots.current and live_sha256(state, name) != slots.current.sha256
+    ]
+    return (*gone, *missing)
+
+
+def live_sha256(state: ServingState, model: ModelName) -> Sha256 | None:
+    served = state.models.get(model)
+    return served.live.sha256 if served and served.live else None
 
 
 def _leave(model: ModelName, book: Book) -> tuple[Step, ...]:

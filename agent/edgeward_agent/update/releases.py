@@ -86,8 +86,8 @@ class ReleaseFolders:
         if sha256_of(data) != sha256:
             raise DigestMismatch(MANIFEST, expected=sha256, found=sha256_of(data))
         manifest = Manifest.parse(data)
-        _check_file(self.path(sha256) / MODEL, manifest.file)
-        _check_file(self.path(sha256) / GOLDEN, manifest.golden.file)
+        check_file(self.path(sha256) / MODEL, manifest.file)
+        check_file(self.path(sha256) / GOLDEN, manifest.golden.file)
 
     def discard(self, sha256: Sha256) -> None:
         """Forget a release that is not what it says."""
@@ -146,7 +146,8 @@ def _read(path: Path) -> bytes:
     return path.read_bytes() if path.exists() else b""
 
 
-def _check_file(path: Path, expected: ArtifactRef) -> None:
+def check_file(path: Path, expected: ArtifactRef) -> None:
+    """Raises DigestMismatch; a file that is missing has the digest of nothing."""
     found = hash_file(path) if path.exists() else sha256_of(b"")
     if found != expected.sha256:
         raise DigestMismatch(path.name, expected=expected.sha256, found=found)
