@@ -19,7 +19,7 @@ router = APIRouter(prefix="/api/v1", tags=["rollouts"])
 
 _SPEC_BODY = {
     "required": True,
-    "description": "The spec: docs/spec/rollout.md. A key that is not known is refused.",
+    "description": "The spec: docs/rollout-machine.md. A key that is not known is refused.",
     "content": {
         "application/json": {
             "schema": {"type": "object", "required": ["release"]},
