@@ -232,7 +232,8 @@ def shrink(ledger: Ledger, *, all_of_it: bool) -> None:
         for _ in range(_SHRINK_ROUNDS):
             if _free_pages(ledger.connection) <= keep:
                 break
-            ledger.connection.execute(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})").fetchall()
+            # `execute` steps once, and this statement moves one page a step; a script is run to its end.
+            ledger.connection.executescript(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})")
             ledger.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 

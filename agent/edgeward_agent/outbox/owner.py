@@ -105,7 +105,7 @@ class Owner:
         return self.call(lambda ledger: self._with_ballast(ledger, work))
 
     def maintain(self, ledger: Ledger) -> None:
-        """Destroy keys that are over, empty the log, lay the ballast; without room, all that is left for the next time."""
+        """Destroy keys that are over, empty the log, lay the ballast; without room, it is left for later."""
         today = period_of(self._wall())
         try:
             outgoing.destroy_keys(ledger, today=today, retention_days=self._options.key_retention_days)

@@ -185,11 +185,11 @@ class Store:
         floor = await self._ask(outgoing.salvage_floor)
         rows = salvage.read_rows(folder, master=master, device=self._device, floor=floor, tally=tally)
         try:
-            while chunk := await asyncio.to_thread(lambda: tuple(islice(rows, _SALVAGE_CHUNK))):
+            while chunk := await _whole(lambda: tuple(islice(rows, _SALVAGE_CHUNK))):
                 await self._ask(partial(outgoing.adopt, salvaged=chunk))
                 self.pending.set()
         finally:
-            await asyncio.to_thread(rows.close)
+            await _whole(rows.close)
         await self.append([_recovery(folder, tally)])
         salvage.finish(folder, tally)
         log.warning("%s: %d records are back, %d are unreadable", folder.name, tally.salvaged, tally.unreadable)
@@ -234,6 +234,16 @@ class Store:
 
     def _on_damage(self) -> None:
         self._loop.call_soon_threadsafe(self._damage.set)
+
+
+async def _whole(work: Callable[[], T]) -> T:
+    """Run `work` on a thread. When cancelled, wait for its end: a generator is not closed while it runs."""
+    running = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
 
 
 def _recovery(folder: Path, tally: salvage.Tally) -> Draft:
