@@ -1,0 +1,108 @@
+"""The command as a whole: its help is pinned, its exit codes mean one thing each, and it is light."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from edgeward_fleet.cli.app import edgeward, invoke
+from edgeward_fleet.cli.errors import BadUsage, CommandError, CommandFailed, Exit, NotAllowed, Undecided
+from edgeward_fleet.cli.reference import page
+
+NOT_ON_A_LAPTOP = ("fastapi", "uvicorn", "sqlalchemy", "pydantic", "onnxruntime", "onnx", "numpy", "edgeward_agent")
+
+
+@pytest.fixture(autouse=True)
+def nobody_logged_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EDGEWARD_PROFILE", str(tmp_path / "profile.json"))
+    for name in ("EDGEWARD_URL", "EDGEWARD_TOKEN", "EDGEWARD_CA"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def leaves(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from leaves(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+def test_the_reference_page_is_the_command(checkout: Path) -> None:
+    renew = "python -m edgeward_fleet.cli.reference > docs/edgeward.md"
+    assert (checkout / "docs/edgeward.md").read_text() == page(), f"the help has changed; run: {renew}"
+
+
+@pytest.mark.parametrize("path", [path for path, _ in leaves(edgeward)])
+def test_every_command_answers_scripts_and_says_what_it_does(path: tuple[str, ...]) -> None:
+    command = dict(leaves(edgeward))[path]
+    assert "--json" in {name for parameter in command.params for name in parameter.opts}
+    assert command.help
+    assert all(option.help for option in command.params if isinstance(option, click.Option) and not option.required)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(CommandFailed, 1), (BadUsage, 2), (Undecided, 3), (NotAllowed, 4), (CommandError, 1)]
+)
+def test_what_an_exit_code_means(error: type[CommandError], code: int) -> None:
+    assert error("x").exit_code == code
+    assert Exit(code) in Exit
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--help",), 0, ""),
+        (("--version",), 0, ""),
+        (("whoami",), 4, "expected a fleet to talk to, found none"),
+        (("nonsense",), 2, "No such command 'nonsense'"),
+        (("model", "push"), 2, "Missing argument 'FOLDER'"),
+        (("model", "show", "wdbc-risk"), 2, "expected name@version such as wdbc-risk@2, got 'wdbc-risk'"),
+        (("rollout", "create", "--release", "a@1", "--phases", "20%", "--phase", "percent=1"), 2, "got both"),
+        (("login", "--username", "ada"), 2, "expected --url https://HOST:PORT, for no fleet is known yet"),
+        (("setup", "https://h:1/setup", "--username", "ada"), 2, "expected https://HOST:PORT/setup?token=…"),
+        (("account", "change", "ada"), 2, "expected something to change"),
+        (("device", "revoke", "d-1", "--json"), 2, "expected --yes together with --json"),
+    ],
+)
+def test_exit_codes_and_words(
+    arguments: tuple[str, ...], code: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert invoke(arguments) == code
+    told = capsys.readouterr().err
+    assert words in told
+    assert "Traceback" not in told
+    assert told.count("\n") <= 2
+
+
+def test_an_error_for_scripts_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(("model", "push", "nowhere", "--json")) == 1
+    told = json.loads(capsys.readouterr().err)
+    assert told["error"] == "nowhere: expected manifest.json, model.onnx and golden.npz, found no manifest.json"
+    assert set(told) == {"error", "hint", "exit_code"}
+
+
+def test_a_fleet_that_is_not_there_is_undecided(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEWARD_URL", "https://127.0.0.1:1")
+    monkeypatch.setenv("EDGEWARD_TOKEN", "t")
+    assert invoke(("model", "list")) == 3
+    assert "https://127.0.0.1:1: expected a fleet to answer, found: [Errno 111]" in capsys.readouterr().err
+
+
+def test_a_password_is_never_asked_of_nobody(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    assert invoke(("account", "create", "ada", "--role", "viewer", "--password-file", str(tmp_path / "empty"))) == 2
+    assert "expected a password, found nothing" in capsys.readouterr().err
+
+
+def test_the_command_needs_neither_a_server_nor_a_runtime_to_start() -> None:
+    code = f"import sys, edgeward_fleet.cli.app; print([m for m in {NOT_ON_A_LAPTOP!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
