@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import itertools
 import json
@@ -45,6 +46,14 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
         if time.monotonic() > deadline:
             raise AssertionError(f"expected {condition} within {timeout_s} s")
         time.sleep(0.005)
+
+
+async def until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+    """`wait_until` inside a loop."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"expected {condition} within {timeout_s} s"
+        await asyncio.sleep(0.005)
 
 
 # -- models

@@ -146,6 +146,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._last or self.closed:
             return
+        busy = self._current is not None
         try:
             self._feed(data)
         except httptools.HttpParserUpgrade:
@@ -155,7 +156,8 @@ class Connection(asyncio.Protocol):
             self._last = True
             self._receiving = False
         self._pump()
-        if (self._current or self._stalled) and not self._paused and not self.closed:
+        # Who sends more while an answer is due has to wait; others are listened to, to learn when they leave.
+        if (busy or self._waiting) and self._current and not self._paused:
             self._paused = True
             self._transport.pause_reading()
 
@@ -321,7 +323,7 @@ class Connection(asyncio.Protocol):
         """
         self._last = self._leaving = True
         self._waiting.clear()
-        if self._eof:
+        if self._eof or self._server.closing:
             self._transport.close()
             return
         self._transport.write_eof()

@@ -1,0 +1,433 @@
+"""What a connection does with every kind of client. Real sockets in one loop, and limits small enough to reach."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from http import HTTPStatus
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeward_agent.serving.connection import Connection, Limits, Request
+from edgeward_agent.serving.http import HostGuard, HttpServer
+from edgeward_agent.serving.protocol import Refusal
+from support.serving import until
+
+SMALL = Limits(
+    connections=4, head_bytes=1000, body_bytes=1000, held_bytes=5000, request_s=0.4, idle_s=0.8, linger_s=0.4
+)
+GET = b"GET /%b HTTP/1.1\r\nHost: localhost\r\n\r\n"
+Reader = asyncio.StreamReader
+Writer = asyncio.StreamWriter
+
+
+def _echo(request: Request) -> None:
+    """Answers with what it got; `/later` on the next turn of the loop, `/fail` and `/refuse` as they say."""
+    if request.target == b"/fail":
+        raise ZeroDivisionError("a bug")
+    if request.target == b"/refuse":
+        raise Refusal(HTTPStatus.CONFLICT, "refused")
+    parts = (b"<", request.target, bytes(request.body), b">")
+    if request.target == b"/later":
+        asyncio.get_running_loop().call_later(0.05, request.answer, parts)
+    elif request.target != b"/never":
+        request.answer(parts)
+
+
+def _run(client: Callable[[HttpServer, int], Awaitable[None]], *, limits: Limits = SMALL) -> None:
+    """Run `client` against a server on a loopback port; the server must be able to answer afterwards."""
+
+    async def main() -> None:
+        server = HttpServer(_echo, limits)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            await server.listen(listener)
+            timekeeper = asyncio.create_task(server.keep_time())
+            port = listener.getsockname()[1]
+            async with asyncio.timeout(20):
+                await client(server, port)
+                await _gone(server)
+                assert (await _whole(port, GET % b"after")).endswith(b"</after>")
+                await _gone(server)
+            assert server.state.held_bytes == 0
+            timekeeper.cancel()
+            await server.drain(1)
+
+    asyncio.run(main())
+
+
+async def _gone(server: HttpServer) -> None:
+    await until(lambda: not server.state.connections)
+
+
+async def _whole(port: int, data: bytes) -> bytes:
+    """Send, say that nothing follows, and read to the end."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(data)
+    writer.write_eof()
+    answer = await reader.read()
+    writer.close()
+    return answer
+
+
+async def _until_closed(port: int, *pieces: bytes) -> bytes:
+    """Send pieces, and read to the end without having said that nothing follows."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for piece in pieces:
+        writer.write(piece)
+        await asyncio.sleep(0.01)
+    answer = await reader.read()
+    writer.close()
+    return answer
+
+
+def _expect(data: bytes, status: int, words: str) -> None:
+    async def client(server: HttpServer, port: int) -> None:
+        answer = await _until_closed(port, data)
+        assert answer.startswith(b"HTTP/1.1 %d " % status), answer
+        assert words.encode() in answer
+        assert b"Connection: close" in answer
+
+    _run(client)
+
+
+POST = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
+REFUSED = {
+    "no HTTP at all": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, "expected an HTTP/1.1 request"),
+    "another protocol": (b"SSH-2.0-OpenSSH_9.2\r\n", 400, "expected an HTTP/1.1 request"),
+    "two lengths": (POST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab", 400, "expected"),
+    "length and chunks": (POST + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, "expected"),
+    "a negative length": (POST + b"Content-Length: -1\r\n\r\n", 400, "expected an HTTP/1.1 request"),
+    "a length beyond reason": (POST + b"Content-Length: %d\r\n\r\n" % 10**30, 400, "expected"),
+    "a bad chunk": (POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400, "expected an HTTP/1.1 request"),
+    "a header with a NUL": (POST + b"X: a\0b\r\n\r\n", 400, "expected an HTTP/1.1 request"),
+    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "expected an HTTP/1.1 request"),
+    "a long header": (POST + b"X: " + b"a" * 1100 + b"\r\n\r\n", 431, "expected at most 1000 bytes of headers"),
+    "many headers": (POST + b"X: y\r\n" * 200 + b"\r\n", 431, "expected at most 1000 bytes of headers"),
+    "a long path": (b"GET /" + b"a" * 1100 + b" HTTP/1.1\r\n\r\n", 431, "expected at most 1000 bytes of headers"),
+    "a header without end": (POST + b"X: " + b"a" * 600_000, 431, "expected at most 1000 bytes of headers"),
+    "a large body": (POST + b"Content-Length: 1001\r\n\r\n", 413, "expected a body of at most 1000 bytes"),
+    "large chunks": (
+        POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"200\r\n" + b"a" * 512 + b"\r\n200\r\n" + b"a" * 512,
+        413,
+        "expected a body of at most 1000 bytes",
+    ),
+    "chunks that are all frame": (
+        POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1;" + b"x" * 600_000,
+        413,
+        "expected a body of at most 1000 bytes",
+    ),
+    "a compressed body": (
+        POST + b"Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\n",
+        415,
+        "expected a body without Content-Encoding",
+    ),
+    "another expectation": (POST + b"Expect: a miracle\r\n\r\n", 417, "expected `Expect: 100-continue` or none"),
+    "a foreign Host": (b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403, "expected Host localhost"),
+    "no Host": (b"GET / HTTP/1.1\r\n\r\n", 400, "expected a Host header, got none"),
+    "two Hosts": (b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\n\r\n", 400, "expected the header host once"),
+    "a web page": (POST + b"Origin: https://evil.example\r\n\r\n", 403, "web pages may not ask here"),
+    "a sandboxed web page": (POST + b"Origin: null\r\n\r\n", 403, "web pages may not ask here"),
+    "a header length that is no number": (
+        POST + b"Inference-Header-Content-Length: 1x\r\n\r\n",
+        400,
+        "expected a whole number of bytes",
+    ),
+    "a request that does not end": (POST + b"Content-Length: 10\r\n\r\nabc", 408, "expected a whole request"),
+    "a head that does not end": (b"GET / HT", 408, "expected a whole request"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_wrong_is_refused_in_words(case: str) -> None:
+    _expect(*REFUSED[case])
+
+
+def test_a_bug_costs_one_connection() -> None:
+    _expect(GET % b"fail", 500, "internal error")
+
+
+def test_a_refusal_keeps_the_connection() -> None:
+    async def client(server: HttpServer, port: int) -> None:
+        answer = await _whole(port, GET % b"refuse" + GET % b"next")
+        assert b"409 Conflict" in answer
+        assert answer.endswith(b"</next>")
+
+    _run(client)
+
+
+def test_pipelined_requests_are_answered_in_order() -> None:
+    async def client(server: HttpServer, port: int) -> None:
+        names = [b"a", b"later", b"b", b"later", b"c"]
+        answer = await _whole(port, b"".join(GET % name for name in names))
+        assert [part.partition(b">")[0] for part in answer.split(b"</")[1:]] == names
+
+    _run(client)
+
+
+def test_a_thousand_pipelined_requests_wait_for_a_slow_one() -> None:
+    async def client(server: HttpServer, port: int) -> None:
+        answer = await _whole(port, GET % b"later" + GET % b"x" * 1000)
+        assert answer.count(b"</x>") == 1000
+
+    _run(client)
+
+
+def test_a_request_may_come_byte_by_byte() -> None:
+    async def client(server: HttpServer, port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for byte in POST + b"Content-Length: 3\r\n\r\nabc":
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(0)
+        assert (await reader.readuntil(b">")).endswith(b"</abc>")
+        writer.close()
+
+    _run(client)
+
+
+def test_chunks_are_put_together() -> None:
+    async def client(server: HttpServer, port: int) -> None:
+        chunks = b"1\r\na\r\n2;ext\r\nbc\r\n3\r\ndef\r\n0\r\nHost: evil\r\n\r\n"
+        answer = await _whole(port, POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
+        assert answer.endswith(b"</abcdef>")
+
+    _run(client)
+
+
+def test_a_client_that_asks_first_is_told_to_go_on() -> None:
+    async def client(server: HttpServer, port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(POST + b"Expect: 100-Continue\r\nContent-Length: 3\r\n\r\n")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"abc")
+        assert (await reader.readuntil(b">")).endswith(b"</abc>")
+        writer.close()
+
+    _run(client)
+
+
+def test_an_upgrade_is_not_taken() -> None:
+    async def client(server: HttpServer, port: int) -> None:
+        offer = b"GET /x HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+        answer = await _until_closed(port, offer)
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert answer.endswith(b"</x>")
+
+    _run(client)
+
+
+@pytest.mark.parametrize(
+    "head", [b"GET /x HTTP/1.0\r\nHost: localhost\r\n\r\n", GET[:-2] % b"x" + b"Connection: close\r\n\r\n"]
+)
+def test_a_connection_ends_when_the_client_wants_it(head: bytes) -> None:
+    async def client(server: HttpServer, port: int) -> None:
+        answer = await _until_closed(port, head)
+        assert b"Connection: close" in answer
+        assert answer.endswith(b"</x>")
+
+    _run(client)
+
+
+def test_an_answer_reaches_a_client_that_is_still_sending() -> None:
+    async def client(server: HttpServer, port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(POST + b"Content-Length: 100000000\r\n\r\n")
+        with suppress(ConnectionError):
+            for _ in range(20):
+                writer.write(b"x" * 100_000)
+                await writer.drain()
+        assert b"413" in await reader.readline()
+        writer.close()
+
+    _run(client)
+
+
+def test_idle_connections_end() -> None:
+    async def client(server: HttpServer, port: int) -> None:
+        assert await _until_closed(port) == b""
+
+    _run(client)
+
+
+def test_connections_beyond_the_limit_are_refused_and_the_rest_go_on() -> None:
+    async def client(server: HttpServer, port: int) -> None:
+        kept = [await asyncio.open_connection("127.0.0.1", port) for _ in range(SMALL.connections)]
+        await until(lambda: len(server.state.connections) == SMALL.connections)
+        refused = [await _until_closed(port) for _ in range(20)]
+        assert all(b"503" in answer and b"expected at most 4 connections" in answer for answer in refused)
+        for reader, writer in kept:
+            writer.write(GET % b"x")
+            assert (await reader.readuntil(b">")).endswith(b"</x>")
+            writer.close()
+
+    _run(client)
+
+
+def test_large_bodies_of_all_together_are_limited() -> None:
+    async def client(server: HttpServer, port: int) -> None:
+        waiting = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        for _, writer in waiting:
+            writer.write(b"POST /never HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n\r\n" + b"x" * 900)
+        await until(lambda: server.state.held_bytes == 1800)
+        answer = await _until_closed(port, POST + b"Content-Length: 900\r\n\r\n" + b"x" * 900)
+        assert b"503" in answer
+        assert b"too many large ones wait" in answer
+        for connection in server.state.connections:
+            connection.abort()
+        for _, writer in waiting:
+            writer.close()
+
+    _run(client, limits=Limits(body_bytes=1000, held_bytes=2000, linger_s=0.2))
+
+
+def test_a_client_that_does_not_read_is_cut() -> None:
+    async def client(server: HttpServer, port: int) -> None:
+        body = b"x" * 60_000
+        with socket.create_connection(("127.0.0.1", port)) as deaf:
+            deaf.setblocking(False)
+            request = POST + b"Content-Length: %d\r\n\r\n" % len(body) + body
+            loop = asyncio.get_running_loop()
+            with suppress(ConnectionError):
+                while True:  # until the server has stopped reading, and then cut the connection
+                    await loop.sock_sendall(deaf, request)
+            assert server.state.held_bytes <= 10 * len(body)
+
+    _run(client, limits=Limits(body_bytes=100_000, write_s=0.4, linger_s=0.2))
+
+
+def test_a_client_that_leaves_is_forgotten() -> None:
+    async def client(server: HttpServer, port: int) -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(POST + b"Content-Length: 900\r\n\r\nabc")
+        _, waiting = await asyncio.open_connection("127.0.0.1", port)
+        waiting.write(GET % b"later")
+        await until(lambda: len(server.state.connections) == 2)
+        writer.transport.abort()
+        waiting.transport.abort()
+
+    _run(client)
+
+
+def test_what_was_asked_is_answered_before_the_end() -> None:
+    async def main() -> bytes:
+        server = HttpServer(_echo, SMALL)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            await server.listen(listener)
+            port = listener.getsockname()[1]
+            idle = await asyncio.open_connection("127.0.0.1", port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(GET % b"later")
+            await until(lambda: any(each._current for each in server.state.connections))
+            await server.drain(5)
+            assert await idle[0].read() == b""
+            idle[1].close()
+            answer = await reader.read()
+            writer.close()
+            return answer
+
+    assert asyncio.run(main()).endswith(b"</later>")
+
+
+def test_a_unix_socket_asks_for_no_host(tmp_path: Path) -> None:
+    async def main() -> bytes:
+        server = HttpServer(_echo, SMALL)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(tmp_path / "s"))
+            listener.listen()
+            await server.listen(listener)
+            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+            writer.write(b"GET /x HTTP/1.1\r\n\r\n")
+            answer = await reader.readuntil(b">")
+            writer.close()
+            await server.drain(1)
+            return answer
+
+    assert asyncio.run(main()).startswith(b"HTTP/1.1 200")
+
+
+HOSTS = [b"localhost", b"LOCALHOST:80", b"127.0.0.1:8500", b"127.9.9.9", b"[::1]:8500"]
+FOREIGN = [b"evil.example", b"127.0.0.1.evil.example", b"localhost.evil.example", b"a@localhost", b"", b"\xff", b"[::1"]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_loopback_host_may_ask(host: bytes) -> None:
+    guard = HostGuard(local_only=True)
+    guard({b"host": host})
+    guard({b"host": host, b"origin": b"http://" + host})
+
+
+@pytest.mark.parametrize("host", FOREIGN)
+@pytest.mark.parametrize("local_only", [True, False])
+def test_a_foreign_name_may_not(host: bytes, local_only: bool) -> None:
+    with pytest.raises(Refusal):
+        HostGuard(local_only=local_only)({b"host": host})
+
+
+def test_an_opened_port_takes_addresses() -> None:
+    HostGuard(local_only=False)({b"host": b"192.0.2.7:8500"})
+    with pytest.raises(Refusal):
+        HostGuard(local_only=True)({b"host": b"192.0.2.7:8500"})
+
+
+class _Transport(asyncio.Transport):
+    """Takes what a connection writes; for feeding bytes without a network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended = False
+
+    def write(self, data: object) -> None:
+        assert not self.ended
+
+    def writelines(self, parts: object) -> None:
+        assert not self.ended
+
+    def write_eof(self) -> None:
+        self.ended = True
+
+    def close(self) -> None:
+        self.ended = True
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+_PIECES = st.sampled_from(
+    [
+        b"GET / HTTP/1.1\r\n",
+        b"POST /later HTTP/1.1\r\n",
+        b"Host: localhost\r\n",
+        b"Content-Length: 3\r\n",
+        b"\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"abc",
+        b"3\r\nabc\r\n",
+        b"0\r\n\r\n",
+        b"Connection: close\r\n",
+        b"Expect: x\r\n",
+        b"Upgrade: x\r\nConnection: Upgrade\r\n",
+        b"CONNECT a:1 HTTP/1.1\r\n",
+    ]
+)
+
+
+@given(st.lists(st.lists(_PIECES | st.binary(max_size=9), max_size=8).map(b"".join), max_size=5))
+def test_no_bytes_break_a_connection(pieces: list[bytes]) -> None:
+    async def main() -> None:
+        server = HttpServer(_echo, SMALL)
+        connection = Connection(server.state, HostGuard(local_only=True))
+        connection.connection_made(_Transport())
+        for piece in pieces:
+            connection.data_received(piece)
+        connection.eof_received()
+        connection.connection_lost(None)
+        assert not server.state.connections
+        assert server.state.held_bytes == 0
+
+    asyncio.run(main())
