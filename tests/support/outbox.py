@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
 from edgeward_agent.errors import LinkLost
 from edgeward_agent.outbox.model import Draft, StoreOptions
+from edgeward_agent.outbox.store import Store
 from edgeward_contract.artifact import DeviceId, Sha256
 from edgeward_contract.desired import DesiredState
 from edgeward_contract.record import Acknowledgement, Batch, Record, RecordClass, Verdict, VerdictStatus
@@ -120,3 +121,19 @@ class MemoryFleet:
             self.taken[key] = digest
             self.records.append(record)
         return Verdict(epoch=record.epoch, sequence=record.sequence, status=status, reason="as the test wished")
+
+
+async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 20.0) -> None:
+    """Wait for what nothing announces."""
+    async with asyncio.timeout(timeout_s):
+        while not await condition():  # noqa: ASYNC110 - the thing waited for is on another thread or process
+            await asyncio.sleep(0.001)
+
+
+async def empty(store: Store, timeout_s: float = 20.0) -> None:
+    """Wait until nothing waits in the store."""
+
+    async def nothing() -> bool:
+        return (await store.stats()).records == 0
+
+    await until(nothing, timeout_s)
