@@ -142,7 +142,7 @@ def of_device(
 
 def device_of(session: Session, rollout_id: RolloutId, device: DeviceId) -> RolloutDevice:
     query = _with_former().where(RolloutDeviceRow.rollout_id == rollout_id, RolloutDeviceRow.device_id == device)
-    row, former = session.execute(query).one()._tuple()
+    row, former = session.execute(query).one()
     return _device(row, former)
 
 
@@ -192,7 +192,7 @@ def unproven_offer(session: Session, deployment: str) -> tuple[bool, Former | No
     found = session.execute(query).first()
     if found is None:
         return False, None
-    row, former = found._tuple()
+    row, former = found
     device = _device(row, former)
     return device.standing not in (Standing.SUCCEEDED, Standing.ALREADY), device.former
 

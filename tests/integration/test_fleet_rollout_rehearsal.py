@@ -1,0 +1,584 @@
+"""Whole rollouts on the fleet's own services, with devices that take, refuse, fall back, stall or say nothing."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from edgeward_contract.artifact import Sha256
+from edgeward_contract.reported import Traffic
+from edgeward_contract.schema import ContractError, JsonValue, canonical_json
+from edgeward_fleet.db.schema import AuditRow
+from edgeward_fleet.errors import Conflict, Forbidden, Invalid, NotFound
+from edgeward_fleet.rollouts.machine import PhaseStep, RolloutEvent, RolloutState
+from edgeward_fleet.rollouts.model import Back, RolloutId, Standing
+from support.rehearsal import APPROVER, AUTHOR, MODEL, Behaviour, Rehearsal, SimulatedDevice, play
+
+NAMES = ("d1", "d2", "d3", "d4", "d5")
+CANARY: JsonValue = [{"name": "canary", "devices": 1}, {"name": "everyone", "percent": 100}]
+
+
+async def _on_version_1(fleet: Rehearsal, *names: str) -> list[SimulatedDevice]:
+    """Devices that all run risk@1, and risk@2 registered."""
+    devices = fleet.enrol(*(names or NAMES))
+    await fleet.register(1)
+    await fleet.register(2)
+    rollout = await fleet.start("risk@1")
+    await fleet.settle(devices)
+    assert (await fleet.show(rollout)).state is RolloutState.SUCCEEDED
+    return devices
+
+
+def _versions(devices: list[SimulatedDevice]) -> list[int]:
+    return [device.live[0].version if device.live else 0 for device in devices]
+
+
+async def _canary_of(fleet: Rehearsal, rollout: RolloutId, devices: list[SimulatedDevice]) -> SimulatedDevice:
+    name = next(each.device for each in (await fleet.show(rollout)).devices if each.phase == 0)
+    return next(device for device in devices if device.id == name)
+
+
+async def _sha256(fleet: Rehearsal, rollout: RolloutId) -> Sha256:
+    return (await fleet.show(rollout)).release_sha256
+
+
+def test_a_good_release_reaches_everybody_phase_by_phase(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        rollout = await fleet.start("risk@2", phases=CANARY)
+        await fleet.tick()
+        canary = await _canary_of(fleet, rollout, devices)
+        for device in devices:
+            await device.turn()
+        assert sorted(_versions(devices)) == [1, 1, 1, 1, 2]
+        await fleet.tick()
+        assert (await fleet.show(rollout)).step is PhaseStep.SOAKING
+        await fleet.tick(after_s=29)
+        assert (await fleet.show(rollout)).phase == 0
+        await fleet.tick(after_s=2)
+        assert (await fleet.show(rollout)).phase == 1
+        await fleet.settle(devices)
+        done = await fleet.show(rollout)
+        assert done.state is RolloutState.SUCCEEDED
+        assert _versions(devices) == [2] * 5
+        assert "4 of 4 devices of phase 'everyone' succeeded" in done.reason
+        assert canary.update is not None
+
+    play(tmp_path, scenario)
+
+
+def test_a_release_that_the_canary_refuses_reaches_nobody_else(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        rollout = await fleet.start("risk@2", phases=CANARY)
+        for device in devices:
+            device.bad[await _sha256(fleet, rollout)] = Behaviour.REJECTS
+        await fleet.settle(devices)
+        done = await fleet.show(rollout)
+        assert done.state is RolloutState.ROLLED_BACK
+        assert done.reason == (
+            "1 of 1 device of phase 'canary' failed (golden_mismatch); at most 0 % may; rolled back on 1 device"
+        )
+        assert sum(device.offered for device in done.devices) == 1
+        assert _versions(devices) == [1] * 5
+
+    play(tmp_path, scenario)
+
+
+def test_a_release_that_fails_late_is_taken_back_from_everybody(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        rollout = await fleet.start("risk@2", phases=CANARY)
+        await fleet.tick()
+        canary = await _canary_of(fleet, rollout, devices)
+        await canary.turn()
+        await fleet.tick()
+        await fleet.tick(after_s=31)
+        last = next(device for device in devices if device is not canary)
+        last.bad[await _sha256(fleet, rollout)] = Behaviour.ROLLS_BACK
+        await fleet.settle(devices)
+        done = await fleet.show(rollout)
+        assert done.state is RolloutState.ROLLED_BACK
+        assert {device.back for device in done.devices} == {Back.PROVEN}
+        assert _versions(devices) == [1] * 5
+
+    play(tmp_path, scenario)
+
+
+def test_errors_under_load_take_a_release_back_while_it_soaks(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        rollout = await fleet.start("risk@2", phases=CANARY)
+        await fleet.tick()
+        canary = await _canary_of(fleet, rollout, devices)
+        await canary.turn()
+        await fleet.tick()
+        canary.traffic = Traffic(requests=100, errors=10)
+        await canary.turn()
+        await fleet.tick()
+        assert (await fleet.show(rollout)).state is RolloutState.ROLLING_BACK
+        await fleet.settle(devices)
+        done = await fleet.show(rollout)
+        assert done.state is RolloutState.ROLLED_BACK
+        assert "10 of 100 requests (10 %)" in done.reason
+        assert _versions(devices) == [1] * 5
+
+    play(tmp_path, scenario)
+
+
+def test_a_silent_device_pauses_the_rollout_and_a_resume_gives_it_time(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        rollout = await fleet.start("risk@2", phases=CANARY)
+        await fleet.tick()
+        canary = await _canary_of(fleet, rollout, devices)
+        canary.behaviour = Behaviour.SILENT
+        await fleet.settle(devices)
+        assert (await fleet.show(rollout)).state is RolloutState.PROGRESSING
+        await fleet.tick(after_s=3600)
+        paused = await fleet.show(rollout)
+        assert paused.state is RolloutState.PAUSED
+        assert f"1 not heard of ({canary.id})" in paused.reason
+        await fleet.rollouts.command(AUTHOR, rollout, RolloutEvent.RESUME, "it is back on the network")
+        canary.behaviour = Behaviour.TAKES
+        await fleet.settle(devices)
+        assert (await fleet.show(rollout)).state is RolloutState.SUCCEEDED
+        assert _versions(devices) == [2] * 5
+
+    play(tmp_path, scenario)
+
+
+def test_a_stalled_device_is_at_work_until_the_phase_times_out(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        devices[0].behaviour = Behaviour.STALLS
+        rollout = await fleet.start("risk@2", phases=[{"name": "all", "percent": 100, "timeout_s": 600}])
+        await fleet.settle(devices)
+        await fleet.tick(after_s=600)
+        paused = await fleet.show(rollout)
+        assert paused.state is RolloutState.PAUSED
+        assert "4 of 5 devices succeeded, 100 % must; 1 still at it" in paused.reason
+
+    play(tmp_path, scenario)
+
+
+def test_enough_successes_pass_when_the_gate_allows_silence(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        devices[0].behaviour = Behaviour.SILENT
+        rollout = await fleet.start(
+            "risk@2", phases=[{"name": "all", "percent": 100}], gates={"min_success_percent": 80}
+        )
+        await fleet.settle(devices)
+        assert (await fleet.show(rollout)).state is RolloutState.SUCCEEDED
+
+    play(tmp_path, scenario)
+
+
+def test_a_resume_offers_the_release_again_to_a_device_that_was_mended(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        rollout = await fleet.start("risk@2", phases=CANARY, on_failure="pause")
+        sha256 = await _sha256(fleet, rollout)
+        await fleet.tick()
+        canary = await _canary_of(fleet, rollout, devices)
+        canary.bad[sha256] = Behaviour.REJECTS
+        await fleet.settle(devices)
+        paused = await fleet.show(rollout)
+        assert paused.state is RolloutState.PAUSED
+        assert "1 of 1 device of phase 'canary' failed" in paused.reason
+        first = next(device.deployment for device in paused.devices if device.device == canary.id)
+        canary.bad.clear()
+        await fleet.rollouts.command(AUTHOR, rollout, RolloutEvent.RESUME, "")
+        await fleet.settle(devices)
+        done = await fleet.show(rollout)
+        assert done.state is RolloutState.SUCCEEDED
+        again = next(device for device in done.devices if device.device == canary.id)
+        assert again.deployment != first
+        assert again.former is not None
+        assert again.former.release.version == 1
+
+    play(tmp_path, scenario)
+
+
+def test_a_rollout_that_succeeded_can_still_be_rolled_back(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        rollout = await fleet.start("risk@2", phases=CANARY)
+        await fleet.settle(devices)
+        assert _versions(devices) == [2] * 5
+        await fleet.rollouts.command(AUTHOR, rollout, RolloutEvent.ROLL_BACK, "clinicians disagree with it")
+        await fleet.settle(devices)
+        done = await fleet.show(rollout)
+        assert (done.state, done.reason) == (
+            RolloutState.ROLLED_BACK,
+            "clinicians disagree with it; rolled back on 5 devices",
+        )
+        assert _versions(devices) == [1] * 5
+
+    play(tmp_path, scenario)
+
+
+def test_a_roll_back_without_proof_is_incomplete_until_the_last_device_comes_home(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        rollout = await fleet.start("risk@2", phases=CANARY)
+        await fleet.settle(devices)
+        devices[2].behaviour = Behaviour.SILENT
+        await fleet.rollouts.command(AUTHOR, rollout, RolloutEvent.ROLL_BACK, "bad")
+        await fleet.settle(devices)
+        assert (await fleet.show(rollout)).state is RolloutState.ROLLING_BACK
+        await fleet.tick(after_s=3600)
+        incomplete = await fleet.show(rollout)
+        assert incomplete.state is RolloutState.ROLLBACK_INCOMPLETE
+        assert incomplete.reason == "bad; rolled back on 4 of 5 devices; no proof yet from d3"
+        devices[2].behaviour = Behaviour.TAKES
+        await fleet.settle(devices)
+        assert (await fleet.show(rollout)).state is RolloutState.ROLLED_BACK
+        assert _versions(devices) == [1] * 5
+
+    play(tmp_path, scenario)
+
+
+def test_a_device_that_never_fetched_the_offer_needs_no_proof_of_its_return(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        devices[1].behaviour = Behaviour.SILENT
+        rollout = await fleet.start("risk@2", phases=[{"name": "all", "percent": 100}])
+        await fleet.settle(devices)
+        await fleet.rollouts.command(AUTHOR, rollout, RolloutEvent.ROLL_BACK, "bad")
+        await fleet.settle(devices)
+        done = await fleet.show(rollout)
+        assert done.state is RolloutState.ROLLED_BACK
+        assert [device.back for device in done.devices if device.device == "d2"] == [Back.NEVER_TOOK]
+        devices[1].behaviour = Behaviour.TAKES
+        await fleet.settle(devices)
+        assert _versions(devices) == [1] * 5
+        assert all(state.models[MODEL].release.version == 1 for state in devices[1].fetched)
+
+    play(tmp_path, scenario)
+
+
+def test_a_first_release_is_rolled_back_to_nothing(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = fleet.enrol("d1", "d2")
+        await fleet.register(1)
+        rollout = await fleet.start("risk@1")
+        await fleet.settle(devices)
+        await fleet.rollouts.command(AUTHOR, rollout, RolloutEvent.ROLL_BACK, "")
+        await fleet.settle(devices)
+        assert (await fleet.show(rollout)).state is RolloutState.ROLLED_BACK
+        assert _versions(devices) == [0, 0]
+
+    play(tmp_path, scenario)
+
+
+def test_an_abort_withdraws_what_is_not_proven_and_leaves_the_rest(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        devices[0].behaviour = Behaviour.STALLS
+        rollout = await fleet.start("risk@2", phases=[{"name": "all", "percent": 100}])
+        await fleet.settle(devices)
+        await fleet.rollouts.command(AUTHOR, rollout, RolloutEvent.ABORT, "not now")
+        await fleet.settle(devices)
+        done = await fleet.show(rollout)
+        assert (done.state, done.reason) == (RolloutState.ABORTED, "not now; withdrawn on 1 device")
+        assert _versions(devices) == [1, 2, 2, 2, 2]
+        await fleet.rollouts.command(AUTHOR, rollout, RolloutEvent.ROLL_BACK, "all of it")
+        await fleet.settle(devices)
+        assert (await fleet.show(rollout)).state is RolloutState.ROLLED_BACK
+        assert _versions(devices) == [1] * 5
+
+    play(tmp_path, scenario)
+
+
+def test_before_it_starts_an_abort_touches_nobody(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        made = await fleet.rollouts.create(AUTHOR, canonical_json({"release": "risk@2"}))
+        await fleet.rollouts.command(AUTHOR, made.rollout.id, RolloutEvent.ABORT, "")
+        await fleet.settle(devices)
+        done = await fleet.show(made.rollout.id)
+        assert (done.state, done.reason) == (RolloutState.ABORTED, "asked for by olive; withdrawn on 0 devices")
+
+    play(tmp_path, scenario)
+
+
+def test_a_pause_offers_to_nobody_else_and_a_resume_goes_on(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        rollout = await fleet.start("risk@2", phases=CANARY)
+        await fleet.tick()
+        await fleet.rollouts.command(AUTHOR, rollout, RolloutEvent.PAUSE, "lunch")
+        await fleet.settle(devices)
+        assert sorted(_versions(devices)) == [1, 1, 1, 1, 2]
+        assert (await fleet.show(rollout)).state is RolloutState.PAUSED
+        await fleet.rollouts.command(AUTHOR, rollout, RolloutEvent.RESUME, "")
+        await fleet.settle(devices)
+        assert _versions(devices) == [2] * 5
+
+    play(tmp_path, scenario)
+
+
+def test_a_joiner_enters_the_last_phase_and_never_the_canary(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        rollout = await fleet.start("risk@2", phases=CANARY)
+        await fleet.tick()
+        devices += fleet.enrol("joiner")
+        await fleet.tick()
+        joined = next(each for each in (await fleet.show(rollout)).devices if each.device == "joiner")
+        assert (joined.phase, joined.counted, joined.standing) == (1, True, Standing.WAITING)
+        await fleet.settle(devices)
+        assert _versions(devices) == [2] * 6
+
+    play(tmp_path, scenario)
+
+
+def test_who_joins_when_the_last_phase_is_open_is_served_outside_its_count(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        rollout = await fleet.start("risk@2", phases=[{"name": "all", "percent": 100}])
+        await fleet.tick()
+        devices += fleet.enrol("joiner")
+        devices[-1].behaviour = Behaviour.ROLLS_BACK
+        await fleet.settle(devices)
+        done = await fleet.show(rollout)
+        assert done.state is RolloutState.SUCCEEDED
+        assert "5 of 5 devices" in done.reason
+        assert next(each for each in done.devices if each.device == "joiner").counted is False
+
+    play(tmp_path, scenario)
+
+
+def test_a_revoked_device_leaves_the_count(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        devices[3].behaviour = Behaviour.SILENT
+        rollout = await fleet.start("risk@2", phases=[{"name": "all", "percent": 100}])
+        await fleet.settle(devices)
+        assert (await fleet.show(rollout)).state is RolloutState.PROGRESSING
+        fleet.revoke("d4")
+        await fleet.settle(devices)
+        done = await fleet.show(rollout)
+        assert done.state is RolloutState.SUCCEEDED
+        assert next(each for each in done.devices if each.device == "d4").standing is Standing.LEFT
+
+    play(tmp_path, scenario)
+
+
+def test_devices_that_run_the_release_are_left_alone(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        seen = [len(device.fetched) for device in devices]
+        rollout = await fleet.start("risk@1")
+        await fleet.settle(devices)
+        done = await fleet.show(rollout)
+        assert done.state is RolloutState.SUCCEEDED
+        assert {device.standing for device in done.devices} == {Standing.ALREADY}
+        assert [len(device.fetched) for device in devices] == seen
+        await fleet.rollouts.command(AUTHOR, rollout, RolloutEvent.ROLL_BACK, "")
+        await fleet.settle(devices)
+        assert _versions(devices) == [1] * 5
+
+    play(tmp_path, scenario)
+
+
+def test_a_second_rollout_of_the_model_waits_its_turn_or_supersedes(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        await fleet.register(3)
+        older = await fleet.start("risk@2", phases=CANARY)
+        await fleet.tick()
+        canary = await _canary_of(fleet, older, devices)
+        canary.behaviour = Behaviour.STALLS
+        await canary.turn()
+        with pytest.raises(
+            Conflict, match=rf"rollout {older} of risk@2 is PROGRESSING on 5 of these devices"
+        ) as refused:
+            await fleet.start("risk@3")
+        assert f"supersedes = {older}" in refused.value.hint
+        newer = await fleet.start("risk@3", supersedes=older)
+        assert (await fleet.show(older)).state is RolloutState.SUPERSEDED
+        canary.behaviour = Behaviour.TAKES
+        await fleet.settle(devices)
+        assert (await fleet.show(newer)).state is RolloutState.SUCCEEDED
+        assert _versions(devices) == [3] * 5
+        await fleet.rollouts.command(AUTHOR, newer, RolloutEvent.ROLL_BACK, "")
+        await fleet.settle(devices)
+        assert _versions(devices) == [1] * 5, "what was never proven is not what a device is given back"
+
+    play(tmp_path, scenario)
+
+
+def test_a_later_rollout_takes_its_devices_out_of_an_older_roll_back(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        await fleet.register(3)
+        older = await fleet.start("risk@2", phases=CANARY)
+        await fleet.settle(devices)
+        devices[0].behaviour = Behaviour.SILENT
+        await fleet.rollouts.command(AUTHOR, older, RolloutEvent.ROLL_BACK, "")
+        await fleet.settle(devices)
+        await fleet.tick(after_s=3600)
+        assert (await fleet.show(older)).state is RolloutState.ROLLBACK_INCOMPLETE
+        await fleet.start("risk@3", phases=[{"name": "all", "percent": 100}])
+        devices[0].behaviour = Behaviour.TAKES
+        await fleet.settle(devices)
+        assert _versions(devices) == [3] * 5
+        done = await fleet.show(older)
+        assert done.state is RolloutState.ROLLED_BACK
+        assert next(each for each in done.devices if each.device == "d1").back is Back.LEFT
+
+    play(tmp_path, scenario)
+
+
+def test_nobody_approves_a_rollout_of_their_own_nor_another_spec(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        await _on_version_1(fleet)
+        made = (await fleet.rollouts.create(AUTHOR, canonical_json({"release": "risk@2"}))).rollout
+        with pytest.raises(Forbidden, match="expected somebody other than its author to approve it, olive wrote it"):
+            await fleet.rollouts.approve(AUTHOR, made.id, made.spec.sha256())
+        with pytest.raises(Conflict, match="expected an approval of spec"):
+            await fleet.rollouts.approve(APPROVER, made.id, Sha256("0" * 64))
+        await fleet.tick()
+        assert (await fleet.show(made.id)).state is RolloutState.AWAITING_APPROVAL
+        approved = await fleet.rollouts.approve(APPROVER, made.id, made.spec.sha256())
+        assert approved.authorship.approved_by == "ada"
+        with pytest.raises(Conflict, match="expected a state in which 'approve' is possible, it is SCHEDULED"):
+            await fleet.rollouts.approve(APPROVER, made.id, made.spec.sha256())
+
+    play(tmp_path, scenario)
+
+
+def test_an_approval_that_nobody_gives_expires(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        await _on_version_1(fleet)
+        made = (await fleet.rollouts.create(AUTHOR, canonical_json({"release": "risk@2"}))).rollout
+        await fleet.tick(after_s=timedelta(days=30).total_seconds())
+        done = await fleet.show(made.id)
+        assert (done.state, done.reason) == (RolloutState.EXPIRED, "nobody approved it within 30 days")
+
+    play(tmp_path, scenario)
+
+
+def test_a_rollout_waits_for_its_hour(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        start = (fleet.clock() + timedelta(hours=5)).isoformat()
+        rollout = await fleet.start("risk@2", start_at=start)
+        await fleet.settle(devices)
+        assert (await fleet.show(rollout)).state is RolloutState.SCHEDULED
+        await fleet.tick(after_s=5 * 3600)
+        await fleet.settle(devices)
+        assert (await fleet.show(rollout)).state is RolloutState.SUCCEEDED
+
+    play(tmp_path, scenario)
+
+
+BAD_SPECS: list[tuple[dict[str, JsonValue], type[Exception], str]] = [
+    ({"release": "risk@9"}, Invalid, "release: expected a registered one, there is no risk@9"),
+    ({"release": "risk"}, ContractError, "expected name@version such as wdbc-risk@2"),
+    ({"release": "risk@2", "target": {"sites": ["moon"]}}, Invalid, r"target: matches no device \(sites moon; 5 enr"),
+    ({"release": "risk@2", "target": {"devices": ["d9"]}}, Invalid, "target.devices: expected enrolled devices"),
+    ({"release": "risk@2", "phases": []}, ContractError, "phases: expected at least one phase"),
+    (
+        {"release": "risk@2", "phases": [{"name": "a"}]},
+        ContractError,
+        "expected either percent or devices, got neither",
+    ),
+    (
+        {"release": "risk@2", "phases": [{"name": "a", "percent": 60}]},
+        Invalid,
+        "phases: expected the last one to reach all 5 matching devices, it leaves 2 out",
+    ),
+    (
+        {"release": "risk@2", "phases": [{"name": "a", "percent": 60}, {"name": "b", "percent": 40}]},
+        ContractError,
+        "phases: expected sizes that grow",
+    ),
+    ({"release": "risk@2", "gate": {}}, ContractError, "gate: expected one of"),
+    ({"release": "risk@2", "gates": {"max_failed_percent": 101}}, ContractError, "expected at most 100, got 101"),
+    ({"release": "risk@2", "on_failure": "panic"}, ContractError, "on_failure: expected one of rollback, pause, abort"),
+    ({"release": "risk@2", "start_at": "tonight"}, ContractError, "start_at: expected a time such as"),
+    (
+        {"release": "risk@2", "start_at": "2026-12-01T10:00:00"},
+        ContractError,
+        "start_at: expected a time with its zone",
+    ),
+]
+
+
+def test_a_spec_that_cannot_be_is_refused_by_name_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        await _on_version_1(fleet)
+        for spec, error, words in BAD_SPECS:
+            with pytest.raises(error, match=words):
+                await fleet.rollouts.create(AUTHOR, canonical_json(spec))
+        assert len(await fleet.rollouts.page(model=None, before=None, limit=10)) == 1
+        with pytest.raises(NotFound, match="expected a rollout, there is no 'r-nothing'"):
+            await fleet.show(RolloutId("r-nothing"))
+
+    play(tmp_path, scenario)
+
+
+def test_who_did_what_stands_in_the_audit_log_and_on_the_timeline(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        rollout = await fleet.start("risk@2", phases=CANARY)
+        await fleet.settle(devices)
+        actions = fleet.database.run_sync(
+            lambda session: [
+                (row.actor, row.action)
+                for row in session.scalars(
+                    select(AuditRow).where(AuditRow.subject == rollout).order_by(AuditRow.sequence)
+                )
+            ]
+        )
+        assert actions == [
+            ("olive", "rollout.create"),
+            ("ada", "rollout.approve"),
+            ("system", "rollout.start_due"),
+            ("system", "rollout.phase_passed"),
+            ("system", "rollout.all_phases_passed"),
+        ]
+        lines = await fleet.rollouts.events(rollout, after=0, limit=100)
+        assert [line.kind for line in lines][:4] == ["created", "approve", "start_due", "offered"]
+        assert sum(line.kind == "device" and line.detail.startswith("SUCCEEDED") for line in lines) == 5
+        rest = await fleet.rollouts.events(rollout, after=lines[3].event_id, limit=100)
+        assert rest == lines[4:]
+
+    play(tmp_path, scenario)
+
+
+def test_a_fleet_restored_from_a_backup_is_heard_again(tmp_path: Path) -> None:
+    """The device has seen generations that the restored database does not know."""
+
+    async def scenario(fleet: Rehearsal) -> None:
+        device = (await _on_version_1(fleet, "d1"))[0]
+        device.generation = 40
+        await device.turn()
+        assert device.generation == 41
+        assert device.fetched[-1].models[MODEL].release.version == 1
+
+    play(tmp_path, scenario)
+
+
+def test_a_late_report_of_an_old_boot_changes_nothing(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet, "d1")
+        device, rollout = devices[0], await fleet.start("risk@2")
+        await device.turn()
+        stale = device.state()
+        device.boot, device.sequence = "boot-2", 0
+        await fleet.settle(devices)
+        assert (await fleet.show(rollout)).state is RolloutState.SUCCEEDED
+        heard = fleet.news
+        await device.link.report(stale)
+        await device.link.report(device.as_of(device.sequence))
+        assert fleet.news == heard
+
+    play(tmp_path, scenario)
