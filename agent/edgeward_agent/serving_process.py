@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import subprocess
 import sys
@@ -14,8 +15,11 @@ from socket import socket
 import msgspec
 
 from edgeward_agent.clock import boot_id
+from edgeward_agent.log import fields
 from edgeward_agent.process import ProcessRef, Watched
 from edgeward_contract.version import __version__
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +39,7 @@ class ServingPlan:
     capture: Path
     pid_file: Path
     wanted: Addresses
+    max_body_mib: int = 64
 
 
 class PidFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +50,24 @@ class PidFile(msgspec.Struct, frozen=True, kw_only=True):
     boot: str
     version: str
     wanted: Addresses
+    max_body_mib: int
     bound: Addresses
+
+    @classmethod
+    def of(cls, process: ProcessRef, plan: ServingPlan, bound: Addresses) -> PidFile:
+        return cls(
+            pid=process.pid,
+            started=process.started,
+            boot=boot_id(),
+            version=__version__,
+            wanted=plan.wanted,
+            max_body_mib=plan.max_body_mib,
+            bound=bound,
+        )
+
+    def serves(self, plan: ServingPlan) -> bool:
+        """Whether it is exactly what `plan` would start."""
+        return (self.version, self.wanted, self.max_body_mib) == (__version__, plan.wanted, plan.max_body_mib)
 
     @classmethod
     def read(cls, path: Path) -> PidFile | None:
@@ -80,7 +102,7 @@ class ServingProcess:
     def adopt(cls, plan: ServingPlan) -> tuple[ServingProcess, Addresses] | None:
         """Take over what an earlier control process left, if it is exactly what `plan` would start."""
         found = PidFile.read(plan.pid_file)
-        if found is None or found.version != __version__ or found.wanted != plan.wanted:
+        if found is None or not found.serves(plan):
             return None
         watched = found.watched()
         return (cls(watched), found.bound) if watched else None
@@ -95,15 +117,10 @@ class ServingProcess:
             start_new_session=True,  # Ctrl-C in a terminal is for the control process, which then stops this one
         )
         watched = Watched.child(child.pid)
-        process = watched.process
-        PidFile(
-            pid=process.pid,
-            started=process.started,
-            boot=boot_id(),
-            version=__version__,
-            wanted=plan.wanted,
-            bound=bound,
-        ).write(plan.pid_file)
+        try:
+            PidFile.of(watched.process, plan, bound).write(plan.pid_file)
+        except OSError as error:  # a full disk must not stop serving; it costs a restart after `kill -9` of the agent
+            log.warning("the serving process runs unrecorded", extra=fields(error=error))
         return cls(watched, child)
 
     @property
@@ -141,6 +158,7 @@ class ServingProcess:
 def _command(plan: ServingPlan, listeners: Mapping[str, socket]) -> list[str]:
     command = [sys.executable, "-m", "edgeward_agent.serving.main"]
     command += ["--boot", str(plan.boot), "--control", str(plan.control), "--capture", str(plan.capture)]
+    command += ["--max-body-mib", str(plan.max_body_mib)]
     for name, listener in listeners.items():
         command += [f"--fd-{name}", str(listener.fileno())]
     return command

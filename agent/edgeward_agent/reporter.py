@@ -1,0 +1,107 @@
+"""Tells the fleet what this device is: soon after each change, often while much happens, and now and then anyway."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+from edgeward_agent.clock import Clock
+from edgeward_agent.errors import LinkError, LinkLost
+from edgeward_agent.link.backoff import delay_s
+from edgeward_agent.ports import Link
+from edgeward_contract.artifact import ModelName
+from edgeward_contract.reported import DeviceHealth, ReportedModel, ReportedState
+from edgeward_contract.version import __version__
+
+_LIVELY_FOR_S: Final = 120.0  # after a change the fleet decides on fresh numbers: how the new release does
+_LIVELY_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What there is to say at one moment."""
+
+    generation: int
+    models: Mapping[ModelName, ReportedModel]
+    health: DeviceHealth
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rhythm:
+    """`heartbeat_s` between reports when nothing happens, `min_interval_s` when much does."""
+
+    heartbeat_s: float
+    min_interval_s: float
+
+
+class Reporter:
+    """One loop, woken by `news`. Reports are numbered within one start of the agent: the fleet tells old from new."""
+
+    def __init__(
+        self,
+        link: Link,
+        look: Callable[[], Awaitable[Snapshot]],
+        *,
+        news: asyncio.Event,
+        clock: Clock,
+        rhythm: Rhythm,
+        draw: Callable[[], float],
+    ) -> None:
+        self._link = link
+        self._look = look
+        self._clock = clock
+        self._rhythm = rhythm
+        self._draw = draw
+        self._boot = secrets.token_hex(8)
+        self._sequence = 0
+        self._news = news
+        self._news_s = clock.monotonic()
+        self._failures = 0
+
+    async def run(self) -> NoReturn:
+        while True:
+            if self._news.is_set():
+                self._news_s = self._clock.monotonic()
+                self._news.clear()  # before looking: what changes while we look is reported next
+            try:
+                await self._link.report(await self._next())
+            except LinkError as error:
+                self._failures += 1
+                wish_s = error.retry_after_s if isinstance(error, LinkLost) else None
+                await self._rest(delay_s(self._failures, self._draw(), retry_after_s=wish_s))
+            else:
+                self._failures = 0
+                await self._rest(self._interval_s())
+
+    async def _next(self) -> ReportedState:
+        seen = await self._look()
+        self._sequence += 1
+        return ReportedState(
+            generation=seen.generation,
+            boot=self._boot,
+            sequence=self._sequence,
+            agent_version=__version__,
+            models=seen.models,
+            health=seen.health,
+        )
+
+    def _interval_s(self) -> float:
+        lively = self._clock.monotonic() - self._news_s < _LIVELY_FOR_S
+        return min(_LIVELY_S, self._rhythm.heartbeat_s) if lively else self._rhythm.heartbeat_s
+
+    async def _rest(self, longest_s: float) -> None:
+        """Between the shortest and the longest interval, until there is news."""
+        await self._clock.sleep(min(self._rhythm.min_interval_s, longest_s))
+        sleeping = asyncio.ensure_future(self._clock.sleep(max(0.0, longest_s - self._rhythm.min_interval_s)))
+        news = asyncio.ensure_future(self._news.wait())
+        try:
+            await asyncio.wait((sleeping, news), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (sleeping, news):
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task

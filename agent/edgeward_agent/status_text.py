@@ -1,0 +1,103 @@
+"""The status as a person reads it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from edgeward_agent.status import DeviceStatus, LinkStatus, ModelStatus, OutboxStatus, ServingStatus, Status
+
+_UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
+
+
+def status_text(status: Status) -> str:
+    rows = [
+        ("agent", _agent(status)),
+        ("device", _device(status.device)),
+        ("certificate", _certificate(status.device)),
+        ("fleet", _link(status.link, status.agent.pid)),
+        ("serving", _serving(status.serving)),
+        ("outbox", _outbox(status.outbox)),
+        ("disk", f"{size(status.disk_free_bytes)} free"),
+    ]
+    if status.alarms:
+        rows.append(("alarms", " ".join(status.alarms)))
+    lines = [f"{name:<12} {text}" for name, text in rows if text]
+    return "\n".join([*lines, "", *_models(status.models)])
+
+
+def duration(seconds: int) -> str:
+    """`90` is `1 min`, `7200` is `2 h`: the largest unit that fits."""
+    for unit, length in _UNITS:
+        if seconds >= length:
+            return f"{seconds // length} {unit}"
+    return "0 s"
+
+
+def size(count: int) -> str:
+    for unit, length in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= length:
+            return f"{count / length:.1f} {unit}"
+    return f"{count} B"
+
+
+def _agent(status: Status) -> str:
+    if status.agent.pid:
+        return f"running, pid {status.agent.pid}, for {duration(status.agent.uptime_s)}, version {status.agent.version}"
+    return "not running; what follows was read from the disk. Start it with `edgeward-agent run`"
+
+
+def _device(device: DeviceStatus) -> str:
+    return f"{device.id} of site {device.site}" if device.id else device.problem
+
+
+def _certificate(device: DeviceStatus) -> str:
+    if not device.id:
+        return ""
+    return device.problem or f"good for {device.certificate_days_left} days"
+
+
+def _link(link: LinkStatus, agent_pid: int) -> str:
+    if not agent_pid:
+        return ""
+    heard = f"last heard {duration(link.heard_s_ago)} ago" if link.heard_s_ago is not None else "not heard yet"
+    return f"connected, {heard}" if link.connected else f"out of reach, {heard}: {link.error or 'asking'}"
+
+
+def _serving(serving: ServingStatus) -> str:
+    if not serving.pid:
+        return "not running"
+    where = ", ".join(
+        filter(None, (serving.http and f"http://{serving.http}", serving.unix and f"unix:{serving.unix}"))
+    )
+    restarts = f", restarted {serving.restarts} times" if serving.restarts else ""
+    return f"pid {serving.pid} on {where}{restarts}"
+
+
+def _outbox(outbox: OutboxStatus) -> str:
+    if outbox.records < 0:
+        return ""
+    oldest = f", the oldest for {duration(outbox.oldest_s)}" if outbox.records else ""
+    more = [(outbox.quarantined, "in quarantine"), (outbox.dropped, "dropped for room")]
+    return f"{outbox.records} records wait{oldest}" + "".join(f", {count} {what}" for count, what in more if count)
+
+
+def _models(models: tuple[ModelStatus, ...]) -> Iterator[str]:
+    if not models:
+        yield "no models: the fleet has not given this device any"
+        return
+    rows = [("model", "live", "slot", "requests", "errors", "p99", "update"), *map(_model, models)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    for model in models:
+        if model.detail:
+            yield f"{model.name}: {model.detail}"
+
+
+def _model(model: ModelStatus) -> tuple[str, ...]:
+    p99 = f"{model.p99_us / 1000:.2f} ms" if model.p99_us else "-"
+    progress = f" {model.progress_percent} %" if model.update_state == "DOWNLOADING" else ""
+    reason = f" ({model.reason})" if model.reason else ""
+    update = f"{model.update} {model.update_state}{progress}{reason}" if model.update else "-"
+    live = (model.live or "-", model.slot or "-", str(model.requests), str(model.errors), p99)
+    return (model.name, *live, update)
