@@ -1,0 +1,269 @@
+"""Records: what they say, and what becomes of them when the control process is slow, away or full."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import struct
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeward_agent.serving.capture import CaptureLimits, CaptureStream, NoCapture
+from edgeward_agent.serving.records import InferenceRecord
+from edgeward_agent.serving.tensors import Array
+from edgeward_contract.artifact import Sha256
+from edgeward_contract.manifest import CaptureMode
+from edgeward_contract.record import MAX_RECORD_BYTES
+from edgeward_contract.schema import parse_json
+from support.serving import Json, Sink, until
+
+QUICK = CaptureLimits(records=3, size_bytes=1 << 20, send_s=0.15, commit_s=0.3)
+
+
+def _record(outputs: Mapping[str, Array] | None = None, inputs: Mapping[str, Array] | None = None) -> InferenceRecord:
+    return InferenceRecord(
+        wall_us=1_700_000_000_000_000,
+        latency_us=42,
+        model="toy",
+        version=3,
+        release_sha256=Sha256("a" * 64),
+        request_id="r-1",
+        inputs=inputs or {},
+        outputs=outputs if outputs is not None else {"score": np.array([[0.5]], np.float32)},
+    )
+
+
+def test_a_record_says_what_was_answered() -> None:
+    frame = json.loads(_record(inputs={"x": np.array([1, 2])}).frame(7, durable=True))
+    assert frame == {
+        "id": 7,
+        "durable": True,
+        "kind": "inference",
+        "class": "result",
+        "wall_us": 1_700_000_000_000_000,
+        "body": {
+            "model": "toy",
+            "version": 3,
+            "release_sha256": "a" * 64,
+            "request_id": "r-1",
+            "outcome": "ok",
+            "latency_us": 42,
+            "inputs": {"x": {"datatype": "INT64", "shape": [2], "data": [1, 2]}},
+            "outputs": {"score": {"datatype": "FP32", "shape": [1, 1], "data": [0.5]}},
+        },
+    }
+
+
+def test_what_the_policy_leaves_out_is_not_there() -> None:
+    body = json.loads(_record(outputs={}).frame(1, durable=False))["body"]
+    assert "inputs" not in body
+    assert "outputs" not in body
+
+
+def _outputs(array: Array) -> Json:
+    frame = _record(outputs={"y": array}).frame(1, durable=False)
+    parse_json(frame)  # as the control process reads it
+    return json.loads(frame)["body"]["outputs"]["y"]
+
+
+def test_numbers_that_json_cannot_say_become_null() -> None:
+    assert _outputs(np.array([np.nan, np.inf, 1.0]))["data"] == [None, None, 1.0]
+
+
+def test_text_and_flags_are_lists() -> None:
+    assert _outputs(np.array(["a", "é"], object)) == {"datatype": "BYTES", "shape": [2], "data": ["a", "é"]}
+    assert _outputs(np.array(True)) == {"datatype": "BOOL", "shape": [], "data": [True]}
+
+
+def test_long_tensors_go_as_bytes() -> None:
+    array = np.arange(257, dtype=np.float16)
+    found = _outputs(array)
+    assert found["shape"] == [257]
+    assert np.frombuffer(base64.b64decode(found["raw"]), np.float16).tolist() == array.tolist()
+    assert "data" not in found
+
+
+@pytest.mark.parametrize("count", [1, 8])
+def test_a_record_never_outgrows_what_the_fleet_takes(count: int) -> None:
+    big = {f"y{index}": np.zeros((224, 224), np.float32) for index in range(count)}
+    text = {"t": np.array(["x" * 200_000], object)}
+    frame = _record(outputs={**big, **text}, inputs={"x": np.full(256, 0.1)}).frame(1, durable=False)
+    assert len(frame) < MAX_RECORD_BYTES * 0.9
+    outputs = json.loads(frame)["body"]["outputs"]
+    assert outputs["y0"] == {"datatype": "FP32", "shape": [224, 224], "omitted_bytes": 224 * 224 * 4}
+    assert outputs["t"]["omitted_bytes"] > 200_000
+
+
+def test_a_large_tensor_does_not_push_out_a_small_one() -> None:
+    frame = _record(outputs={"big": np.zeros(100_000), "score": np.array([1.0])}).frame(1, durable=False)
+    assert json.loads(frame)["body"]["outputs"]["score"]["data"] == [1.0]
+
+
+# -- the stream
+
+
+def _run(client: Callable[[CaptureStream], Awaitable[None]], path: Path, limits: CaptureLimits = QUICK) -> None:
+    async def main() -> None:
+        stream = CaptureStream(path / "r.sock", limits)
+        task = asyncio.create_task(stream.run())
+        async with asyncio.timeout(20):
+            await client(stream)
+        task.cancel()
+        stream.close()
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+
+
+async def _commit(stream: CaptureStream) -> str | None:
+    done: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+    stream.commit(_record(), done.set_result)
+    return await done
+
+
+def test_a_durable_record_is_done_when_it_is_committed(tmp_path: Path) -> None:
+    async def client(stream: CaptureStream) -> None:
+        with Sink(tmp_path / "r.sock") as sink:
+            assert await _commit(stream) is None
+            assert [frame["durable"] for frame in sink.frames] == [True]
+
+    _run(client, tmp_path)
+
+
+def test_a_refusal_is_passed_on(tmp_path: Path) -> None:
+    async def client(stream: CaptureStream) -> None:
+        with Sink(tmp_path / "r.sock") as sink:
+            sink.answer = lambda frame: {"id": frame["id"], "ok": False, "error": "outbox_full"}
+            assert await _commit(stream) == "outbox_full"
+
+    _run(client, tmp_path)
+
+
+def test_nobody_there_is_said_in_time(tmp_path: Path) -> None:
+    async def client(stream: CaptureStream) -> None:
+        problem = await _commit(stream)
+        assert problem is not None
+        assert "does not answer" in problem
+        with Sink(tmp_path / "r.sock") as sink:
+            assert await _commit(stream) is None  # the one whose time was up is not sent behind its caller's back
+            assert len(sink.frames) == 1
+
+    _run(client, tmp_path)
+
+
+def test_silence_is_said_in_time(tmp_path: Path) -> None:
+    async def client(stream: CaptureStream) -> None:
+        with Sink(tmp_path / "r.sock") as sink:
+            sink.answer = lambda frame: None
+            problem = await _commit(stream)
+            assert problem is not None
+            assert "took too long" in problem
+
+    _run(client, tmp_path)
+
+
+def test_a_lost_connection_is_said_at_once_and_opened_again(tmp_path: Path) -> None:
+    async def client(stream: CaptureStream) -> None:
+        with Sink(tmp_path / "r.sock") as sink:
+            sink.answer = lambda frame: None
+            waiting = asyncio.create_task(_commit(stream))
+            await until(lambda: sink.frames)
+            sink.cut()
+            problem = await waiting
+            assert problem is not None
+            assert "connection to the agent was lost" in problem
+            sink.answer = lambda frame: {"id": frame["id"], "ok": True}
+            assert await _commit(stream) is None
+
+    _run(client, tmp_path, CaptureLimits(send_s=5, commit_s=5))
+
+
+def test_what_waits_is_bounded_and_what_is_dropped_is_counted(tmp_path: Path) -> None:
+    async def client(stream: CaptureStream) -> None:
+        for _ in range(5):
+            stream.offer(_record())
+        assert (stream.connected, stream.queued, stream.dropped) == (False, 3, 2)
+        assert await _commit(stream) == "expected room among 3 waiting records, the queue is full"
+        with Sink(tmp_path / "r.sock") as sink:
+            await until(lambda: len(sink.frames) == 3)
+            await until(lambda: stream.queued == 0)
+            assert await _commit(stream) is None
+            assert [frame["id"] for frame in sink.frames] == [1, 2, 3, 4]
+            assert [frame["durable"] for frame in sink.frames] == [False] * 3 + [True]
+
+    _run(client, tmp_path)
+
+
+def test_memory_is_bounded_too(tmp_path: Path) -> None:
+    async def client(stream: CaptureStream) -> None:
+        for _ in range(3):
+            stream.offer(_record(outputs={"y": np.zeros(1 << 16)}))
+        assert (stream.queued, stream.dropped) == (1, 2)
+
+    _run(client, tmp_path)
+
+
+def test_what_waits_at_the_end_is_handed_over(tmp_path: Path) -> None:
+    async def client(stream: CaptureStream) -> None:
+        with Sink(tmp_path / "r.sock") as sink:
+            await until(lambda: stream.connected)
+            for _ in range(3):
+                stream.offer(_record())
+            stream.close()
+            await until(lambda: len(sink.frames) == 3)
+
+    _run(client, tmp_path)
+
+
+@pytest.mark.parametrize("reply", [b"\xff\xff\xff\xff", struct.pack("<I", 2) + b"{}", struct.pack("<I", 1) + b"x"])
+def test_an_answer_that_is_none_starts_again(tmp_path: Path, reply: bytes) -> None:
+    async def client(stream: CaptureStream) -> None:
+        connections = 0
+
+        async def confused(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal connections
+            connections += 1
+            writer.write(reply)
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_unix_server(confused, tmp_path / "r.sock")
+        await until(lambda: connections >= 2)
+        server.close()
+
+    _run(client, tmp_path)
+
+
+# -- what is captured
+
+
+@pytest.mark.parametrize(
+    ("policy", "asked", "mode"),
+    [
+        ("off", "off", "off"),
+        ("off", "async", "async"),
+        ("off", "durable", "durable"),
+        ("async", "off", "async"),
+        ("async", "durable", "durable"),
+        ("durable", "off", "durable"),
+        ("durable", "async", "durable"),
+    ],
+)
+def test_a_request_may_ask_for_more_never_for_less(tmp_path: Path, policy: str, asked: str, mode: str) -> None:
+    async def client(stream: CaptureStream) -> None:
+        assert stream.mode(CaptureMode(policy), CaptureMode(asked)) is CaptureMode(mode)
+
+    _run(client, tmp_path)
+
+
+def test_a_laptop_records_nothing_and_says_so() -> None:
+    capture = NoCapture()
+    assert capture.mode(CaptureMode.DURABLE, CaptureMode.OFF) is CaptureMode.OFF
+    assert capture.mode(CaptureMode.OFF, CaptureMode.DURABLE) is CaptureMode.DURABLE
+    told: list[str | None] = []
+    capture.commit(_record(), told.append)
+    assert told == ["this server has no outbox; expected capture off, got durable"]
