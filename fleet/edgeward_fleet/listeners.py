@@ -21,7 +21,21 @@ _GRACE_S: Final = 10
 _MAX_CONNECTIONS: Final = 10_000
 
 
-class PeerCertificateProtocol(HttpToolsProtocol):
+class PromptProtocol(HttpToolsProtocol):
+    """Ends an idle connection at once when the server stops.
+
+    A polite end of TLS waits for the peer's word, up to 30 s, and an idle client does not listen.
+    """
+
+    def shutdown(self) -> None:
+        is_idle = self.cycle is None or self.cycle.response_complete
+        if is_idle and self.transport.get_write_buffer_size() == 0:
+            self.transport.abort()
+        else:
+            super().shutdown()
+
+
+class PeerCertificateProtocol(PromptProtocol):
     """Puts the client's certificate where the application finds it: `scope["extensions"]["tls"]`.
 
     No stock server does. The application refuses a request without it, so a server that is not this one lets nobody in.
@@ -79,7 +93,7 @@ def server(app: ASGIApp, tls: ssl.SSLContext, *, peer_certificates: bool = False
     """A server for `app`, to be started with its bound socket."""
     config = uvicorn.Config(
         app,
-        http=PeerCertificateProtocol if peer_certificates else HttpToolsProtocol,
+        http=PeerCertificateProtocol if peer_certificates else PromptProtocol,
         ws="none",
         lifespan="off",
         log_config=None,
