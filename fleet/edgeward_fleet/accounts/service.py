@@ -31,6 +31,7 @@ from edgeward_fleet.settings import Settings
 
 MAX_TOKEN_DAYS: Final = 366
 _USED_RESOLUTION: Final = timedelta(minutes=1)  # `last_used_at` must not cost a write per request
+_UNKNOWN: Final = "expected a valid token, got one that is unknown or revoked"
 _WRONG: Final = "expected a known username with its password, got another pair"
 
 
@@ -220,8 +221,15 @@ def new_setup_secret(session: Session) -> str | None:
 
 def _principal(session: Session, secret: str, address: str, now: datetime) -> Principal:
     row = session.scalar(select(ApiTokenRow).where(ApiTokenRow.sha256 == digest(secret)))
-    if row is None or row.revoked_at is not None:
-        raise Unauthenticated("expected a valid token, got one that is unknown or revoked")
+    if row is None:
+        raise Unauthenticated(_UNKNOWN)
+    return principal_of(session, row, address, now)
+
+
+def principal_of(session: Session, row: ApiTokenRow, address: str, now: datetime) -> Principal:
+    """Who a token stands for, now. Raises Unauthenticated: expired or revoked, or the account is disabled."""
+    if row.revoked_at is not None:
+        raise Unauthenticated(_UNKNOWN)
     if row.expires_at <= now:
         raise Unauthenticated("expected a valid token, got one that has expired")
     owner = repository.account_row(session, row.username)

@@ -49,6 +49,20 @@ class ApiTokenRow(Base):
     revoked_at: Mapped[datetime | None] = mapped_column(Moment)
 
 
+class SessionRow(Base):
+    """A browser that is logged in. It stands on an API token, so whatever ends the token ends the session.
+
+    `seen_at` is the last time that a person did something; a page that refreshes itself does not count.
+    """
+
+    __tablename__ = "sessions"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    token_id: Mapped[str] = mapped_column(ForeignKey("api_tokens.token_id"), index=True)
+    created_at: Mapped[datetime] = mapped_column(Moment)
+    seen_at: Mapped[datetime] = mapped_column(Moment)
+
+
 class AuthorityRow(Base):
     """A root of the fleet's own CA. One is active; older ones stay trusted while a certificate of theirs lives."""
 
@@ -198,7 +212,10 @@ class DesiredModelRow(Base):
 
 
 class ReportedRow(Base):
-    """The newest report of a device. `earlier_boots` keeps a late report of an old boot from passing for a new one."""
+    """The newest report of a device. `earlier_boots` keeps a late report of an old boot from passing for a new one.
+
+    What an overview of all devices asks for stands in columns of its own; `unwell` are words, empty is well.
+    """
 
     __tablename__ = "reported"
 
@@ -209,6 +226,9 @@ class ReportedRow(Base):
     generation: Mapped[int] = mapped_column(BigInteger)
     document: Mapped[bytes] = mapped_column(LargeBinary)
     received_at: Mapped[datetime] = mapped_column(Moment)
+    unwell: Mapped[str] = mapped_column(Text)
+    outbox_records: Mapped[int] = mapped_column(BigInteger)
+    outbox_oldest_s: Mapped[int] = mapped_column(BigInteger)
 
 
 class ReportedModelRow(Base):

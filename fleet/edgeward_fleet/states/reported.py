@@ -11,7 +11,7 @@ from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
 from edgeward_contract.artifact import DeviceId
-from edgeward_contract.reported import ReportedModel, ReportedState
+from edgeward_contract.reported import ReportedModel, ReportedState, UpdateState
 from edgeward_contract.schema import JsonValue
 from edgeward_fleet.db.schema import DeviceEventRow, ReportedModelRow, ReportedRow
 
@@ -57,11 +57,25 @@ def take(session: Session, device: DeviceId, reported: ReportedState, now: datet
         row.earlier_boots = list(order.then(reported.boot, reported.sequence).earlier_boots)
     row.boot, row.sequence, row.generation = reported.boot, reported.sequence, reported.generation
     row.document, row.received_at = reported.canonical(), now
+    row.unwell = " ".join(ailments(reported))
+    row.outbox_records, row.outbox_oldest_s = reported.health.outbox_records, reported.health.outbox_oldest_s
     session.flush()
     _replace_models(session, device, reported)
     for kind, detail in changes(before, reported):
         session.add(DeviceEventRow(device_id=device, at=now, kind=kind, detail=detail))
     return True
+
+
+def ailments(reported: ReportedState) -> tuple[str, ...]:
+    """In what a device is unwell by its own account: its alarms, and what nobody had to raise an alarm for."""
+    stranded = any(model.update and model.update.state is UpdateState.STRANDED for model in reported.models.values())
+    signs = {
+        "not_serving": bool(reported.models) and not reported.health.serving_ready,
+        "quarantine": reported.health.quarantined > 0,
+        "stranded": stranded,
+    }
+    alarms = reported.health.alarms.split()
+    return tuple(dict.fromkeys((*alarms, *(word for word, shows in signs.items() if shows))))
 
 
 def changes(before: ReportedState | None, after: ReportedState) -> Iterator[tuple[str, dict[str, JsonValue]]]:

@@ -149,6 +149,18 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_api_tokens_username"), ["username"], unique=False)
 
     op.create_table(
+        "sessions",
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("token_id", sa.String(length=32), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("seen_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["token_id"], ["api_tokens.token_id"], name=op.f("fk_sessions_token_id_api_tokens")),
+        sa.PrimaryKeyConstraint("sha256", name=op.f("pk_sessions")),
+    )
+    with op.batch_alter_table("sessions", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_sessions_token_id"), ["token_id"], unique=False)
+
+    op.create_table(
         "artifact_chunks",
         sa.Column("sha256", sa.String(length=64), nullable=False),
         sa.Column("artifact_sha256", sa.String(length=64), nullable=False),
@@ -218,6 +230,9 @@ def upgrade() -> None:
         sa.Column("generation", sa.BigInteger(), nullable=False),
         sa.Column("document", sa.LargeBinary(), nullable=False),
         sa.Column("received_at", sa.BigInteger(), nullable=False),
+        sa.Column("unwell", sa.Text(), nullable=False),
+        sa.Column("outbox_records", sa.BigInteger(), nullable=False),
+        sa.Column("outbox_oldest_s", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["device_id"], ["devices.device_id"], name=op.f("fk_reported_device_id_devices")),
         sa.PrimaryKeyConstraint("device_id", name=op.f("pk_reported")),
     )
