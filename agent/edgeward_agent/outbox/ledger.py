@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Final
 
 from edgeward_agent.outbox.model import Receipt, StoreDamaged
+from edgeward_agent.outbox.pages import PAGE_BYTES
 from edgeward_agent.outbox.retention import PeriodUse
 from edgeward_agent.outbox.rows import COLUMNS, PARAMETERS, Prepared, Row, unseal
 from edgeward_agent.outbox.sealing import Cipher, SealBroken, new_data_key, unwrap, wrap
-from edgeward_agent.outbox.sqlite import PAGE_BYTES, SCHEMA, connect, transaction, translated
+from edgeward_agent.outbox.sqlite import SCHEMA, connect, transaction, translated
 from edgeward_contract.artifact import DeviceId
 from edgeward_contract.record import Record
 

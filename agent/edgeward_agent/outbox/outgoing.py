@@ -16,7 +16,6 @@ from edgeward_contract.record import Batch, Record, Verdict, VerdictStatus
 
 _BATCH_ENVELOPE_BYTES: Final = 128
 _DONE: Final = {VerdictStatus.ACCEPTED, VerdictStatus.DUPLICATE}
-_SALVAGE_ROOM: Final = 1 << 32
 
 # Constants alone are put together here, no value: S608 does not apply.
 _NEXT: Final = f"SELECT {COLUMNS} FROM records WHERE rank = ? ORDER BY row LIMIT ?"  # noqa: S608
@@ -100,12 +99,12 @@ class Salvaged:
     reason: str | None = None  # not None: it lay in quarantine
 
 
-def salvage_floor(ledger: Ledger) -> int:
-    """A number below every row: what is salvaged is older than what came since."""
+def oldest_row(ledger: Ledger) -> int:
+    """A number that no row is below: what is salvaged is older than what came since, and goes there."""
     (oldest,) = ledger.connection.execute(
         "SELECT min(low) FROM (SELECT min(row) AS low FROM records UNION ALL SELECT min(row) FROM quarantine)"
     ).fetchone()
-    return min(0, oldest or 0) - _SALVAGE_ROOM
+    return min(0, oldest or 0)
 
 
 def adopt(ledger: Ledger, salvaged: Sequence[Salvaged]) -> None:

@@ -15,8 +15,9 @@ from typing import Final
 from edgeward_agent.errors import OutboxError
 from edgeward_agent.outbox.ledger import Ledger
 from edgeward_agent.outbox.model import StoreDamaged
+from edgeward_agent.outbox.pages import PAGE_BYTES
 from edgeward_agent.outbox.sealing import Cipher, SealBroken, create_master, load_master
-from edgeward_agent.outbox.sqlite import PAGE_BYTES, translated
+from edgeward_agent.outbox.sqlite import translated
 from edgeward_agent.outbox.wal import find_damage
 from edgeward_contract.artifact import DeviceId
 

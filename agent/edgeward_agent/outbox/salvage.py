@@ -1,45 +1,38 @@
-"""Reading what can still be read of a damaged store.
+"""Reading what can still be read of a damaged store, without changing it: the evidence stays as it was found.
 
-Works on a copy: the evidence stays as it was found. Three things help. Frames of the log behind a broken checksum are
-laid over the copy all the same; a destroyed first page is replaced by that of a new store, because our schema always
-lies on the same pages; and every row proves itself by its seal, so nothing wrong can come back.
+Pages of the log are laid over those of the database in memory, also those behind a broken checksum. Rows are read
+from the leaves, whatever has become of the pages above them. Each row then proves itself by its seal, so nothing wrong
+can come back.
 """
 
 from __future__ import annotations
 
-import logging
-import shutil
-import sqlite3
 from collections.abc import Generator, Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final, TypeGuard
 
-from edgeward_agent.outbox.ledger import Ledger
 from edgeward_agent.outbox.outgoing import Salvaged
+from edgeward_agent.outbox.pages import PAGE_BYTES, Value, index_entries, row_range, table_rows
 from edgeward_agent.outbox.recovery import DATABASE, quarantined_stores, store_files
-from edgeward_agent.outbox.rows import COLUMNS, Row, resized
+from edgeward_agent.outbox.rows import Row, resized
 from edgeward_agent.outbox.sealing import Cipher, SealBroken, unwrap
-from edgeward_agent.outbox.sqlite import PAGE_BYTES
 from edgeward_agent.outbox.wal import likely_frames
 from edgeward_contract.artifact import DeviceId
 
 _DONE: Final = "salvaged.txt"
-_WORK: Final = "salvage.db"
-_TEMPLATE: Final = "template.db"
-_ROWS: Final = {
-    # A damaged page stops a scan from one side; the other side and the indexes reach what lies behind it.
-    "records": ("NOT INDEXED", "INDEXED BY records_by_key", "INDEXED BY records_by_rank"),
-    "quarantine": ("NOT INDEXED",),
-}
+_RECORD_TYPES: Final = (str, int, int, str, int, int, str, bytes)  # the first column is the row's number, stored apart
+_MAX_PAGES: Final = 1 << 24  # a damaged page number must not make us look through the void
 
-log = logging.getLogger(__name__)
+
+Columns = tuple[Value, ...]
+RecordColumns = tuple[None, str, int, int, str, int, int, str, bytes]
 
 
 @dataclass(slots=True, kw_only=True)
 class Tally:
-    """What came of a salvage; filled while the rows are read."""
+    """What came of a salvage, filled while the rows are read. Rows on destroyed pages count nowhere."""
 
     salvaged: int = 0
     unreadable: int = 0
@@ -58,110 +51,105 @@ def finish(folder: Path, tally: Tally) -> None:
 
 
 def read_rows(
-    folder: Path, *, master: Cipher, device: DeviceId, floor: int, tally: Tally
+    folder: Path, *, master: Cipher, device: DeviceId, below: int, tally: Tally
 ) -> Generator[Salvaged, None, None]:
-    """Rows whose seal holds, oldest first, numbered from `floor` up.
+    """Rows whose seal holds, oldest first, with numbers in the same order and all below `below`. Raises OSError."""
+    with ExitStack() as stack:
+        database = folder / DATABASE
+        file = stack.enter_context(database.open("rb")) if database.exists() else None
+        pages = _Pages(file, folder / f"{DATABASE}-wal")
+        yield from _Reader(pages, master, device, tally).rows(below)
 
-    Raises:
-        OSError: no room for the copy.
-    """
-    work = folder / _WORK
-    try:
-        _rebuild(folder, work)
-        # Read chunk by chunk, each on whatever thread of the pool is free; never on two at once.
-        with closing(sqlite3.connect(work, check_same_thread=False)) as connection:
-            yield from _Reader(connection, master, device, tally).rows(floor)
-    finally:
-        for path in folder.glob(f"{_WORK}*"):
-            path.unlink()
+
+class _Pages:
+    """The newest form of every page."""
+
+    def __init__(self, file: BinaryIO | None, wal: Path) -> None:
+        self._file = file
+        log = wal.read_bytes() if wal.exists() else b""
+        self._newer = {
+            frame.page_number: frame.page
+            for frame in likely_frames(log, PAGE_BYTES)
+            if 0 < frame.page_number < _MAX_PAGES
+        }
+        size = file.seek(0, 2) // PAGE_BYTES if file else 0
+        self.count = max([size, *self._newer])
+
+    def __call__(self, number: int) -> bytes:
+        if number in self._newer:
+            return self._newer[number]
+        if self._file is None or not 0 < number <= self.count:
+            return b""
+        self._file.seek((number - 1) * PAGE_BYTES)
+        return self._file.read(PAGE_BYTES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Key:
+    day: int
+    wrapped: bytes
+    cipher: Cipher
 
 
 class _Reader:
-    def __init__(self, connection: sqlite3.Connection, master: Cipher, device: DeviceId, tally: Tally) -> None:
-        self._connection = connection
+    def __init__(self, pages: _Pages, master: Cipher, device: DeviceId, tally: Tally) -> None:
+        self._pages = pages
+        self._master = master
         self._device = device
         self._tally = tally
-        self._keys = dict(self._read_keys(master))
 
-    def rows(self, floor: int) -> Iterator[Salvaged]:
-        found = sorted((row, table) for table in _ROWS for row in self._row_ids(table))
-        for number, (row, table) in enumerate(found, start=floor):
-            salvaged = self._read(table, row, number)
-            if salvaged is None:
-                self._tally.unreadable += 1
-            else:
-                self._tally.salvaged += 1
-                yield salvaged
+    def rows(self, below: int) -> Iterator[Salvaged]:
+        keys = dict(self._keys())
+        leaves = sorted(self._leaves())  # they part the rows among them: in order of leaves is in order of rows
+        shift = max((highest for _, highest, _ in leaves), default=0) - below + 1
+        for _, _, number in leaves:
+            for row, columns in table_rows(self._pages(number), number, self._pages):
+                if _is_record(columns):
+                    salvaged = self._open(row - shift, columns, keys)
+                    if salvaged is not None:
+                        yield salvaged
 
-    def _read_keys(self, master: Cipher) -> Iterator[tuple[str, tuple[int, bytes, Cipher]]]:
-        with suppress(sqlite3.Error):
-            for key_id, day, wrapped in self._connection.execute("SELECT key_id, day, wrapped FROM period_keys"):
-                with suppress(SealBroken):
-                    yield key_id, (day, wrapped, unwrap(master, wrapped, key_id))
+    def _leaves(self) -> Iterator[tuple[int, int, int]]:
+        for number in range(1, self._pages.count + 1):
+            found = row_range(self._pages(number), number)
+            if found is not None:
+                yield (*found, number)
 
-    def _row_ids(self, table: str) -> set[int]:
-        found: set[int] = set()
-        for how in _ROWS[table]:
-            for order in ("ASC", "DESC"):
-                query = f"SELECT row FROM {table} {how} ORDER BY row {order}"  # noqa: S608 - constants
-                with suppress(sqlite3.Error):
-                    found.update(row for (row,) in self._connection.execute(query))
-        return found
+    def _keys(self) -> Iterator[tuple[str, _Key]]:
+        for number in range(1, self._pages.count + 1):
+            page = self._pages(number)
+            rows = [columns for _, columns in table_rows(page, number, self._pages)]
+            for columns in (*rows, *index_entries(page, number, self._pages)):
+                yield from self._key(columns)
 
-    def _read(self, table: str, row: int, number: int) -> Salvaged | None:
-        reason = "reason" if table == "quarantine" else "NULL"
-        query = f"SELECT {COLUMNS}, {reason} FROM {table} WHERE row = ?"  # noqa: S608 - constants
+    def _key(self, columns: Columns) -> Iterator[tuple[str, _Key]]:
+        """A row of `period_keys`, or of its index, which has the row's number at the end."""
+        if len(columns) not in (3, 4):
+            return
+        key_id, day, wrapped = columns[:3]
+        if isinstance(key_id, str) and isinstance(day, int) and isinstance(wrapped, bytes):
+            with suppress(SealBroken):
+                yield key_id, _Key(day=day, wrapped=wrapped, cipher=unwrap(self._master, wrapped, key_id))
+
+    def _open(self, number: int, columns: RecordColumns, keys: dict[str, _Key]) -> Salvaged | None:
+        row = Row.of((number, *columns[1:9]))
+        key = keys.get(row.key_id)
         try:
-            columns = self._connection.execute(query, (row,)).fetchone()
-            if columns is None or columns[7] not in self._keys:
-                return None
-            day, wrapped, cipher = self._keys[columns[7]]
-            sound = resized(Row.of((number, *columns[1:9])), cipher, self._device)
-        except (sqlite3.Error, SealBroken):
+            if key is None:
+                raise SealBroken(f"expected the data key {row.key_id}, found none")
+            sound = resized(row, key.cipher, self._device)
+        except SealBroken:
+            self._tally.unreadable += 1
             return None
-        return Salvaged(row=sound, day=day, wrapped=wrapped, reason=columns[9])
+        self._tally.salvaged += 1
+        return Salvaged(row=sound, day=key.day, wrapped=key.wrapped, reason=_reason(columns))
 
 
-def _rebuild(folder: Path, work: Path) -> None:
-    """The newest form of every page, in one file without a log."""
-    database = folder / DATABASE
-    if database.exists():
-        shutil.copyfile(database, work)
-    else:
-        work.touch()
-    wal = folder / f"{DATABASE}-wal"
-    with work.open("r+b") as file:
-        for frame in likely_frames(wal.read_bytes() if wal.exists() else b"", PAGE_BYTES):
-            if 0 < frame.page_number < 1 << 24:  # a damaged number would make a huge sparse file
-                file.seek((frame.page_number - 1) * PAGE_BYTES)
-                file.write(frame.page)
-    if not _readable(work):
-        _replace_first_page(folder, work)
-    with work.open("r+b") as file:
-        file.seek(18)
-        file.write(b"\1\1")  # not in WAL mode: the log has been laid over it
+def _is_record(columns: Columns) -> TypeGuard[RecordColumns]:
+    """A row of `records`, or of `quarantine`, which has one column more."""
+    found = tuple(type(column) for column in columns)
+    return found[1:9] == _RECORD_TYPES and len(found) in (9, 10)
 
 
-def _readable(path: Path) -> bool:
-    with path.open("rb") as file:
-        if file.read(16) != b"SQLite format 3\0":
-            return False
-    try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as connection:
-            return connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'records'").fetchone() is not None
-    except sqlite3.Error:
-        return False
-
-
-def _replace_first_page(folder: Path, work: Path) -> None:
-    template = folder / _TEMPLATE
-    try:
-        Ledger.open(template, device=DeviceId("template"), master=Cipher(bytes(32)), max_bytes=1 << 20).close()
-        page = bytearray(template.read_bytes()[:PAGE_BYTES])
-    finally:
-        for path in folder.glob(f"{_TEMPLATE}*"):
-            path.unlink()
-    page[92:96] = b"\0\0\0\0"  # not "valid for" this change counter: SQLite then takes the size from the file
-    page[32:40] = bytes(8)  # no free list: nothing is written here
-    with work.open("r+b") as file:
-        file.write(page)
+def _reason(columns: Columns) -> str | None:
+    return str(columns[9]) if len(columns) == 10 else None

@@ -10,8 +10,8 @@ from typing import Final
 
 from edgeward_agent.errors import AgentRunning, OutboxError, OutboxFull
 from edgeward_agent.outbox.model import StoreDamaged
+from edgeward_agent.outbox.pages import PAGE_BYTES
 
-PAGE_BYTES: Final = 4096
 RESERVE_PAGES: Final = 64  # for tombstones and bookkeeping when the store is full
 _AUTO_CHECKPOINT_PAGES: Final = 256  # a short log is quick to scan, and needs little room on a full disk
 
@@ -20,6 +20,7 @@ _NO_ROOM: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLI
 _DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
 _TAKEN: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
+# `period_keys_copy` holds every column, on a page of its own: one damaged page must not take all records of a day.
 SCHEMA: Final = """
 CREATE TABLE state (
     one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -34,6 +35,7 @@ CREATE TABLE period_keys (
     day INTEGER NOT NULL,
     wrapped BLOB NOT NULL
 ) STRICT;
+CREATE INDEX period_keys_copy ON period_keys (key_id, day, wrapped);
 CREATE TABLE records (
     row INTEGER PRIMARY KEY,
     epoch TEXT NOT NULL,

@@ -182,8 +182,8 @@ class Store:
 
     async def _salvage(self, folder: Path, master: Cipher) -> None:
         tally = salvage.Tally()
-        floor = await self._ask(outgoing.salvage_floor)
-        rows = salvage.read_rows(folder, master=master, device=self._device, floor=floor, tally=tally)
+        below = await self._ask(outgoing.oldest_row)
+        rows = salvage.read_rows(folder, master=master, device=self._device, below=below, tally=tally)
         try:
             while chunk := await _whole(lambda: tuple(islice(rows, _SALVAGE_CHUNK))):
                 await self._ask(partial(outgoing.adopt, salvaged=chunk))
