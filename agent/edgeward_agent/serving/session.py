@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import onnxruntime as ort
 
 from edgeward_agent.errors import ModelError, ServingError
+from edgeward_agent.ort import QUIET
+from edgeward_agent.ort import onnxruntime as ort
 from edgeward_agent.serving import tensors
 from edgeward_agent.serving.interface import Interface
 from edgeward_agent.serving.protocol import Refusal
@@ -36,7 +37,6 @@ _DATATYPES: Final = {
     "tensor(string)": Datatype.BYTES,
 }
 _WARM_RUNS: Final = 3
-_QUIET: Final = 4  # "fatal": what goes wrong is raised, and answered, once
 
 
 class RunFailed(ServingError):
@@ -94,7 +94,7 @@ def _options() -> ort.SessionOptions:
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = _QUIET
+    options.log_severity_level = QUIET
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     return options
@@ -131,6 +131,3 @@ def _reason(error: Exception) -> str:
     parts = str(error).split(" : ", 3)
     text = parts[3] if len(parts) == 4 and parts[0] == "[ONNXRuntimeError]" else str(error)
     return " ".join(text.split())[:500] or type(error).__name__
-
-
-ort.set_default_logger_severity(_QUIET)
