@@ -29,6 +29,12 @@ _MAX_LINE_BYTES: Final = 1 << 20
 _PATIENCE_S: Final = 30.0
 
 
+class AgentNotRunning(AgentError):
+    """Nobody listens on the agent's socket."""
+
+    hint = "Start it: `edgeward-agent run`. If it has just been started, try again in a moment."
+
+
 class AgentSilent(AgentError):
     """The agent runs and does not answer, or stopped in the middle."""
 
@@ -61,13 +67,16 @@ def ask(path: Path, question: dict[str, JsonValue]) -> Iterator[str]:
     """Ask a running agent; the lines of its answer as they come. For programs without a loop.
 
     Raises:
-        FileNotFoundError, ConnectionRefusedError: no agent runs.
+        AgentNotRunning: nobody is there, or not yet.
         AgentSilent: it does not answer, or not to the end.
         AgentError: it said why it cannot.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(_PATIENCE_S)
-        connection.connect(str(path))
+        try:
+            connection.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise AgentNotRunning(f"{path}: expected an agent that answers, found none") from None
         try:
             connection.sendall(canonical_json(question) + b"\n")
             with connection.makefile("r", encoding="utf-8") as lines:

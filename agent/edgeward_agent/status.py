@@ -105,10 +105,7 @@ def read_status(state: StateDir) -> Status:
     """Ask the agent of this folder, or read its disk when none runs. Raises AgentError."""
     if not agent_is_running(state.agent_pid):
         return offline_status(state)
-    try:
-        (line,) = ask(state.agent_socket, {"ask": "status"})
-    except (FileNotFoundError, ConnectionRefusedError):
-        raise AgentError(f"{state.root}: an agent runs, and does not answer yet") from None
+    (line,) = ask(state.agent_socket, {"ask": "status"})
     return msgspec.json.decode(line, type=Status)
 
 
@@ -182,7 +179,7 @@ def _model_status(name: ModelName, model: ReportedModel) -> ModelStatus:
 
 def _device_on_disk(state: StateDir) -> DeviceStatus:
     try:
-        return device_status(load_identity(state.identity), time.time())
+        return device_status(load_identity(state.identity, finish=False), time.time())
     except AgentError as error:
         return DeviceStatus(problem=str(error))
 

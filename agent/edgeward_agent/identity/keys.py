@@ -137,14 +137,15 @@ def check_certificate(pem: bytes, key: ec.EllipticCurvePrivateKey, ca_pem: bytes
     return certificate
 
 
-def load_identity(folder: Path) -> Identity:
-    """Read and check the identity.
+def load_identity(folder: Path, *, finish: bool = True) -> Identity:
+    """Read and check the identity. Without `finish` nothing is moved: for those who only look, beside a running agent.
 
     Raises:
         NotEnrolled: there is none.
         IdentityDamaged: a file is missing or unreadable, or key, certificate and CA do not belong together.
     """
-    finish_install(folder)
+    if finish:
+        finish_install(folder)
     if not (folder / FACTS).exists() and not (folder / CERTIFICATE).exists():
         raise NotEnrolled(f"expected an enrolled device, found no identity in {folder}")
     try:

@@ -1,0 +1,95 @@
+"""`edgeward-agent infer`."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import click
+
+from edgeward_agent.cli.inputs import read_pairs, read_request
+from edgeward_agent.cli.options import state_dir_option
+from edgeward_agent.client import Answer, Client, Unavailable, Unreachable
+from edgeward_agent.config import load_config
+from edgeward_agent.errors import ServingUnavailable
+from edgeward_agent.serving.tensors import Array, Scalar, to_elements
+from edgeward_agent.serving_process import PidFile
+from edgeward_agent.state_dir import StateDir
+from edgeward_contract.manifest import CaptureMode
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--input", "-i", "pairs", multiple=True, metavar="NAME=VALUE", help="NAME=@FILE.npy, or NAME=1,2,3 for one case."
+)
+@click.option(
+    "--json",
+    "request_file",
+    metavar="FILE",
+    help='A request of the protocol, {"inputs": […]}; - reads it from standard input.',
+)
+@click.option("--version", type=click.IntRange(min=1), help="A version in memory instead of the live one.")
+@click.option("--output", "-o", "outputs", multiple=True, metavar="NAME", help="Only this output; may be given again.")
+@click.option(
+    "--capture",
+    type=click.Choice([mode.value for mode in CaptureMode]),
+    default=CaptureMode.OFF.value,
+    help="Ask for more recording than the release does; durable answers after the commit.",
+)
+@click.option(
+    "--address", metavar="URL", help="http://HOST:PORT or unix:PATH.  [default: the agent of the state folder]"
+)
+@state_dir_option
+def infer(
+    model: str,
+    pairs: tuple[str, ...],
+    request_file: str | None,
+    version: int | None,
+    outputs: tuple[str, ...],
+    capture: str,
+    address: str | None,
+    state_dir: Path,
+) -> None:
+    """Ask MODEL for an answer, and print it as JSON.
+
+    For instance: edgeward-agent infer wdbc-risk --input features=@patient.npy
+    """
+    if bool(pairs) == bool(request_file):
+        raise click.UsageError("Give either --input NAME=VALUE (once for each input) or --json FILE.")
+    with Client(address or default_address(StateDir(state_dir.absolute()))) as client:
+        try:
+            inputs = (
+                read_request(request_file) if request_file else read_pairs(pairs, client.model(model, version=version))
+            )
+            answer = client.infer(model, inputs, version=version, outputs=outputs, capture=CaptureMode(capture))
+        except (Unreachable, Unavailable) as error:
+            raise _unavailable(error) from None
+    click.echo(json.dumps(_document(answer), allow_nan=False))
+
+
+def default_address(state: StateDir) -> str:
+    """Where the agent of this folder serves: as recorded, else as configured."""
+    recorded = PidFile.read(state.serving_pid)
+    if recorded is not None:
+        return f"unix:{recorded.bound.unix}" if recorded.bound.unix else f"http://{recorded.bound.http}"
+    config = load_config(state.root).serving
+    return f"http://{config.http}" if config.http else f"unix:{state.inside(config.unix)}"
+
+
+def _unavailable(error: Unreachable | Unavailable) -> ServingUnavailable:
+    """As every other command says it, with the exit code for it."""
+    unavailable = ServingUnavailable(str(error))
+    unavailable.hint = error.hint
+    return unavailable
+
+
+def _document(answer: Answer) -> dict[str, object]:
+    outputs = {name: {"shape": list(array.shape), "data": _elements(array)} for name, array in answer.outputs.items()}
+    return {"model": answer.model, "version": answer.version, "outputs": outputs}
+
+
+def _elements(array: Array) -> list[Scalar]:
+    """As JSON can carry them: what is not finite becomes null."""
+    return [None if isinstance(each, float) and not math.isfinite(each) else each for each in to_elements(array)]

@@ -1,0 +1,38 @@
+"""`edgeward-agent serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgeward_agent import log
+from edgeward_agent.serving import local
+from edgeward_agent.serving.local import Served
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, metavar="MODEL.onnx…", type=click.Path(path_type=Path))
+@click.option(
+    "--http", metavar="HOST:PORT", help=f"Where to answer; port 0 takes a free one.  [default: {local.DEFAULT_HTTP}]"
+)
+@click.option("--unix", metavar="PATH", type=click.Path(path_type=Path), help="A unix socket to answer on.")
+def serve(models: tuple[Path, ...], http: str | None, unix: Path | None) -> None:
+    """Serve ONNX files or release folders on this machine, with no fleet at all, until Ctrl-C.
+
+    A model is called as its manifest says, else as its file: risk.onnx answers at /v2/models/risk/infer
+    (Open Inference Protocol v2, JSON and binary tensors).
+    """
+    log.set_up("warning")
+    local.serve(models, http=http, unix=unix, announce=_announce)
+
+
+def _announce(served: Served) -> None:
+    where = [f"http://{served.http}"] if served.http else []
+    where += [f"unix:{served.unix}"] if served.unix else []
+    for model in served.models:
+        click.echo(f"{model.name}@{model.version}  {model.path}")
+    click.echo(f"serving on {' and '.join(where)}; Ctrl-C ends it")
+    if served.http:
+        first = served.models[0].name
+        click.echo(f"  curl http://{served.http}/v2/models/{first}")

@@ -1,0 +1,201 @@
+"""Looks for the usual causes of trouble. Each check says what it saw and, when that is not good, what to do.
+
+Nothing is changed, and the agent may run or not while it looks.
+"""
+
+from __future__ import annotations
+
+import resource
+import sqlite3
+import stat
+import time
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from edgeward_agent.client import Client
+from edgeward_agent.config import AgentConfig, load_config
+from edgeward_agent.errors import AgentError, LinkError, LinkLost
+from edgeward_agent.health import disk_free_bytes
+from edgeward_agent.identity import tls
+from edgeward_agent.identity.keys import Identity, expiry_line, load_identity
+from edgeward_agent.link.wire import Call, CertificateNotTaken, FleetNotTrusted, Wire
+from edgeward_agent.listening import listen_tcp
+from edgeward_agent.process import agent_is_running
+from edgeward_agent.serving_process import PidFile
+from edgeward_agent.state_dir import StateDir
+from edgeward_agent.status_text import size
+from edgeward_contract.desired import MAX_DESIRED_BYTES
+from edgeward_contract.topics import desired_path
+
+_OLDEST_SQLITE: Final = (3, 37, 0)
+_FEW_FILES: Final = 1024
+_LITTLE_TIME_DAYS: Final = 7
+_BUILT_S: Final = 1_763_856_000  # 2025-11-23: no clock of a device that runs this is earlier
+_NO_GENERATION: Final = (1 << 62) - 1
+
+
+class Level(StrEnum):
+    """How a check came out."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that was looked at. `hint` is empty when it is good."""
+
+    name: str
+    level: Level
+    detail: str
+    hint: str = ""
+
+
+def examine(state: StateDir) -> Iterator[Check]:
+    """Every check, in an order in which the first failure explains those after it."""
+    config, check = _config(state)
+    yield check
+    identity, check = _identity(state)
+    yield check
+    if identity is not None:
+        yield _permissions(identity)
+        yield _certificate(identity)
+        yield _fleet(identity, config)
+    yield _clock(identity)
+    yield _agent(state)
+    yield _serving(state, config)
+    yield _disk(state, config)
+    yield _sqlite()
+    yield _files()
+
+
+def ok(name: str, detail: str) -> Check:
+    return Check(name=name, level=Level.OK, detail=detail)
+
+
+def warn(name: str, detail: str, hint: str) -> Check:
+    return Check(name=name, level=Level.WARN, detail=detail, hint=hint)
+
+
+def fail(name: str, detail: str, hint: str) -> Check:
+    return Check(name=name, level=Level.FAIL, detail=detail, hint=hint)
+
+
+def _config(state: StateDir) -> tuple[AgentConfig, Check]:
+    try:
+        return load_config(state.root), ok("configuration", "can be used")
+    except AgentError as error:
+        return AgentConfig(), fail("configuration", str(error), error.hint)
+
+
+def _identity(state: StateDir) -> tuple[Identity | None, Check]:
+    try:
+        identity = load_identity(state.identity, finish=False)
+    except AgentError as error:
+        return None, fail("identity", str(error), error.hint)
+    facts = identity.facts
+    return identity, ok("identity", f"{facts.device_id} of site {facts.site}; key, certificate and CA fit together")
+
+
+def _permissions(identity: Identity) -> Check:
+    for path, allowed in ((identity.folder, 0o700), (identity.key_file, 0o600)):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & ~allowed:
+            return fail("permissions", f"{path}: expected {allowed:o}, got {mode:o}", f"chmod {allowed:o} {path}")
+    return ok("permissions", "the key is the owner's alone")
+
+
+def _certificate(identity: Identity) -> Check:
+    now_s = time.time()
+    if expired := expiry_line(identity, now_s):
+        return fail("certificate", expired, "Check the clock; else enrol again with a new token and --force.")
+    days = identity.days_left(now_s)
+    if days < _LITTLE_TIME_DAYS:
+        hint = "It should have been renewed by now: see the agent's log for why it was not."
+        return warn("certificate", f"good for {days} more days", hint)
+    return ok("certificate", f"good for {days} more days")
+
+
+def _clock(identity: Identity | None) -> Check:
+    now_s = time.time()
+    floor_s = identity.certificate.not_valid_before_utc.timestamp() if identity else _BUILT_S
+    if now_s < floor_s:
+        shown, floor = (time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(each)) for each in (now_s, floor_s))
+        return fail("clock", f"expected at least {floor}, got {shown}", "Set the clock; TLS does not work without it.")
+    return ok("clock", "plausible")
+
+
+def _fleet(identity: Identity, config: AgentConfig) -> Check:
+    where = identity.facts.device_url
+    try:
+        wire = Wire(where, tls.mutual(identity), timeout_s=min(config.link.timeout_s, 10.0))
+    except AgentError as error:
+        return fail("fleet", str(error), error.hint)
+    try:
+        path = desired_path(_NO_GENERATION, 0)
+        wire.request_blocking(Call(method="GET", path=path, limit_bytes=MAX_DESIRED_BYTES))
+    except LinkError as error:
+        passing = isinstance(error, LinkLost) and not isinstance(error, CertificateNotTaken | FleetNotTrusted)
+        return (warn if passing else fail)("fleet", str(error), error.hint)
+    finally:
+        wire.close()
+    return ok("fleet", f"{where} answers and takes the certificate")
+
+
+def _agent(state: StateDir) -> Check:
+    if agent_is_running(state.agent_pid):
+        return ok("agent", "runs")
+    return warn("agent", "does not run", "Start it: edgeward-agent run")
+
+
+def _serving(state: StateDir, config: AgentConfig) -> Check:
+    recorded = PidFile.read(state.serving_pid)
+    watched = recorded.watched() if recorded else None
+    if recorded is None or watched is None:
+        return _address(config)
+    watched.close()
+    address = f"unix:{recorded.bound.unix}" if recorded.bound.unix else f"http://{recorded.bound.http}"
+    with Client(address, timeout_s=5.0) as client:
+        if client.ready():
+            return ok("serving", f"{address} answers")
+    hint = "A model may still be loading; if it stays so, see the log."
+    return fail("serving", f"{address}: expected to be ready, it is not", hint)
+
+
+def _address(config: AgentConfig) -> Check:
+    """Nothing serves: could it?"""
+    if not config.serving.http:
+        return ok("serving", "does not run")
+    try:
+        listen_tcp(config.serving.http).close()
+    except AgentError as error:
+        return fail("serving", str(error), error.hint)
+    return ok("serving", f"does not run; {config.serving.http} is free")
+
+
+def _disk(state: StateDir, config: AgentConfig) -> Check:
+    folder = next((each for each in (state.root, *state.root.parents) if each.exists()), Path("/"))
+    free = disk_free_bytes(folder)
+    if free < config.update.disk_reserve_bytes:
+        hint = "Make room: updates wait until there is, and the outbox may have to refuse durable records."
+        return fail("disk", f"expected {size(config.update.disk_reserve_bytes)} free, got {size(free)}", hint)
+    return ok("disk", f"{size(free)} free")
+
+
+def _sqlite() -> Check:
+    if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+        wanted = ".".join(map(str, _OLDEST_SQLITE))
+        return fail("sqlite", f"expected {wanted} or newer, got {sqlite3.sqlite_version}", "Use a newer Python.")
+    return ok("sqlite", sqlite3.sqlite_version)
+
+
+def _files() -> Check:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < _FEW_FILES:
+        hint = f"Raise it: ulimit -n {_FEW_FILES}, or LimitNOFILE= in the unit."
+        return warn("open files", f"expected a limit of {_FEW_FILES} or more, got {soft}", hint)
+    return ok("open files", f"limit {soft}")
