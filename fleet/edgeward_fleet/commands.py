@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
@@ -20,9 +20,11 @@ from edgeward_fleet.audit.model import Actor
 from edgeward_fleet.clock import utc_now
 from edgeward_fleet.enrolment import authority, passphrase
 from edgeward_fleet.errors import Conflict, FleetError, SettingsError
-from edgeward_fleet.serve import Ready, opened
-from edgeward_fleet.serve import run as serve_fleet
+from edgeward_fleet.opening import opened
 from edgeward_fleet.settings import Settings
+
+if TYPE_CHECKING:
+    from edgeward_fleet.serve import Ready
 
 _FAILED: Final = 1
 _USAGE: Final = 2
@@ -194,6 +196,8 @@ def audit_verify(data_dir: Path | None, database_url: str | None) -> None:
 
 
 async def _serve(settings: Settings) -> None:
+    from edgeward_fleet.serve import run as serve_fleet  # the web framework doubles the start of every other command
+
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

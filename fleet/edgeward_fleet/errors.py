@@ -129,8 +129,10 @@ class FleetRunning(FleetError):
 
 
 class DatabaseError(FleetError):
-    """The database cannot be opened or used."""
+    """The database cannot be opened or used. Devices keep what they could not deliver and come again."""
 
+    status = 503
+    title = "The database cannot be used"
     hint = "Restore a copy from the `backups` folder of the data folder, or check --database-url."
 
 

@@ -9,18 +9,17 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
 
 from edgeward_fleet import app, data_dir, listeners
 from edgeward_fleet.accounts.service import new_setup_secret
 from edgeward_fleet.clock import Clock, utc_now
-from edgeward_fleet.db.engine import Database
-from edgeward_fleet.db.migrate import upgrade
 from edgeward_fleet.enrolment import authority, passphrase
 from edgeward_fleet.enrolment.passphrase import Passphrase
 from edgeward_fleet.listeners import Server
+from edgeward_fleet.opening import opened
 from edgeward_fleet.services import Services
 from edgeward_fleet.settings import Settings
 from edgeward_fleet.tls import ServerTls
@@ -39,16 +38,6 @@ class Ready:
     ca_fingerprint: str
     setup_url: str | None
     pid: int
-
-
-@contextmanager
-def opened(settings: Settings, clock: Clock = utc_now) -> Iterator[Database]:
-    """The data folder held, the database open and at the newest schema."""
-    with data_dir.owned(settings.data_dir), closing(Database(settings.sqlalchemy_url)) as database:
-        done = upgrade(database, settings.data_dir / "backups", clock())
-        if done.former is not None and done.former != done.present:
-            _log.info("database upgraded from %s to %s; copy of the old one: %s", done.former, done.present, done.copy)
-        yield database
 
 
 async def run(

@@ -71,6 +71,21 @@ def test_what_raises_is_rolled_back_whole(database: Database) -> None:
     assert database.run_sync(audit.verify).entries == 0
 
 
+def test_a_full_disk_is_said_and_nothing_is_half_written(database: Database) -> None:
+    def fill(session: Session) -> None:
+        session.execute(text("CREATE TABLE filler (x)"))
+        session.execute(text("INSERT INTO filler VALUES (zeroblob(10000000))"))
+
+    pages = database.run_sync(lambda session: session.execute(text("PRAGMA page_count")).scalar())
+    database.run_sync(lambda session: session.execute(text(f"PRAGMA max_page_count={pages}")).close())
+    with pytest.raises(DatabaseError, match="expected room for the database, got: database or disk is full") as caught:
+        database.run_sync(fill)
+    assert caught.value.status == 503
+    database.run_sync(lambda session: session.execute(text("PRAGMA max_page_count=100000")).close())
+    database.run_sync(lambda session: audit.record(session, ADA, "a.b", "x"))
+    assert database.run_sync(audit.verify).entries == 1
+
+
 @pytest.mark.parametrize("change", ["UPDATE audit SET actor = 'eve'", "DELETE FROM audit"])
 def test_the_database_itself_forbids_to_edit_the_audit_log(database: Database, change: str) -> None:
     database.run_sync(lambda session: audit.record(session, ADA, "a.b", "x", {"n": 1}))

@@ -19,7 +19,7 @@ from edgeward_contract.topics import CERTIFICATE, ENROL, desired_path
 from edgeward_fleet.accounts.model import Role
 from edgeward_fleet.clock import utc_now
 from edgeward_fleet.enrolment import authority, ca, passphrase
-from edgeward_fleet.serve import opened
+from edgeward_fleet.opening import opened
 from support.fleet import (
     EnrolledDevice,
     Fleet,

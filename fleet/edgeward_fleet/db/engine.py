@@ -41,7 +41,8 @@ class Database:
     async def run(self, work: Callable[[Session], T]) -> T:
         """Run `work` in one transaction: committed when it returns, rolled back when it raises.
 
-        A caller that is cancelled stops waiting; the transaction still ends as it would have.
+        A caller that is cancelled stops waiting: work that has begun still ends as it would have, work that has not
+        is dropped.
 
         Raises:
             DatabaseError: the database is damaged, full, locked or gone.
@@ -73,6 +74,8 @@ class Database:
         try:
             with Session(self._engine, expire_on_commit=False) as session, session.begin():
                 return work(session)
+        except (exc.IntegrityError, exc.ProgrammingError):
+            raise  # a broken rule of the schema, or a bug: not the database's fault
         except exc.DatabaseError as error:
             raise _translated(error) from error
 
@@ -80,6 +83,8 @@ class Database:
         try:
             with self._engine.begin() as connection:
                 return work(connection)
+        except (exc.IntegrityError, exc.ProgrammingError):
+            raise  # a broken rule of the schema, or a bug: not the database's fault
         except exc.DatabaseError as error:
             raise _translated(error) from error
 
@@ -127,11 +132,10 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _translated(error: exc.DBAPIError) -> Exception:
-    """What a person can act on; a broken rule of the schema (IntegrityError) stays what it is, for the caller."""
-    if isinstance(error, exc.IntegrityError | exc.ProgrammingError):
-        return error
+def _translated(error: exc.DatabaseError) -> DatabaseError:
     words = str(error.orig)
     if "malformed" in words or "not a database" in words:
         return DatabaseError(f"expected a sound database, got: {words}")
-    return DatabaseError(f"the database did not answer as expected: {words}")
+    if "full" in words:
+        return DatabaseError(f"expected room for the database, got: {words}", hint="Free some space on its disk.")
+    return DatabaseError(f"expected an answer of the database, got: {words}")

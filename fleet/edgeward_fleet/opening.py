@@ -1,0 +1,32 @@
+"""The data folder held and the database open: what `serve` and every other command begin with."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Final
+
+from edgeward_fleet import data_dir
+from edgeward_fleet.clock import Clock, utc_now
+from edgeward_fleet.db.engine import Database
+from edgeward_fleet.db.migrate import upgrade
+from edgeward_fleet.settings import Settings
+
+_log: Final = logging.getLogger(__name__)
+
+
+@contextmanager
+def opened(settings: Settings, clock: Clock = utc_now) -> Iterator[Database]:
+    """The database at the newest schema, for this process alone.
+
+    Raises:
+        DataDirError: the folder cannot be used.
+        FleetRunning: another process uses it.
+        DatabaseError: damaged, unreachable, or made by a newer version.
+    """
+    with data_dir.owned(settings.data_dir), closing(Database(settings.sqlalchemy_url)) as database:
+        done = upgrade(database, settings.data_dir / "backups", clock())
+        if done.former is not None and done.former != done.present:
+            _log.info("database upgraded from %s to %s; copy of the old one: %s", done.former, done.present, done.copy)
+        yield database
