@@ -81,12 +81,14 @@ def load(session: Session, passphrase: Passphrase, now: datetime) -> Authority:
     row = _active_row(session)
     if row is None:
         raise Conflict("expected a CA, there is none yet", hint="`edgeward-fleet serve` makes one at its first start.")
-    retired = [each for each in _retired_rows(session) if _in_use(session, each, now)]
-    cross = [each.cross_pem for each in (row, *retired) if each.cross_pem]
+    retired = _retired_rows(session)
+    used = [number for number, each in enumerate(retired) if _in_use(session, each, now)]
+    # From the oldest root that a device may still know, each link of the way to the active one is needed.
+    links = [row, *retired[: used[-1] if used else 0]]
     return Authority(
         root=ca.Root(_certificate(row.certificate_pem), _open_key(row, passphrase)),
-        trusted=tuple(_certificate(each.certificate_pem) for each in (row, *retired)),
-        cross=tuple(_certificate(each) for each in cross),
+        trusted=tuple(_certificate(each.certificate_pem) for each in (row, *(retired[number] for number in used))),
+        cross=tuple(_certificate(each.cross_pem) for each in links if each.cross_pem) if used else (),
     )
 
 

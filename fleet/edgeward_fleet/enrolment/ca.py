@@ -121,7 +121,7 @@ def _root_builder(
 ) -> x509.CertificateBuilder:
     return (
         _builder(name, key, now, until)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)  # 1: the cross certificate
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)  # each rotation adds a link
         .add_extension(_usage(signs_certificates=True), critical=True)
     )
 
