@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -129,6 +130,13 @@ class FakeSource:
 
     def put(self, sha256: Sha256, data: bytes) -> None:
         self._blobs[sha256] = data
+
+    def lie(self, release: Release, data: bytes) -> None:
+        """Serve other bytes for the model, under an index that fits them and claims to be the model's."""
+        index = raw_index(data, chunk_bytes=self._chunk_bytes)
+        self._indexes[release.manifest.file.sha256] = replace(index, artifact=release.manifest.file)
+        for chunk in index.chunks:
+            self._blobs[chunk.sha256] = data[chunk.offset : chunk.offset + chunk.size_bytes]
 
     async def manifest(self, sha256: Sha256) -> bytes:
         return self._get("manifest", sha256)
@@ -260,6 +268,9 @@ class CutJournal(Journal):
     full = 0
 
     def _transact(self, statements: list[tuple[str, tuple[object, ...]]]) -> None:
+        if self.full:
+            self.full -= 1
+            raise _sqlite_full()
         if self.scissors:
             self.scissors.point("before a commit")
         super()._transact(statements)
@@ -271,6 +282,7 @@ class Device:
     """A state folder, a serving process, and an updater that can be killed and started again."""
 
     def __init__(self, state_dir: Path, settings: UpdateSettings = QUICK) -> None:
+        state_dir.mkdir(exist_ok=True)
         self.state_dir = state_dir
         self.settings = settings
         self.clock = FakeClock()
@@ -406,6 +418,19 @@ def disk_full() -> OSError:
 
 def verdict(reason: ProbeReason) -> ProbeVerdict:
     return ProbeVerdict(reason=reason, detail=f"the probe says {reason}")
+
+
+def _sqlite_full() -> sqlite3.OperationalError:
+    """The error as SQLite makes it: a file that may not grow."""
+    connection = sqlite3.connect(":memory:")
+    try:
+        connection.execute("PRAGMA max_page_count = 1")
+        connection.execute("CREATE TABLE t (x)")
+    except sqlite3.OperationalError as error:
+        return error
+    finally:
+        connection.close()
+    raise AssertionError("expected SQLITE_FULL")
 
 
 def _ref(data: bytes) -> ArtifactRef:

@@ -90,6 +90,7 @@ class Updater:
         self._offered: DesiredState | None = None
         self._wake = asyncio.Event()
         self._due: dict[ModelName, float] = {}
+        self._turns: dict[ModelName, int] = {}
         self._failures: dict[ModelName, int] = {}
         self._told: Mapping[ModelName, tuple[str, UpdateState, int]] = {}
         self._watch_due = 0.0
@@ -184,6 +185,7 @@ class Updater:
         self._failures.pop(model, None)
 
     async def _walk(self, deployment: Deployment) -> None:
+        self._turns[deployment.model] = max(self._turns.values(), default=0) + 1
         outcome = await self._actions.act(deployment, self._keeper.slots(deployment.model))
         after = settled(deployment, outcome, max_stores=self._settings.max_stores)
         if outcome.event or (outcome.flush and after != deployment):
@@ -234,11 +236,10 @@ class Updater:
             self._keeper.troubles.add(trouble)
 
     def _next(self) -> Deployment | None:
-        """The working deployment that has waited longest."""
+        """Of the deployments that are due, the one whose last turn is longest ago."""
         now = self._clock.monotonic()
-        due = [(self._due.get(each.model, 0.0), each.model) for each in self._keeper.working]
-        ready = [(at, model) for at, model in due if at <= now]
-        return self._keeper.book.deployments[min(ready)[1]] if ready else None
+        due = [each for each in self._keeper.working if self._due.get(each.model, 0.0) <= now]
+        return min(due, key=lambda each: self._turns.get(each.model, 0), default=None)
 
     def _tell(self) -> None:
         deployments = self._keeper.book.deployments.items()

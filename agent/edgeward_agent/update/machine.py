@@ -137,3 +137,7 @@ def diagram() -> str:
     lines += [f"    {state} --> {to}: {' | '.join(events)}" for (state, to), events in labels.items()]
     lines += [f"    {state} --> [*]" for state in State if state in RESTING]
     return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(diagram(), end="")

@@ -44,7 +44,7 @@ class _Walk:
     used: set[tuple[str, str]] = field(default_factory=set)
     defined: set[tuple[str, str]] = field(default_factory=set)
     nodes: int = 0
-    budget: int = MAX_FIELDS
+    budget: int = field(default_factory=lambda: MAX_FIELDS)
 
     def fields(self, message: memoryview) -> Iterator[tuple[int, int, memoryview]]:
         """(number, value, bytes) of each field: bytes for length-delimited ones, the value for varints."""

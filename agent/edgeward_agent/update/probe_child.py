@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MIN_RUNS: Final = 200
-ENOUGH_NS: Final = 2_000_000_000
+ENOUGH_NS: Final = 1_000_000_000
 _LEAST_RUNS: Final = 20
 
 
@@ -108,11 +108,11 @@ def _run(session: Session, golden: Golden, manifest: Manifest) -> Timing:
     """Every case once for its answer, then more rounds for the clock, within a bounded time."""
     outputs = [spec.name for spec in manifest.outputs]
     samples = [_checked(session, outputs, case, manifest) for case in golden.cases()]
-    end = time.process_time_ns() + ENOUGH_NS
+    end = time.thread_time_ns() + ENOUGH_NS
     while len(samples) < MIN_RUNS:
         for case in golden.cases():
             samples.append(_timed(session, outputs, case)[0])
-            if len(samples) >= _LEAST_RUNS and time.process_time_ns() > end:
+            if len(samples) >= _LEAST_RUNS and time.thread_time_ns() > end:
                 return Timing.of(samples)
     return Timing.of(samples)
 
@@ -128,9 +128,11 @@ def _checked(session: Session, outputs: list[str], case: Case, manifest: Manifes
 
 
 def _timed(session: Session, outputs: list[str], case: Case) -> tuple[int, list[Array]]:
-    before = time.process_time_ns()
+    # Of this thread, which is the only one that runs the model: under a limit of processor time Linux counts that of
+    # the process in ticks of milliseconds.
+    before = time.thread_time_ns()
     results = _or(ProbeReason.GOLDEN_MISMATCH, lambda: session.run(outputs, case.feeds))
-    return time.process_time_ns() - before, results
+    return time.thread_time_ns() - before, results
 
 
 def _within_budget(verdict: ProbeVerdict, manifest: Manifest) -> ProbeVerdict:
