@@ -142,11 +142,19 @@ class Owner:
                 due = time.monotonic() + self._options.maintain_s
 
     def _open(self) -> Ledger:
-        ledger, self._master = open_ledger(self._directory, device=self._device, max_bytes=self._options.max_bytes)
         self._ballast = Ballast(self._directory, self._options.ballast_bytes)
+        try:
+            ledger, self._master = self._open_ledger()
+        except OutboxFull:
+            if not self._ballast.release():
+                raise
+            ledger, self._master = self._open_ledger()
         self._ballast.restore()
         self._ledger = ledger
         return ledger
+
+    def _open_ledger(self) -> tuple[Ledger, Cipher]:
+        return open_ledger(self._directory, device=self._device, max_bytes=self._options.max_bytes)
 
     def _close(self) -> None:
         """Also after a bug: nobody may wait for a thread that has ended."""

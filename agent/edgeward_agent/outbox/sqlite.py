@@ -15,6 +15,10 @@ from edgeward_agent.outbox.pages import PAGE_BYTES
 RESERVE_PAGES: Final = 64  # for tombstones and bookkeeping when the store is full
 _AUTO_CHECKPOINT_PAGES: Final = 256  # a short log is quick to scan, and needs little room on a full disk
 
+# Said of an old file they would be written again, for which a full disk has no room. The second: after a long outage
+# the room goes back to the disk.
+_OF_A_NEW_FILE: Final = (f"page_size={PAGE_BYTES}", "auto_vacuum=INCREMENTAL")
+
 # A quota or a file-size limit answers with IOERR_WRITE where a full disk answers with FULL.
 _NO_ROOM: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_TRUNCATE}
 _DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
@@ -77,20 +81,19 @@ def connect(path: Path, max_bytes: int) -> sqlite3.Connection:
     with translated():
         connection = sqlite3.connect(path, isolation_level=None, timeout=0.2, cached_statements=64)
         try:
-            _configure(connection, max_bytes)
+            _configure(connection, max_bytes, new=path.stat().st_size == 0)
         except BaseException:
             connection.close()
             raise
     return connection
 
 
-def _configure(connection: sqlite3.Connection, max_bytes: int) -> None:
+def _configure(connection: sqlite3.Connection, max_bytes: int, *, new: bool) -> None:
     # Exclusive keeps the index of the log in memory: no second process can open the file by accident (SQLite before
     # 3.51.3 can lose commits with two connections), and a full disk cannot kill us through a mapped file.
     for pragma in (
-        f"page_size={PAGE_BYTES}",
-        "auto_vacuum=INCREMENTAL",  # after a long outage the room goes back to the disk
-        "locking_mode=EXCLUSIVE",
+        "locking_mode=EXCLUSIVE",  # first: any other statement would make the shared index, and that needs room
+        *(_OF_A_NEW_FILE if new else ()),
         "journal_mode=WAL",
         "synchronous=FULL",
         "secure_delete=ON",
