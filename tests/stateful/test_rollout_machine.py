@@ -83,6 +83,12 @@ class RolloutOfVersion2(RuleBasedStateMachine):
         self.run(device.turn())
         return number, device.as_of(device.sequence)
 
+    @rule(seconds=st.sampled_from([1.0, 31.0]))
+    def everybody_turns(self, seconds: float) -> None:
+        self.run(self.fleet.tick(after_s=seconds))
+        for device in self.devices:
+            self.run(device.turn())
+
     @rule(report=consumes(sent))
     def deliver_a_report_again(self, report: tuple[int, ReportedState]) -> None:
         number, state = report
@@ -104,7 +110,7 @@ class RolloutOfVersion2(RuleBasedStateMachine):
 
     @rule(
         event=st.sampled_from(
-            [RolloutEvent.PAUSE, RolloutEvent.RESUME, RolloutEvent.ABORT, RolloutEvent.ROLL_BACK],
+            [RolloutEvent.PAUSE, RolloutEvent.RESUME, RolloutEvent.ABORT, *[RolloutEvent.ROLL_BACK] * 2],
         )
     )
     def command(self, event: RolloutEvent) -> None:
@@ -182,4 +188,4 @@ class RolloutOfVersion2(RuleBasedStateMachine):
 
 
 TestRolloutOfVersion2 = RolloutOfVersion2.TestCase
-TestRolloutOfVersion2.settings = settings(stateful_step_count=30)
+TestRolloutOfVersion2.settings = settings(max_examples=settings().max_examples // 2, stateful_step_count=30)

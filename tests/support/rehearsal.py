@@ -6,6 +6,7 @@ The devices speak through the in-memory link, so everything between a report and
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,8 +23,8 @@ from edgeward_contract.manifest import Datatype, GoldenSet, Manifest, TensorSpec
 from edgeward_contract.reported import LiveModel, ReportedModel, ReportedState, Traffic, UpdateState, UpdateStatus
 from edgeward_contract.schema import JsonValue, canonical_json
 from edgeward_fleet.audit.model import Actor
-from edgeward_fleet.db.engine import Database
 from edgeward_fleet.db.base import Base
+from edgeward_fleet.db.engine import Database
 from edgeward_fleet.db.schema import DeviceRow
 from edgeward_fleet.link.inbound import Inbound
 from edgeward_fleet.link.memory import MemoryLink
@@ -66,12 +67,13 @@ class Rehearsal:
         self.registry = Registry(database, self.store, Settings(data_dir=folder), self.clock)
         self.records = Records(database, self.clock)
         self.news = 0
+        self._numbers = itertools.count(1)  # the cohorts follow from a rollout's id; chance would make failures flicker
         self.inbound = Inbound(database, self.clock, self.records, self._hear)
         self.rollouts = self.new_rollouts()
 
     def new_rollouts(self) -> Rollouts:
         """What a restart of the fleet makes: the same database, nothing in memory."""
-        return Rollouts(self.database, self.clock, self.wakeups.notify)
+        return Rollouts(self.database, self.clock, self.wakeups.notify, lambda: f"r-{next(self._numbers)}")
 
     def enrol(self, *names: str, site: str = "north") -> list[SimulatedDevice]:
         """Devices of `site`, as enrolment leaves them."""

@@ -47,9 +47,19 @@ class RolloutRecord:
 
 
 class Rollouts:
-    """Everything about rollouts. `wake_device` is called after each commit that changed a desired state."""
+    """Everything about rollouts. `wake_device` is called after each commit that changed a desired state.
 
-    def __init__(self, database: Database, clock: Clock, wake_device: Callable[[DeviceId], None]) -> None:
+    `name` makes the id of a new rollout, which chooses the cohorts.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        wake_device: Callable[[DeviceId], None],
+        name: Callable[[], str] = lambda: new_id("r-"),
+    ) -> None:
+        self._name: Final = name
         self._database: Final = database
         self._clock: Final = clock
         self._wake_device: Final = wake_device
@@ -156,7 +166,7 @@ class Rollouts:
             )
         now = self._clock()
         rollout = Rollout(
-            id=RolloutId(new_id("r-")),
+            id=RolloutId(self._name()),
             spec=spec,
             release_sha256=release.sha256,
             state=_submitted(),
