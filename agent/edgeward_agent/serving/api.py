@@ -36,6 +36,12 @@ class _What(Enum):
     INFER = auto()
 
 
+# On Python 3.11 a member of an enum costs a call to look up; these are looked up for every request.
+_INFER: Final = _What.INFER
+_ASYNC: Final = CaptureMode.ASYNC
+_DURABLE: Final = CaptureMode.DURABLE
+
+
 class _Route(NamedTuple):
     what: _What
     model: str = ""
@@ -62,7 +68,7 @@ class DataApi:
     def __call__(self, request: Request) -> None:
         """Raises Refusal for what cannot be answered."""
         route = self._routes.get(request.target) or self._route(request.target)
-        if route.what is _What.INFER:
+        if route.what is _INFER:
             _expect_method(request, b"POST")
             self._infer(route, request)
         else:
@@ -98,11 +104,11 @@ class DataApi:
             _refuse(job, job.outcome)
             return
         mode = self._capture.mode(job.version.capture.mode, job.asked.capture)
-        if mode is CaptureMode.DURABLE:
+        if mode is _DURABLE:
             self._answer_when_recorded(job, job.outcome)
         else:
             _answer(job, job.outcome)
-            if mode is CaptureMode.ASYNC:
+            if mode is _ASYNC:
                 self._capture.offer(_record(job, job.outcome))
 
     def _answer_when_recorded(self, job: _Job, results: list[Array]) -> None:

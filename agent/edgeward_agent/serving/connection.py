@@ -31,6 +31,7 @@ _EXPECT: Final = b"expect"
 _INFERENCE_LENGTH: Final = b"inference-header-content-length"
 _KEPT: Final = frozenset({HOST, ORIGIN, _CONTENT_LENGTH, _CONTENT_ENCODING, _EXPECT, _INFERENCE_LENGTH})
 _STATUS_LINE: Final = {each: b"HTTP/1.1 %d %s\r\n" % (each, each.phrase.encode()) for each in HTTPStatus}
+_OK: Final = HTTPStatus.OK  # on Python 3.11 a member of an enum costs a call to look up
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _JOIN_BELOW_BYTES: Final = 1 << 16
 _READ_BYTES: Final = 1 << 18  # what the loop hands over at once, at most
@@ -75,7 +76,7 @@ class Request:
 
     def answer(self, parts: Sequence[Buffer], *, header_length: int | None = None) -> None:
         """Send 200. `header_length` is the size of the JSON in front of binary tensors, None if there are none."""
-        self._connection.reply(self, HTTPStatus.OK, parts, header_length)
+        self._connection.reply(self, _OK, parts, header_length)
 
     def refuse(self, status: HTTPStatus, message: str) -> None:
         """Send an error in the form that the protocol asks for."""

@@ -34,7 +34,9 @@ class Pace:
     def learn(self, size_bytes: int, run_ns: int) -> None:
         index = size_bytes.bit_length()
         past = self._learned_ns[index]
-        self._learned_ns[index] = (past * (_WEIGHT - 1) + run_ns) // _WEIGHT if past else run_ns
+        # One run that lost the processor must not send the next ones to a thread: none counts for more than four.
+        learned_ns = (past * (_WEIGHT - 1) + min(run_ns, 4 * past)) // _WEIGHT
+        self._learned_ns[index] = learned_ns or run_ns
 
     def is_short(self, size_bytes: int) -> bool:
         return 0 < self._learned_ns[size_bytes.bit_length()] < _INLINE_BELOW_NS

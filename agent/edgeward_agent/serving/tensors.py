@@ -40,6 +40,9 @@ NUMPY: Final[dict[Datatype, np.dtype[np.generic]]] = {
 
 DATATYPE: Final[dict[np.dtype[np.generic], Datatype]] = {dtype: name for name, dtype in NUMPY.items()}
 
+# On Python 3.11 a member of an enum costs a call to look up; these are looked up for every tensor.
+_BYTES: Final = Datatype.BYTES
+_BOOL: Final = Datatype.BOOL
 # Below this a copy is cheaper than the bookkeeping that avoids it.
 _COPY_BELOW_BYTES: Final = 1 << 16
 _LENGTH: Final = struct.Struct("<I")
@@ -66,13 +69,13 @@ def from_bytes(datatype: Datatype, shape: Sequence[int], data: Buffer) -> Array:
     Raises:
         TensorError: a wrong number of bytes, an impossible shape, BYTES that are not UTF-8.
     """
-    if datatype is Datatype.BYTES:
+    if datatype is _BYTES:
         return _shaped(_object_array(split_bytes(data)), shape)
     dtype = NUMPY[datatype]
     expected = element_count(shape) * dtype.itemsize
     if len(data) != expected:
         raise TensorError(f"expected {expected} bytes for {datatype} {list(shape)}, got {len(data)}")
-    if datatype is Datatype.BOOL:
+    if datatype is _BOOL:
         # Any byte but 0 and 1 in a C++ bool is undefined behaviour inside the runtime.
         return _shaped(np.frombuffer(data, np.uint8) != 0, shape)
     array = np.frombuffer(data, dtype)
