@@ -22,20 +22,18 @@ from edgeward_agent.errors import AgentError, LinkError, LinkLost
 from edgeward_agent.health import disk_free_bytes
 from edgeward_agent.identity import tls
 from edgeward_agent.identity.keys import Identity, expiry_line, load_identity
-from edgeward_agent.link.wire import Call, CertificateNotTaken, FleetNotTrusted, Wire
+from edgeward_agent.link.https import hello
+from edgeward_agent.link.wire import CertificateNotTaken, FleetNotTrusted, Wire
 from edgeward_agent.listening import listen_tcp
 from edgeward_agent.process import agent_is_running
 from edgeward_agent.serving_process import PidFile
 from edgeward_agent.state_dir import StateDir
 from edgeward_agent.status_text import size
-from edgeward_contract.desired import MAX_DESIRED_BYTES
-from edgeward_contract.topics import desired_path
 
 _OLDEST_SQLITE: Final = (3, 37, 0)
 _FEW_FILES: Final = 1024
 _LITTLE_TIME_DAYS: Final = 7
 _BUILT_S: Final = 1_763_856_000  # 2025-11-23: no clock of a device that runs this is earlier
-_NO_GENERATION: Final = (1 << 62) - 1
 
 
 class Level(StrEnum):
@@ -136,8 +134,7 @@ def _fleet(identity: Identity, config: AgentConfig) -> Check:
     except AgentError as error:
         return fail("fleet", str(error), error.hint)
     try:
-        path = desired_path(_NO_GENERATION, 0)
-        wire.request_blocking(Call(method="GET", path=path, limit_bytes=MAX_DESIRED_BYTES))
+        wire.request_blocking(hello())
     except LinkError as error:
         passing = isinstance(error, LinkLost) and not isinstance(error, CertificateNotTaken | FleetNotTrusted)
         return (warn if passing else fail)("fleet", str(error), error.hint)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from edgeward_fleet.accounts.model import Role
-from support.agent import Agent, device, until
+from support.agent import Agent, device, edgeward_agent, until
 from support.fleet import Fleet, running_fleet
 
 
@@ -35,8 +38,143 @@ def test_a_device_runs_reports_and_stops_cleanly(fleet: Fleet, agent: Agent) -> 
     until(lambda: agent.status().link.connected)
     seen = until(lambda: fleet.client(Role.VIEWER).get(f"/devices/{status.device.id}").json()["reported"])
     assert seen["health"]["certificate_days_left"] >= 28
+    assert "gives the models" not in agent.log and "Traceback" not in agent.log
     serving = agent.serving_pid()
     assert agent.stop() == 0
-    with pytest.raises(ProcessLookupError):
-        os.kill(serving, 0)
-    assert sorted(path.name for path in (agent.state_dir / "run").iterdir()) == ["agent.pid"]
+    assert not alive(serving)
+    assert [path.name for path in (agent.state_dir / "run").iterdir()] == ["agent.pid"]
+
+
+def test_a_killed_serving_process_answers_again_within_two_seconds_on_the_same_port(agent: Agent) -> None:
+    agent.start()
+    agent.ready()
+    port, killed = agent.port(), agent.serving_pid()
+    os.kill(killed, signal.SIGKILL)
+    began_s = time.monotonic()
+    until(agent.live, within_s=10)
+    assert time.monotonic() - began_s < 2
+    assert (agent.port(), agent.serving_pid() != killed) == (port, True)
+    until(lambda: agent.status().serving.restarts == 1)
+
+
+def test_connections_wait_while_the_serving_process_is_started_again(agent: Agent) -> None:
+    """Nobody is refused: the listening socket outlives the process."""
+    agent.start()
+    agent.ready()
+    port, killed = agent.port(), agent.serving_pid()
+    os.kill(killed, signal.SIGKILL)
+    until(lambda: not alive(killed), what="the end of the serving process")
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as waiting:
+        waiting.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert waiting.recv(100).startswith(b"HTTP/1.1 200")
+
+
+def test_a_killed_agent_costs_no_answer_and_the_next_one_takes_over(agent: Agent) -> None:
+    agent.start()
+    agent.ready()
+    serving, port = agent.serving_pid(), agent.port()
+    agent.kill()
+    assert agent.live()
+    offline = agent.status()
+    assert (offline.agent.pid, offline.serving.pid) == (0, serving)
+    agent.start()
+    until(lambda: agent.status().agent.pid, what="the next agent")
+    assert (agent.serving_pid(), agent.live()) == (serving, True)
+    os.kill(serving, signal.SIGKILL)
+    until(agent.live, within_s=2)
+    assert (agent.port(), agent.serving_pid() != serving) == (port, True)
+
+
+def test_other_settings_replace_the_process_that_was_left_running(agent: Agent) -> None:
+    agent.start()
+    agent.ready()
+    left = agent.serving_pid()
+    agent.kill()
+    agent.start("--http", "127.0.0.1:0", "--unix", "")
+    status = agent.ready()
+    assert status.serving.unix == "" and status.serving.pid != left
+    assert not alive(left)
+
+
+def test_a_recorded_id_that_is_another_process_now_is_let_alone(agent: Agent) -> None:
+    agent.start()
+    agent.ready()
+    agent.stop()
+    innocent = os.getpid()
+    recorded = f'{{"pid":{innocent},"started":"1","boot":"{boot()}","version":"0","max_body_mib":64'
+    (agent.state_dir / "run/serving.pid").write_text(recorded + ',"wanted":{},"bound":{}}')
+    agent.start()
+    assert agent.ready().serving.pid != innocent
+
+
+def test_a_folder_has_one_agent(agent: Agent) -> None:
+    agent.start()
+    agent.ready()
+    second = edgeward_agent("run", "--state-dir", agent.state_dir, "--http", "127.0.0.1:0")
+    assert second.returncode == 1
+    assert second.stderr.startswith(f"error: {agent.state_dir}: expected no agent, found a running one (pid ")
+    assert agent.live()
+
+
+def test_a_port_in_use_is_one_clear_line(agent: Agent) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = edgeward_agent("run", "--state-dir", agent.state_dir, "--http", address)
+    assert done.returncode == 1
+    assert f"error: {address}: expected a free address, found it in use\n  Stop the other program" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_damaged_configuration_is_one_clear_line(agent: Agent) -> None:
+    agent.configure("[link]\nwait_s = 'abc'\n")
+    done = edgeward_agent("run", "--state-dir", agent.state_dir)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {agent.state_dir}/agent.toml:2: link.wait_s: expected int, got 'abc'\n")
+
+
+def test_running_before_enrolment_says_what_to_run(tmp_path: Path) -> None:
+    done = edgeward_agent("run", "--state-dir", tmp_path / "new")
+    assert done.returncode == 1
+    assert "error: expected an enrolled device, found no identity" in done.stderr
+    assert "edgeward-agent enrol --fleet" in done.stderr
+
+
+def test_without_a_fleet_the_device_serves_and_says_so(agent: Agent, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        gone = f"https://127.0.0.1:{nobody.getsockname()[1]}"
+    facts = agent.state_dir / "identity/identity.json"
+    facts.write_text(facts.read_text().replace(agent.status().device.fleet, gone))
+    agent.start()
+    agent.ready()
+    until(lambda: "refused" in agent.status().link.error)
+    assert not agent.status().link.connected
+    doctor = edgeward_agent("doctor", "--state-dir", agent.state_dir)
+    assert doctor.returncode == 0 and "warn  fleet" in doctor.stdout
+    assert agent.stop() == 0
+
+
+def test_the_doctor_finds_a_healthy_device_healthy(agent: Agent) -> None:
+    agent.start()
+    agent.ready()
+    done = edgeward_agent("doctor", "--state-dir", agent.state_dir)
+    assert done.returncode == 0, done.stdout
+    assert {line.split()[0] for line in done.stdout.splitlines()} == {"ok"}, done.stdout
+
+
+def test_a_key_that_others_may_read_is_a_failure(agent: Agent) -> None:
+    (agent.state_dir / "identity/device.key").chmod(0o644)
+    done = edgeward_agent("doctor", "--state-dir", agent.state_dir)
+    assert done.returncode == 1
+    assert "device.key: expected 600, got 644" in done.stdout and "chmod 600" in done.stdout
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -79,7 +79,9 @@ class Agent:
             assert self.process is not None
             assert self.process.poll() is None, self.log
             self.live()
-            return self.status()
+            status = self.status()
+            assert status.agent.pid == self.process.pid
+            return status
 
         return until(answers, what="an agent that answers")
 

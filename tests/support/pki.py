@@ -32,11 +32,12 @@ class TestCa:
     key: ec.EllipticCurvePrivateKey = field(default_factory=keys.new_key)
     name: str = "Edgeward test CA"
 
-    @property
-    def certificate(self) -> x509.Certificate:
+    certificate: x509.Certificate = field(init=False)
+
+    def __post_init__(self) -> None:
         builder = self._builder(self.name, self.key.public_key(), timedelta(days=-1), timedelta(days=3650))
         usage = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
-        return (
+        self.certificate = (
             builder.serial_number(1)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(usage, critical=True)

@@ -68,7 +68,6 @@ class StubFleet:
         self.tokens = {"good-token"}
         self.override: Handler | None = None
         self.seen: list[str] = []
-        self.certificates: list[bytes] = []
         self._folder = folder
         self._open: set[asyncio.StreamWriter] = set()
         self._link = MemoryLink(self.fleet)
@@ -142,7 +141,7 @@ class StubFleet:
         if request.path == topics.RECORDS:
             return Reply(body=(await self._link.deliver(Batch.parse(request.body))).canonical())
         if request.path == topics.CERTIFICATE:
-            return self._signed(parse_json(request.body).text("csr_pem"))
+            return self.signed(request)
         if request.path == topics.manifest_path(digest):
             return Reply(body=await self.releases.manifest(digest))
         if request.path == topics.chunk_path(digest):
@@ -168,14 +167,15 @@ class StubFleet:
         if asked.text("token") not in self.tokens:
             return problem(409, "the token was used on 2026-11-01 by ward-3")
         self.tokens.discard(asked.text("token"))
-        granted = json.loads(self._signed(asked.text("csr_pem", max_length=10_000)).body)
+        granted = json.loads(self.signed(request).body)
         return _json({**granted, "device_id": DEVICE, "site": "north", "device_url": self.device_url}, 201)
 
-    def _signed(self, csr_pem: str) -> Reply:
-        key = x509.load_pem_x509_csr(csr_pem.encode()).public_key()
+    def signed(self, request: Request, ca: TestCa | None = None) -> Reply:
+        """The answer to a request for a certificate; `ca` signs in place of the fleet's own."""
+        key = x509.load_pem_x509_csr(parse_json(request.body).text("csr_pem", max_length=10_000).encode()).public_key()
         assert isinstance(key, ec.EllipticCurvePublicKey)
-        self.certificates.append(self.ca.sign(DEVICE, key))
-        return _json({"certificate_pem": self.certificates[-1].decode(), "ca_pem": self.ca.pem.decode()})
+        certificate = (ca or self.ca).sign(DEVICE, key)
+        return _json({"certificate_pem": certificate.decode(), "ca_pem": self.ca.pem.decode()})
 
 
 def _json(document: dict[str, JsonValue], status: int = 200) -> Reply:

@@ -10,12 +10,14 @@ import os
 import platform
 import re
 import ssl
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
+from urllib3.exceptions import InsecureRequestWarning
 
 from edgeward_agent.errors import IdentityError, LinkRefused
 from edgeward_agent.identity import keys, tls
@@ -142,7 +144,9 @@ def _check_free(folder: Path, force: bool) -> None:
 
 def _trusted_ca(fleet_url: str, wanted: str) -> bytes:
     """Fetch the CA certificates over TLS that proves nothing; keep the one with the right fingerprint."""
-    answer = _exchange(fleet_url, tls.unverified(), Call(method="GET", path=CA, limit_bytes=_MAX_ANSWER_BYTES))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InsecureRequestWarning)  # the fingerprint is the verification
+        answer = _exchange(fleet_url, tls.unverified(), Call(method="GET", path=CA, limit_bytes=_MAX_ANSWER_BYTES))
     try:
         pem = answer.text("ca_pem", max_length=_MAX_ANSWER_BYTES).encode()
         found = x509.load_pem_x509_certificates(pem)

@@ -13,11 +13,11 @@ from edgeward_agent.errors import IdentityError, LinkError, LinkRefused
 from edgeward_agent.identity import keys, tls
 from edgeward_agent.identity.keys import Identity
 from edgeward_agent.link.backoff import delay_s
+from edgeward_agent.link.https import hello
 from edgeward_agent.link.wire import Call, Wire
 from edgeward_agent.log import fields
-from edgeward_contract.desired import MAX_DESIRED_BYTES
 from edgeward_contract.schema import ContractError, canonical_json, parse_json
-from edgeward_contract.topics import CERTIFICATE, desired_path
+from edgeward_contract.topics import CERTIFICATE
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,6 @@ _LONGEST_NAP_S: Final = 3600.0  # the wall clock may jump while we sleep
 _RETRY_BASE_S: Final = 60.0
 _RETRY_CAP_S: Final = 3600.0
 _MAX_ANSWER_BYTES: Final = 64 * 1024
-_NO_GENERATION: Final = (1 << 62) - 1
 
 
 def renew_at_s(not_before_s: float, not_after_s: float, draw: float) -> float:
@@ -119,7 +118,6 @@ class Renewal:
         context = tls.mutual_of(staged / keys.CA, staged / keys.CERTIFICATE, staged / keys.KEY)
         trial = Wire(self.identity.facts.device_url, context, timeout_s=self._timeout_s)
         try:
-            path = desired_path(_NO_GENERATION, 0)
-            await trial.request(Call(method="GET", path=path, limit_bytes=MAX_DESIRED_BYTES))
+            await trial.request(hello())
         finally:
             trial.close()
