@@ -180,6 +180,9 @@ def test_sigterm_answers_what_was_asked(served: Device, tmp_path: Path) -> None:
     assert not served.control_path.exists()
     with pytest.raises(ServingUnavailable):
         asyncio.run(control.state())
+    served.start()
+    with Client(f"unix:{served.unix_path}") as client:  # the sockets are not ours: they outlive a clean end too
+        assert client.ready()
 
 
 def test_commands_of_the_control_process(served: Device, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 import httptools
 
 from edgeward_agent.serving.connection import HOST, ORIGIN, Connection, Guard, Handler, Headers, Limits, ServerState
+from edgeward_agent.serving.loop import serve_unix
 from edgeward_agent.serving.protocol import Refusal, invalid
 from edgeward_agent.serving.sockets import BACKLOG
 
@@ -28,7 +29,7 @@ class HttpServer:
     async def listen(self, listener: socket.socket) -> None:
         """Accept from a socket that is bound already. Who may ask depends on its family."""
         if listener.family == socket.AF_UNIX:
-            server = await self._loop().create_unix_server(self._factory(no_guard), sock=listener, backlog=BACKLOG)
+            server = await serve_unix(self._factory(no_guard), listener, BACKLOG)
         else:
             guard = HostGuard(local_only=is_loopback_name(listener.getsockname()[0]))
             server = await self._loop().create_server(self._factory(guard), sock=listener, backlog=BACKLOG)

@@ -1,9 +1,10 @@
-"""The event loop: uvloop where there is one. The only module that asks."""
+"""The event loop: uvloop where there is one, and what differs between systems and versions of Python."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import sys
 from collections.abc import Callable, Coroutine
 from typing import TypeVar
@@ -27,6 +28,14 @@ def stop_signals() -> asyncio.Event:
         else:
             loop.add_signal_handler(number, stop.set)
     return stop
+
+
+async def serve_unix(factory: Callable[[], asyncio.Protocol], listener: socket.socket, backlog: int) -> asyncio.Server:
+    """Accept from a unix socket whose file stays: its next process listens there too. Python 3.13 would remove it."""
+    loop = asyncio.get_running_loop()
+    if sys.version_info >= (3, 13):
+        return await loop.create_unix_server(factory, sock=listener, backlog=backlog, cleanup_socket=False)
+    return await loop.create_unix_server(factory, sock=listener, backlog=backlog)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
