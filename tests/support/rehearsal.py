@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from sqlalchemy.orm import Session
 
@@ -142,11 +142,21 @@ _ENDS: Final = {
 }
 
 
+class DeviceLink(Protocol):
+    """What a simulated device needs of a link."""
+
+    @property
+    def device(self) -> DeviceId: ...
+
+    async def desired_now(self, after: int) -> DesiredState | None: ...
+    async def report(self, reported: ReportedState) -> None: ...
+
+
 @dataclass(slots=True)
 class SimulatedDevice:
     """Does what an agent does, as far as the fleet can see it. `bad` are releases that it will not keep."""
 
-    link: MemoryLink
+    link: DeviceLink
     behaviour: Behaviour = Behaviour.TAKES
     bad: dict[Sha256, Behaviour] = field(default_factory=dict)
     traffic: Traffic = field(default_factory=Traffic)

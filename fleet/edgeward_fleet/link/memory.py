@@ -20,25 +20,29 @@ class MemoryLink:
     def __init__(self, inbound: Inbound, wakeups: Wakeups, device: DeviceId) -> None:
         self._inbound: Final = inbound
         self._wakeups: Final = wakeups
-        self.device: Final = device
+        self._device: Final = device
+
+    @property
+    def device(self) -> DeviceId:
+        return self._device
 
     async def next_desired(self, after: int) -> DesiredState:
         """Wait for a generation above `after`."""
         while True:
-            document = await parked(self._inbound, self._wakeups, self.device, after, MAX_PARK_S)
+            document = await parked(self._inbound, self._wakeups, self._device, after, MAX_PARK_S)
             if document is not None:
                 return DesiredState.parse(document)
 
     async def desired_now(self, after: int) -> DesiredState | None:
         """The newest desired state, if its generation is above `after`."""
-        document = await self._inbound.desired(self.device, after)
+        document = await self._inbound.desired(self._device, after)
         return DesiredState.parse(document) if document else None
 
     async def report(self, reported: ReportedState) -> None:
-        await self._inbound.report(self.device, ReportedState.parse(reported.canonical()))
+        await self._inbound.report(self._device, ReportedState.parse(reported.canonical()))
 
     async def deliver(self, batch: Batch) -> Acknowledgement:
-        answer = await self._inbound.deliver(self.device, Batch.parse(batch.canonical()))
+        answer = await self._inbound.deliver(self._device, Batch.parse(batch.canonical()))
         return Acknowledgement.parse(answer.canonical())
 
     async def aclose(self) -> None:

@@ -1,0 +1,14 @@
+"""Waiting for a condition with a deadline, never for luck."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+def until(condition: Callable[[], bool], what: str, *, within_s: float = 20.0) -> None:
+    """Return as soon as `condition` holds; raise AssertionError when it does not within `within_s`."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"expected {what} within {within_s:g} s"
+        time.sleep(0.02)
