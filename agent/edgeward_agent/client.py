@@ -162,8 +162,10 @@ class Client:
             raise Unreachable(f"{self._address}: expected an answer, got: {_reason(error)}") from None
         if response.status != HTTPStatus.OK:
             raise _refusal(response.status, content)
-        length = int(response.headers.get(_INFERENCE_LENGTH) or len(content))
-        return content[:length], content[length:]
+        length = response.headers.get(_INFERENCE_LENGTH, "")
+        if not length.isdecimal():
+            return content, b""
+        return content[: int(length)], content[int(length) :]
 
     def _send(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> http.client.HTTPResponse:
         """Ask, and once more on a new connection when the kept one turns out to be closed, as after a restart of the
