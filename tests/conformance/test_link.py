@@ -1,9 +1,12 @@
-"""What every way to the fleet must do, whatever carries it. A new link adds its harness here and changes no test."""
+"""What every way to the fleet must do, whatever carries it.
+
+A new link adds its harness to the fixture `harness` and changes no test.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -21,27 +24,39 @@ from support.link import (
     record,
     reported_state,
 )
+from support.link_fleet import FleetHarness, OpenFleet, open_fleet
 from support.link_https import StubHarness
 
-ADAPTERS: dict[str, Callable[[Path], AbstractAsyncContextManager[LinkHarness]]] = {
-    "memory": lambda _: MemoryHarness(),
-    "https": StubHarness,
-}
+Play = Callable[[Scenario], None]
+
+ADAPTERS = ("memory", "https", "https to the real fleet")
 SOON_S = 5.0  # for what must happen at once
 
 
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenFleet]:
+    with open_fleet(tmp_path_factory.mktemp("fleet")) as opened:
+        yield opened
+
+
 @pytest.fixture(params=ADAPTERS)
-def play(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Scenario], None]:
-    """Run a scenario against a fresh fleet and link."""
+def harness(request: pytest.FixtureRequest, tmp_path: Path) -> AbstractAsyncContextManager[LinkHarness]:
+    if request.param == "memory":
+        return MemoryHarness()
+    if request.param == "https":
+        return StubHarness(tmp_path)
+    return FleetHarness(request.getfixturevalue("fleet"))
+
+
+@pytest.fixture
+def play(harness: AbstractAsyncContextManager[LinkHarness]) -> Play:
+    """Run a scenario against a fresh device and link."""
 
     async def act(scenario: Scenario) -> None:
-        async with asyncio.timeout(60), ADAPTERS[request.param](tmp_path) as harness:
-            await scenario(harness)
+        async with asyncio.timeout(60), harness as opened:
+            await scenario(opened)
 
     return lambda scenario: asyncio.run(act(scenario))
-
-
-Play = Callable[[Scenario], None]
 
 
 def test_what_is_wanted_already_comes_at_once_and_unchanged(play: Play) -> None:
