@@ -12,6 +12,7 @@ import click
 from edgeward_contract.version import __version__
 from edgeward_fleet.cli.account import account
 from edgeward_fleet.cli.audit import audit
+from edgeward_fleet.cli.demo import demo
 from edgeward_fleet.cli.device import device
 from edgeward_fleet.cli.errors import CommandError, Exit
 from edgeward_fleet.cli.model import model
@@ -35,7 +36,7 @@ def edgeward() -> None:
     """
 
 
-for _command in (setup, login, logout, whoami, model, device, rollout, account, audit):
+for _command in (setup, login, logout, whoami, model, device, rollout, account, audit, demo):
     edgeward.add_command(_command)
 
 
