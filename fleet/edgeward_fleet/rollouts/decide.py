@@ -34,7 +34,7 @@ _ON_FAILURE: Final = {
     OnFailure.ABORT: RolloutEvent.FAILED_ABORT,
     OnFailure.ROLLBACK: RolloutEvent.FAILED_ROLL_BACK,
 }
-_NAMES_SHOWN: Final = 10
+_NAMES_SHOWN: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
