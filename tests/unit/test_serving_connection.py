@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeward_agent.serving.connection import Connection, Limits, Request
+from edgeward_agent.serving.connection import Connection
+from edgeward_agent.serving.exchange import Limits, Request
 from edgeward_agent.serving.http import HostGuard, HttpServer
 from edgeward_agent.serving.protocol import Refusal
 from support.serving import until
@@ -295,9 +296,26 @@ def test_a_client_that_does_not_read_is_cut() -> None:
             with suppress(ConnectionError):
                 while True:  # until the server has stopped reading, and then cut the connection
                     await loop.sock_sendall(deaf, request)
-            assert server.state.held_bytes <= 10 * len(body)
+                    assert server.state.held_bytes <= 20 * len(body)
 
     _run(client, limits=Limits(body_bytes=100_000, write_s=0.4, linger_s=0.2))
+
+
+def test_a_client_that_asks_and_does_not_read_is_not_listened_to() -> None:
+    async def client(server: HttpServer, port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 10)
+        request = GET % (b"x" * 900)
+        with suppress(ConnectionError):
+            while True:
+                writer.write(request * 100)
+                await asyncio.wait_for(writer.drain(), 5)
+                for each in server.state.connections:
+                    assert isinstance(each, Connection)
+                    assert len(each._waiting) < 1000
+        writer.close()
+        assert reader
+
+    _run(client, limits=Limits(write_s=0.4, linger_s=0.2))
 
 
 def test_a_client_that_leaves_is_forgotten() -> None:
@@ -322,7 +340,9 @@ def test_what_was_asked_is_answered_before_the_end() -> None:
             idle = await asyncio.open_connection("127.0.0.1", port)
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(GET % b"later")
-            await until(lambda: any(each._current for each in server.state.connections))
+            await until(
+                lambda: any(isinstance(each, Connection) and each._current for each in server.state.connections)
+            )
             await server.drain(5)
             assert await idle[0].read() == b""
             idle[1].close()

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from edgeward_agent.errors import ServingError
 from edgeward_agent.serving.capture import Capture
-from edgeward_agent.serving.connection import Request
+from edgeward_agent.serving.exchange import Request
 from edgeward_agent.serving.interface import model_metadata, server_metadata
 from edgeward_agent.serving.protocol import InferRequest, Refusal, build_infer, parse_infer
 from edgeward_agent.serving.records import InferenceRecord

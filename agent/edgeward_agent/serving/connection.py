@@ -9,96 +9,35 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final, cast
 
 import httptools
 
+from edgeward_agent.serving.exchange import (
+    HOST,
+    INFERENCE_LENGTH,
+    ORIGIN,
+    Guard,
+    Request,
+    ServerState,
+    answer_head,
+    whole_number,
+)
 from edgeward_agent.serving.protocol import Refusal, error_body, invalid
 from edgeward_agent.serving.tensors import Buffer
 
 _log: Final = logging.getLogger(__name__)
 
-HOST: Final = b"host"
-ORIGIN: Final = b"origin"
 _CONTENT_LENGTH: Final = b"content-length"
 _CONTENT_ENCODING: Final = b"content-encoding"
 _EXPECT: Final = b"expect"
-_INFERENCE_LENGTH: Final = b"inference-header-content-length"
-_KEPT: Final = frozenset({HOST, ORIGIN, _CONTENT_LENGTH, _CONTENT_ENCODING, _EXPECT, _INFERENCE_LENGTH})
-_STATUS_LINE: Final = {each: b"HTTP/1.1 %d %s\r\n" % (each, each.phrase.encode()) for each in HTTPStatus}
-_OK: Final = HTTPStatus.OK  # on Python 3.11 a member of an enum costs a call to look up
+_KEPT: Final = frozenset({HOST, ORIGIN, INFERENCE_LENGTH, _CONTENT_LENGTH, _CONTENT_ENCODING, _EXPECT})
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _JOIN_BELOW_BYTES: Final = 1 << 16
 _READ_BYTES: Final = 1 << 18  # what the loop hands over at once, at most
-
-Headers = Mapping[bytes, bytes]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What one client, and all together, may take. Sizes in bytes, times in seconds."""
-
-    connections: int = 512
-    head_bytes: int = 16 << 10
-    body_bytes: int = 64 << 20
-    held_bytes: int = 256 << 20  # bodies of all requests that wait for an answer
-    request_s: float = 30.0  # from the first byte of a request to its last
-    idle_s: float = 600.0  # bedside applications ask, pause for minutes, and ask again
-    write_s: float = 30.0
-    linger_s: float = 2.0
-
-
-class Request:
-    """One request, complete. Answer it exactly once, on the loop's thread, now or later."""
-
-    __slots__ = ("_connection", "body", "header_length", "keep_alive", "method", "received_ns", "target")
-
-    def __init__(
-        self, connection: Connection, *, method: bytes, target: bytes, body: bytes | bytearray, headers: Headers
-    ) -> None:
-        self._connection = connection
-        self.method = method
-        self.target = target
-        self.body = body
-        self.header_length = _whole_number(headers.get(_INFERENCE_LENGTH))
-        self.keep_alive = False
-        self.received_ns = time.perf_counter_ns()
-
-    @property
-    def gone(self) -> bool:
-        """Nobody waits for the answer any more."""
-        return self._connection.closed
-
-    def answer(self, parts: Sequence[Buffer], *, header_length: int | None = None) -> None:
-        """Send 200. `header_length` is the size of the JSON in front of binary tensors, None if there are none."""
-        self._connection.reply(self, _OK, parts, header_length)
-
-    def refuse(self, status: HTTPStatus, message: str) -> None:
-        """Send an error in the form that the protocol asks for."""
-        self._connection.reply(self, status, (error_body(message),), None)
-
-
-Handler = Callable[[Request], None]
-"""Answers a request now or later; may raise Refusal instead."""
-Guard = Callable[[Headers], None]
-"""Raises Refusal when a request must not be read any further."""
-
-
-class ServerState:
-    """What all connections of a server share. Touched on the loop's thread alone."""
-
-    def __init__(self, handler: Handler, limits: Limits) -> None:
-        self.handler = handler
-        self.limits = limits
-        self.connections: set[Connection] = set()
-        self.held_bytes = 0
-        self.closing = False
-        self.emptied = asyncio.Event()
 
 
 class Connection(asyncio.Protocol):
@@ -158,7 +97,7 @@ class Connection(asyncio.Protocol):
             self._receiving = False
         self._pump()
         # Who sends more while an answer is due has to wait; others are listened to, to learn when they leave.
-        if (busy or self._waiting) and self._current and not self._paused:
+        if (self._waiting or (busy and self._current)) and not self._paused:
             self._paused = True
             self._transport.pause_reading()
 
@@ -202,7 +141,7 @@ class Connection(asyncio.Protocol):
         self._guard(self._headers)
         if self._headers.get(_CONTENT_ENCODING, b"identity") != b"identity":
             raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected a body without Content-Encoding, got one")
-        self._check_body(_whole_number(self._headers.get(_CONTENT_LENGTH)) or 0)
+        self._check_body(whole_number(self._headers.get(_CONTENT_LENGTH)) or 0)
         if _EXPECT in self._headers:
             self._expect(self._headers[_EXPECT])
 
@@ -243,7 +182,7 @@ class Connection(asyncio.Protocol):
         self._send(status, parts, header_length, keep_alive=keep_alive)
         if not keep_alive:
             self._leave()
-        elif not self._receiving:
+        else:
             self._restart_timer()
         if not self._pumping:
             self._pump()
@@ -260,7 +199,6 @@ class Connection(asyncio.Protocol):
             self.abort()
 
     def finish(self) -> None:
-        """Leave now when idle, else after the answers that are due."""
         self._last = True
         if self._current is None and not self._waiting:
             self._transport.close()
@@ -311,8 +249,7 @@ class Connection(asyncio.Protocol):
         self, status: HTTPStatus, parts: Sequence[Buffer], header_length: int | None, *, keep_alive: bool
     ) -> None:
         size = sum(map(len, parts))
-        head = _STATUS_LINE[status] + _content_head(size, header_length)
-        head += b"\r\n" if keep_alive else b"Connection: close\r\n\r\n"
+        head = answer_head(status, size, header_length, keep_alive=keep_alive)
         if size < _JOIN_BELOW_BYTES:
             self._transport.write(b"".join((head, *parts)))
         else:
@@ -376,20 +313,3 @@ def _refusal(error: Exception) -> Refusal:
         return invalid(f"expected an HTTP/1.1 request, got another thing: {error}")
     _log.error("a connection failed", exc_info=cause)
     return Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error: see the log of the serving process")
-
-
-def _content_head(size: int, header_length: int | None) -> bytes:
-    if header_length is not None:
-        binary = b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n" % header_length
-        return binary + b"Content-Length: %d\r\n" % size
-    if size == 0:
-        return b"Content-Length: 0\r\n"
-    return b"Content-Type: application/json\r\nContent-Length: %d\r\n" % size
-
-
-def _whole_number(value: bytes | None) -> int | None:
-    if value is None:
-        return None
-    if not value.isdigit() or len(value) > 18:
-        raise invalid(f"expected a whole number of bytes, got {value[:40].decode('latin-1')!r}")
-    return int(value)

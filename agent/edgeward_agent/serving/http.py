@@ -11,7 +11,8 @@ from typing import Final
 
 import httptools
 
-from edgeward_agent.serving.connection import HOST, ORIGIN, Connection, Guard, Handler, Headers, Limits, ServerState
+from edgeward_agent.serving.connection import Connection
+from edgeward_agent.serving.exchange import HOST, ORIGIN, Guard, Handler, Headers, Limits, ServerState
 from edgeward_agent.serving.loop import serve_unix
 from edgeward_agent.serving.protocol import Refusal, invalid
 from edgeward_agent.serving.sockets import BACKLOG

@@ -19,8 +19,8 @@ from edgeward_agent.errors import AgentError
 from edgeward_agent.serving import loop
 from edgeward_agent.serving.boot import boot
 from edgeward_agent.serving.capture import CaptureStream
-from edgeward_agent.serving.connection import Limits
 from edgeward_agent.serving.control import ControlApi
+from edgeward_agent.serving.exchange import Limits
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.runtime import answering, serving
 from edgeward_agent.serving.sockets import inherit, open_control

@@ -11,7 +11,7 @@ from typing import Final
 
 from edgeward_agent.serving.api import DataApi
 from edgeward_agent.serving.capture import Capture
-from edgeward_agent.serving.connection import Handler, Limits
+from edgeward_agent.serving.exchange import Handler, Limits
 from edgeward_agent.serving.http import HttpServer
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.scheduler import Scheduler

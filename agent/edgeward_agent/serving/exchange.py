@@ -1,0 +1,124 @@
+"""One request and its answer, without a socket: what handlers see, and how an answer looks on the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final, Protocol
+
+from edgeward_agent.serving.protocol import error_body, invalid
+from edgeward_agent.serving.tensors import Buffer
+
+HOST: Final = b"host"
+ORIGIN: Final = b"origin"
+INFERENCE_LENGTH: Final = b"inference-header-content-length"
+_STATUS_LINE: Final = {each: b"HTTP/1.1 %d %s\r\n" % (each, each.phrase.encode()) for each in HTTPStatus}
+_OK: Final = HTTPStatus.OK  # on Python 3.11 a member of an enum costs a call to look up
+
+Headers = Mapping[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one client, and all together, may take. Sizes in bytes, times in seconds."""
+
+    connections: int = 512
+    head_bytes: int = 16 << 10
+    body_bytes: int = 64 << 20
+    held_bytes: int = 256 << 20  # bodies of all requests that wait for an answer
+    request_s: float = 30.0  # from the first byte of a request to its last
+    idle_s: float = 600.0  # bedside applications ask, pause for minutes, and ask again
+    write_s: float = 30.0
+    linger_s: float = 2.0
+
+
+class Replier(Protocol):
+    """The connection that a request came from."""
+
+    closed: bool
+
+    def reply(
+        self, request: Request, status: HTTPStatus, parts: Sequence[Buffer], header_length: int | None
+    ) -> None: ...
+
+
+class Timed(Protocol):
+    """A connection as its server sees it."""
+
+    def check_time(self, now: float) -> None:
+        """End what has taken too long."""
+
+    def finish(self) -> None:
+        """Leave now when idle, else after the answers that are due."""
+
+    def abort(self) -> None:
+        """Leave at once."""
+
+
+class Request:
+    """One request, complete. Answer it exactly once, on the loop's thread, now or later."""
+
+    __slots__ = ("_connection", "body", "header_length", "keep_alive", "method", "received_ns", "target")
+
+    def __init__(
+        self, connection: Replier, *, method: bytes, target: bytes, body: bytes | bytearray, headers: Headers
+    ) -> None:
+        self._connection = connection
+        self.method = method
+        self.target = target
+        self.body = body
+        self.header_length = whole_number(headers.get(INFERENCE_LENGTH))
+        self.keep_alive = False
+        self.received_ns = time.perf_counter_ns()
+
+    @property
+    def gone(self) -> bool:
+        """Nobody waits for the answer any more."""
+        return self._connection.closed
+
+    def answer(self, parts: Sequence[Buffer], *, header_length: int | None = None) -> None:
+        """Send 200. `header_length` is the size of the JSON in front of binary tensors, None if there are none."""
+        self._connection.reply(self, _OK, parts, header_length)
+
+    def refuse(self, status: HTTPStatus, message: str) -> None:
+        """Send an error in the form that the protocol asks for."""
+        self._connection.reply(self, status, (error_body(message),), None)
+
+
+Handler = Callable[[Request], None]
+"""Answers a request now or later; may raise Refusal instead."""
+Guard = Callable[[Headers], None]
+"""Raises Refusal when a request must not be read any further."""
+
+
+class ServerState:
+    """What all connections of a server share. Touched on the loop's thread alone."""
+
+    def __init__(self, handler: Handler, limits: Limits) -> None:
+        self.handler = handler
+        self.limits = limits
+        self.connections: set[Timed] = set()
+        self.held_bytes = 0
+        self.closing = False
+        self.emptied = asyncio.Event()
+
+
+def answer_head(status: HTTPStatus, size: int, header_length: int | None, *, keep_alive: bool) -> bytes:
+    """Everything before the body. `header_length` is the size of its JSON when binary tensors follow."""
+    end = b"\r\n" if keep_alive else b"Connection: close\r\n\r\n"
+    if header_length is not None:
+        kind = b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n" % header_length
+    else:
+        kind = b"Content-Type: application/json\r\n" if size else b""
+    return b"%bContent-Length: %d\r\n%b" % (_STATUS_LINE[status] + kind, size, end)
+
+
+def whole_number(value: bytes | None) -> int | None:
+    if value is None:
+        return None
+    if not value.isdigit() or len(value) > 18:
+        raise invalid(f"expected a whole number of bytes, got {value[:40].decode('latin-1')!r}")
+    return int(value)
