@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field, JsonValue, TypeAdapter
+from starlette.requests import ClientDisconnect
 
 from edgeward_contract.artifact import ReleaseRef, Sha256, model_name
 from edgeward_contract.manifest import MAX_MANIFEST_BYTES
@@ -126,7 +128,7 @@ async def put_artifact(
     sha256: Digest, request: Request, response: Response, principal: Operator, services: AppServices
 ) -> ArtifactView:
     """Store the request's body under its digest. Again is fine, and mends a copy that was damaged."""
-    artifact, is_new = await services.registry.put_artifact(principal.actor, Sha256(sha256), request.stream())
+    artifact, is_new = await services.registry.put_artifact(principal.actor, Sha256(sha256), _pieces(request))
     response.status_code = 201 if is_new else 200
     return ArtifactView(sha256=artifact.sha256, size_bytes=artifact.size_bytes)
 
@@ -184,6 +186,14 @@ def _ref(name: str, version: int) -> ReleaseRef:
         return ReleaseRef(model_name(name, "name"), version)
     except ContractError as error:
         raise NotFound(str(error)) from None
+
+
+async def _pieces(request: Request) -> AsyncIterator[bytes]:
+    try:
+        async for piece in request.stream():
+            yield piece
+    except ClientDisconnect:
+        raise BadRequest("body: expected all of it, the connection ended before", hint="Push again.") from None
 
 
 def _decoded(manifest: str) -> bytes:

@@ -60,17 +60,17 @@ class Spool:
             with path.open("ab") as file:
                 file.write(piece)
 
-        try:
-            async for piece in _collected(body):
-                size += len(piece)
-                if size > self._max_bytes:
-                    raise TooLarge(
-                        f"artifact: expected at most {self._max_bytes} bytes, got more",
-                        hint="Pack a smaller model, or raise --max-artifact-bytes.",
-                    )
+        async for piece in _collected(body):
+            size += len(piece)
+            if size > self._max_bytes:
+                raise TooLarge(
+                    f"artifact: expected at most {self._max_bytes} bytes, got more",
+                    hint="Pack a smaller model; the fleet's operator sets the limit.",
+                )
+            try:
                 await asyncio.to_thread(add, piece)
-        except OSError as error:
-            raise StorageError(f"the upload cannot be written: {error}") from error
+            except OSError as error:
+                raise StorageError(f"the upload cannot be written: {error}") from error
         return ArtifactRef(sha256=Sha256(digest.hexdigest()), size_bytes=size)
 
 
