@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -52,6 +53,8 @@ def invoke(arguments: Sequence[str]) -> int:
         return _told(str(error), error.hint, Exit.FAILED, as_json=as_json)
     except click.ClickException as error:
         return _told(error.format_message(), _usage_hint(error), Exit.USAGE, as_json=as_json)
+    except BrokenPipeError:
+        return _reader_left()
     except OSError as error:
         return _told(_os_error(error), "Check the path and its permissions.", Exit.FAILED, as_json=as_json)
     except (KeyboardInterrupt, click.Abort):
@@ -70,6 +73,12 @@ def _told(message: str, hint: str, code: int, *, as_json: bool) -> int:
     else:
         print(f"error: {message}\n  {hint}", file=sys.stderr)
     return code
+
+
+def _reader_left() -> int:
+    """The other end of the pipe went away, as in `| head`; without this Python would complain again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return Exit.FAILED
 
 
 def _usage_hint(error: click.ClickException) -> str:

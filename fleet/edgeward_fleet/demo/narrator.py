@@ -65,5 +65,5 @@ class Narrator:
         self._console.print(Text.assemble(stamp, Text(line, style=style)), soft_wrap=True)
 
     def _moving(self) -> Spinner:
-        self._spinner.update(text=Text(f"{self.elapsed_s:5.0f} s  {self._title}  {self.counts()}"))
+        self._spinner.update(text=Text(f"{self.elapsed_s:5.0f} s  {self.counts() or self._title}"))
         return self._spinner
