@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Select, select
+from sqlalchemy import Row, Select, select
 from sqlalchemy.orm import Session
 
 from edgeward_contract.artifact import DeviceId, ModelName, ReleaseRef, Sha256
@@ -142,8 +142,7 @@ def of_device(
 
 def device_of(session: Session, rollout_id: RolloutId, device: DeviceId) -> RolloutDevice:
     query = _with_former().where(RolloutDeviceRow.rollout_id == rollout_id, RolloutDeviceRow.device_id == device)
-    row, former = session.execute(query).one()
-    return _device(row, former)
+    return _device(session.execute(query).one())
 
 
 def fleet_now(session: Session, model: ModelName) -> dict[DeviceId, DeviceNow]:
@@ -192,19 +191,20 @@ def unproven_offer(session: Session, deployment: str) -> tuple[bool, Former | No
     found = session.execute(query).first()
     if found is None:
         return False, None
-    row, former = found
-    device = _device(row, former)
+    device = _device(found)
     return device.standing not in (Standing.SUCCEEDED, Standing.ALREADY), device.former
 
 
-def _with_former() -> Select[RolloutDeviceRow, ReleaseRow]:
+def _with_former() -> Select[*tuple[object, ...]]:
+    """Columns, not entities: a tick reads every device of a rollout, and entities take four times as long."""
     former = ReleaseRow.sha256 == RolloutDeviceRow.former_sha256
-    return select(RolloutDeviceRow, ReleaseRow).outerjoin(ReleaseRow, former)
+    columns = (*RolloutDeviceRow.__table__.columns, ReleaseRow.name.label("model"), ReleaseRow.version)
+    return select(*columns).outerjoin(ReleaseRow, former)
 
 
 def _devices(session: Session, rollout_id: RolloutId) -> tuple[RolloutDevice, ...]:
     query = _with_former().where(RolloutDeviceRow.rollout_id == rollout_id).order_by(RolloutDeviceRow.device_id)
-    return tuple(_device(row, former) for row, former in session.execute(query))
+    return tuple(_device(row) for row in session.execute(query))
 
 
 def _fill(row: RolloutRow, rollout: Rollout) -> None:
@@ -250,7 +250,7 @@ def _device_row(rollout_id: RolloutId, device: RolloutDevice) -> RolloutDeviceRo
     )
 
 
-def _device(row: RolloutDeviceRow, former: ReleaseRow | None) -> RolloutDevice:
+def _device(row: Row[*tuple[object, ...]]) -> RolloutDevice:
     return RolloutDevice(
         device=DeviceId(row.device_id),
         site=row.site,
@@ -261,7 +261,7 @@ def _device(row: RolloutDeviceRow, former: ReleaseRow | None) -> RolloutDevice:
         detail=row.detail,
         deployment=row.deployment,
         generation=row.generation,
-        former=_former(former) if former else None,
+        former=_former(row.model, row.version, row.former_sha256) if row.former_sha256 else None,
         back=Back(row.back),
         back_deployment=row.back_deployment,
         back_generation=row.back_generation,
@@ -270,5 +270,5 @@ def _device(row: RolloutDeviceRow, former: ReleaseRow | None) -> RolloutDevice:
     )
 
 
-def _former(row: ReleaseRow) -> Former:
-    return Former(release=ReleaseRef(ModelName(row.name), row.version), sha256=Sha256(row.sha256))
+def _former(model: str, version: int, sha256: str) -> Former:
+    return Former(release=ReleaseRef(ModelName(model), version), sha256=Sha256(sha256))

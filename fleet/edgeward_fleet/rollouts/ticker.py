@@ -29,15 +29,19 @@ class Ticker:
 
     async def run(self) -> None:
         """Until cancelled. A database that does not answer is tried again; a bug ends the process."""
+        clock = asyncio.get_running_loop().time
         while True:
             self._due.clear()
+            began_s = clock()
             try:
                 await self._rollouts.tick()
             except DatabaseError as error:
                 _log.error("rollouts stand still: %s", error)
-            await self._pause()
+            await self._pause(clock() - began_s)
 
-    async def _pause(self) -> None:
+    async def _pause(self, took_s: float) -> None:
+        """At least as long as the tick took: a thousand reports in a row must find the database free, too."""
+        await asyncio.sleep(min(took_s, self._interval_s))
         try:
             await asyncio.wait_for(self._due.wait(), self._interval_s)
         except TimeoutError:
