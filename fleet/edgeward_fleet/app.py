@@ -21,10 +21,10 @@ from edgeward_fleet.api import (
     releases,
     rollouts,
     setup,
-    setup_page,
 )
 from edgeward_fleet.api.middleware import BodyLimit, StandardHeaders
 from edgeward_fleet.clock import Clock
+from edgeward_fleet.dashboard.install import install as install_dashboard
 from edgeward_fleet.db.engine import Database
 from edgeward_fleet.devices.service import Devices
 from edgeward_fleet.enrolment.authority import Authority
@@ -43,7 +43,6 @@ from edgeward_fleet.wakeups import Wakeups
 # A new resource adds its router to the port where it belongs.
 ADMIN_ROUTERS: Final[tuple[APIRouter, ...]] = (
     setup.router,
-    setup_page.router,
     accounts.router,
     audit.router,
     devices.router,
@@ -92,14 +91,16 @@ def build_services(settings: Settings, database: Database, authority: Authority,
 
 
 def build_admin_app(services: Services) -> FastAPI:
-    """REST for people and programs: bearer tokens, roles."""
+    """REST for programs and the command line, pages for people."""
     settings = services.settings
 
     def limit_for(method: str, path: str) -> int:
         upload = method == "PUT" and _ARTIFACT_UPLOAD.fullmatch(path)
         return settings.max_artifact_bytes if upload else settings.max_body_bytes
 
-    return _build("Edgeward fleet", services, ADMIN_ROUTERS, limit_for, openapi_url="/api/v1/openapi.json")
+    made = _build("Edgeward fleet", services, ADMIN_ROUTERS, limit_for, openapi_url="/api/v1/openapi.json")
+    install_dashboard(made, services)
+    return made
 
 
 def build_device_app(services: Services) -> FastAPI:

@@ -232,12 +232,13 @@ def _phase(rollout: Rollout, index: int) -> PhaseView:
         devices=spec.devices,
         soak_s=spec.soak_s,
         timeout_s=spec.timeout_s,
-        status=_status(rollout, index),
+        status=phase_status(rollout, index),
         evidence=EvidenceView.of(evidence_of(rollout, index)),
     )
 
 
-def _status(rollout: Rollout, index: int) -> PhaseStatus:
+def phase_status(rollout: Rollout, index: int) -> PhaseStatus:
+    """Where the phase stands; the dashboard shows the same word."""
     if rollout.state is RolloutState.SUCCEEDED or index < rollout.phase:
         return PhaseStatus.PASSED
     if index > rollout.phase or rollout.state in (RolloutState.AWAITING_APPROVAL, RolloutState.SCHEDULED):

@@ -1,0 +1,1 @@
+"""One module of routes per part of the dashboard."""

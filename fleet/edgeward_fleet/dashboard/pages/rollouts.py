@@ -1,0 +1,226 @@
+"""*Rollouts* and *Rollout*: the list, the lanes that move by themselves, and what a person may do about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from edgeward_contract.artifact import Sha256
+from edgeward_fleet.accounts.model import Principal, Role
+from edgeward_fleet.api.auth import AppServices
+from edgeward_fleet.clock import rfc3339
+from edgeward_fleet.dashboard.links import query_string
+from edgeward_fleet.dashboard.live import Live, live_answer, live_part
+from edgeward_fleet.dashboard.queries.rollouts import ListedRollout, listed, timeline
+from edgeward_fleet.dashboard.render import PageRoute, page
+from edgeward_fleet.dashboard.security import Looker, OperatorLooks, OperatorPosts, ensure
+from edgeward_fleet.dashboard.views.rollout import Action, RolloutView, actions, consequence, rollout_view
+from edgeward_fleet.dashboard.views.rollout_devices import DeviceTable, device_table
+from edgeward_fleet.errors import Conflict, Forbidden
+from edgeward_fleet.rollouts.machine import RolloutEvent, RolloutState
+from edgeward_fleet.rollouts.model import RolloutId, Standing
+from edgeward_fleet.rollouts.repository import RolloutLine
+from edgeward_fleet.rollouts.service import RolloutRecord
+from edgeward_fleet.services import Services
+
+router = APIRouter(include_in_schema=False, route_class=PageRoute)
+_PAGE: Final = 30
+_TIMELINE: Final = 40
+_MOVING_S: Final = 2
+_RESTING_S: Final = 15
+
+
+class Command(StrEnum):
+    """What a page can ask for, by the last part of its path."""
+
+    APPROVE = "approve"
+    PAUSE = "pause"
+    RESUME = "resume"
+    ABORT = "abort"
+    ROLLBACK = "rollback"
+
+    @property
+    def event(self) -> RolloutEvent:
+        return RolloutEvent.ROLL_BACK if self is Command.ROLLBACK else RolloutEvent(self.value)
+
+    @property
+    def needs(self) -> Role:
+        return Role.APPROVER if self is Command.APPROVE else Role.OPERATOR
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutsPage:
+    """A page of the list; `older` is the query of the next one."""
+
+    rollouts: tuple[ListedRollout, ...]
+    state: RolloutState | None
+    states: tuple[RolloutState, ...]
+    is_first: bool
+    older: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveRollout:
+    """What changes while one looks."""
+
+    view: RolloutView
+    table: DeviceTable
+    timeline: tuple[RolloutLine, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutPage:
+    """The head of the page stands still."""
+
+    record: RolloutRecord
+    live: Live
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfirmPage:
+    """The question before a command."""
+
+    record: RolloutRecord
+    label: str
+    tone: str
+    consequence: str
+    path: str
+    form: str
+    asks_reason: bool
+    spec_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """Which devices of the rollout the table shows."""
+
+    standing: Standing | None
+    after: str
+
+    def query(self) -> str:
+        return query_string(standing=self.standing.value if self.standing else None, after=self.after)
+
+
+@router.get("/rollouts")
+async def rollouts(
+    request: Request,
+    looker: Looker,
+    services: AppServices,
+    state: RolloutState | None = None,
+    before: datetime | None = None,
+) -> HTMLResponse:
+    """Newest first."""
+    states = (state,) if state else None
+    found = await services.database.run(lambda session: listed(session, states=states, before=before, limit=_PAGE + 1))
+    shown = found[:_PAGE]
+    last = rfc3339(shown[-1].created_at) if len(found) > _PAGE else None
+    content = RolloutsPage(
+        rollouts=shown,
+        state=state,
+        states=tuple(RolloutState)[2:],  # nobody ever sees a draft
+        is_first=before is None,
+        older=query_string(state=state.value if state else None, before=last) if last else "",
+    )
+    return page(request, "rollouts.html", content, title="Rollouts", section="rollouts")
+
+
+@router.get("/rollouts/{rollout_id}")
+async def rollout(
+    rollout_id: str,
+    request: Request,
+    looker: Looker,
+    services: AppServices,
+    standing: Standing | None = None,
+    after: Annotated[str, Query(max_length=64)] = "",
+) -> HTMLResponse:
+    """One rollout."""
+    record = await services.rollouts.show(RolloutId(rollout_id))
+    live = await _live(request, services, record, looker, Shown(standing=standing, after=after))
+    title = f"{record.rollout.spec.release} · rollout"
+    return page(request, "rollout.html", RolloutPage(record=record, live=live), title=title, section="rollouts")
+
+
+@router.get("/rollouts/{rollout_id}/live")
+async def rollout_live(
+    rollout_id: str,
+    request: Request,
+    looker: Looker,
+    services: AppServices,
+    standing: Standing | None = None,
+    after: Annotated[str, Query(max_length=64)] = "",
+    seen: Annotated[str, Query(max_length=64)] = "",
+) -> Response:
+    """The moving part, if it has moved."""
+    record = await services.rollouts.show(RolloutId(rollout_id))
+    return live_answer(await _live(request, services, record, looker, Shown(standing=standing, after=after)), seen)
+
+
+@router.get("/rollouts/{rollout_id}/{command}")
+async def confirm(
+    rollout_id: str, command: Command, request: Request, looker: OperatorLooks, services: AppServices
+) -> HTMLResponse:
+    """The question before the command, with what it will do."""
+    ensure(looker, command.needs)
+    record = await services.rollouts.show(RolloutId(rollout_id))
+    found = _possible(record, looker, command)
+    content = ConfirmPage(
+        record=record,
+        label=found.label,
+        tone=found.tone,
+        consequence=consequence(record, command.event),
+        path=found.path,
+        form=request.state.session.form_token,
+        asks_reason=command is not Command.APPROVE,
+        spec_sha256=record.rollout.spec.sha256(),
+    )
+    return page(request, "confirm.html", content, title=f"{found.label}?", section="rollouts")
+
+
+@router.post("/rollouts/{rollout_id}/{command}")
+async def perform(
+    rollout_id: str,
+    command: Command,
+    poster: OperatorPosts,
+    services: AppServices,
+    reason: Annotated[str, Form(max_length=500)] = "",
+    spec_sha256: Annotated[str, Form(max_length=64)] = "",
+) -> RedirectResponse:
+    """Do it as the session's person, through the same services as the REST API."""
+    ensure(poster, command.needs)
+    identifier = RolloutId(rollout_id)
+    if command is Command.APPROVE:
+        await services.rollouts.approve(poster.actor, identifier, Sha256(spec_sha256))
+    else:
+        await services.rollouts.command(poster.actor, identifier, command.event, reason.strip())
+    services.ticker.wake()
+    return RedirectResponse(f"/rollouts/{identifier}", 303)
+
+
+def _possible(record: RolloutRecord, looker: Principal, command: Command) -> Action:
+    found = next((each for each in actions(record, looker) if each.event is command.event), None)
+    if found is None:
+        state = record.rollout.state
+        raise Conflict(f"rollout {record.rollout.id}: expected a state in which {command} is possible, it is {state}")
+    if found.refusal:
+        raise Forbidden(found.refusal)
+    return found
+
+
+async def _live(request: Request, services: Services, record: RolloutRecord, viewer: Principal, shown: Shown) -> Live:
+    identifier = record.rollout.id
+    lines = await services.database.run(lambda session: timeline(session, identifier, before=None, limit=_TIMELINE))
+    view = rollout_view(record, viewer)
+    content = LiveRollout(view=view, table=device_table(record.rollout, shown.standing, shown.after), timeline=lines)
+    return live_part(
+        request,
+        "rollout-live.html",
+        content,
+        url=f"/rollouts/{identifier}/live{shown.query()}",
+        every_s=_MOVING_S if view.is_moving else _RESTING_S,
+        sentence=view.sentence,
+    )

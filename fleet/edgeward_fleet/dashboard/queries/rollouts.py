@@ -1,0 +1,110 @@
+"""Rollouts as lines of a list: counted in the database, because a rollout may hold thousands of devices."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from edgeward_contract.artifact import Sha256
+from edgeward_fleet.db.schema import RolloutDeviceRow, RolloutEventRow, RolloutRow
+from edgeward_fleet.rollouts.machine import FINAL, PhaseStep, RolloutState
+from edgeward_fleet.rollouts.model import RolloutId, RolloutSpec, Standing
+from edgeward_fleet.rollouts.repository import RolloutLine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedRollout:
+    """A rollout without its devices; `counts` are devices by standing."""
+
+    id: RolloutId
+    spec: RolloutSpec
+    state: RolloutState
+    phase: int
+    step: PhaseStep
+    reason: str
+    created_at: datetime
+    created_by: str
+    since: datetime
+    counts: Mapping[Standing, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def succeeded(self) -> int:
+        return self.counts.get(Standing.SUCCEEDED, 0) + self.counts.get(Standing.ALREADY, 0)
+
+    @property
+    def is_final(self) -> bool:
+        return self.state in FINAL
+
+    @property
+    def phase_name(self) -> str:
+        return self.spec.phases[self.phase].name
+
+
+def listed(
+    session: Session,
+    *,
+    states: Collection[RolloutState] | None = None,
+    model: str | None = None,
+    release: Sha256 | None = None,
+    before: datetime | None = None,
+    limit: int,
+) -> tuple[ListedRollout, ...]:
+    """Newest first; `states`, `model` and `release` None mean any."""
+    query = select(RolloutRow).order_by(RolloutRow.created_at.desc(), RolloutRow.rollout_id).limit(limit)
+    if states is not None:
+        query = query.where(RolloutRow.state.in_([each.value for each in states]))
+    if model is not None:
+        query = query.where(RolloutRow.model == model)
+    if release is not None:
+        query = query.where(RolloutRow.release_sha256 == release)
+    if before is not None:
+        query = query.where(RolloutRow.created_at < before)
+    rows = session.scalars(query).all()
+    counts = _counts(session, [row.rollout_id for row in rows])
+    return tuple(_listed(row, counts.get(row.rollout_id, {})) for row in rows)
+
+
+def timeline(session: Session, rollout_id: RolloutId, *, before: int | None, limit: int) -> tuple[RolloutLine, ...]:
+    """What happened, newest first."""
+    query = select(RolloutEventRow).where(RolloutEventRow.rollout_id == rollout_id)
+    if before is not None:
+        query = query.where(RolloutEventRow.event_id < before)
+    rows = session.scalars(query.order_by(RolloutEventRow.event_id.desc()).limit(limit))
+    return tuple(
+        RolloutLine(event_id=row.event_id, at=row.at, actor=row.actor, kind=row.kind, detail=row.detail) for row in rows
+    )
+
+
+def _counts(session: Session, ids: Collection[str]) -> Mapping[str, Mapping[Standing, int]]:
+    query = (
+        select(RolloutDeviceRow.rollout_id, RolloutDeviceRow.standing, func.count())
+        .where(RolloutDeviceRow.rollout_id.in_(list(ids)))
+        .group_by(RolloutDeviceRow.rollout_id, RolloutDeviceRow.standing)
+    )
+    found: dict[str, dict[Standing, int]] = {}
+    for rollout, standing, count in session.execute(query):
+        found.setdefault(rollout, {})[Standing(standing)] = count
+    return found
+
+
+def _listed(row: RolloutRow, counts: Mapping[Standing, int]) -> ListedRollout:
+    return ListedRollout(
+        id=RolloutId(row.rollout_id),
+        spec=RolloutSpec.parse(row.spec),
+        state=RolloutState(row.state),
+        phase=row.phase,
+        step=PhaseStep(row.step),
+        reason=row.reason,
+        created_at=row.created_at,
+        created_by=row.created_by,
+        since=row.since,
+        counts=counts,
+    )

@@ -1,0 +1,100 @@
+// Refreshes what htmx does not: how long ago, copy buttons, the dialog, what is read out. Pages read without any of it.
+"use strict";
+
+(() => {
+  const units = [[86400, "d"], [3600, "h"], [60, "min"]];
+
+  function ago(seconds) {
+    const past = Math.max(0, Math.round(Math.abs(seconds)));
+    const [size, unit] = units.find(([each]) => past >= each) || [1, "s"];
+    const words = `${Math.floor(past / size)} ${unit}`;
+    return seconds < 0 ? `in ${words}` : past < 2 ? "just now" : `${words} ago`;
+  }
+
+  function tellTimes(root) {
+    for (const each of root.querySelectorAll("time[datetime]")) {
+      if (!each.title) each.title = each.textContent;
+      const words = ago((Date.now() - Date.parse(each.dateTime)) / 1000);
+      if (each.textContent !== words) each.textContent = words;
+    }
+  }
+
+  function showCopyButtons(root) {
+    for (const each of root.querySelectorAll("button[data-copy][hidden]")) each.hidden = !navigator.clipboard;
+  }
+
+  async function copy(button) {
+    try {
+      await navigator.clipboard.writeText(button.dataset.copy);
+      button.textContent = "Copied";
+    } catch {
+      button.textContent = "Select it by hand";
+    }
+    announce(button.textContent);
+    setTimeout(() => { button.textContent = "Copy"; }, 2000);
+  }
+
+  function announce(words) {
+    const place = document.getElementById("announce");
+    if (place && words && place.textContent !== words) place.textContent = words;
+  }
+
+  function refreshed(root) {
+    tellTimes(root);
+    showCopyButtons(root);
+  }
+
+  document.addEventListener("DOMContentLoaded", () => {
+    refreshed(document);
+    setInterval(() => tellTimes(document), 1000);
+  });
+
+  document.addEventListener("click", (event) => {
+    const target = event.target instanceof Element ? event.target : null;
+    const button = target?.closest("button[data-copy]");
+    if (button) copy(button);
+    const close = target?.closest("[data-close]");
+    const dialog = close?.closest("dialog");
+    if (dialog) {
+      event.preventDefault();
+      dialog.close();
+    }
+    for (const menu of document.querySelectorAll("details.menu[open]")) {
+      if (!menu.contains(target)) menu.open = false;
+    }
+  });
+
+  document.addEventListener("keydown", (event) => {
+    const menu = event.key === "Escape" && document.querySelector("details.menu[open]");
+    if (menu) {
+      menu.open = false;
+      menu.querySelector("summary").focus();
+    }
+  });
+
+  // A hidden tab asks for nothing; it is up to date a moment after it is shown again.
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    if (document.hidden && event.detail.elt.id === "live") event.preventDefault();
+  });
+
+  document.addEventListener("htmx:afterSwap", (event) => {
+    const dialog = document.getElementById("dialog");
+    if (event.detail.target === dialog && !dialog.open) dialog.showModal();
+  });
+
+  document.addEventListener("htmx:load", (event) => {
+    const live = document.getElementById("live");
+    refreshed(event.detail.elt);
+    if (event.detail.elt === live) announce(live.dataset.sentence);
+  });
+
+  const connection = (isLost) => {
+    const place = document.getElementById("connection");
+    if (place) place.hidden = !isLost;
+  };
+  document.addEventListener("htmx:sendError", () => connection(true));
+  document.addEventListener("htmx:responseError", (event) => connection(event.detail.xhr.status >= 500));
+  document.addEventListener("htmx:beforeOnLoad", (event) => {
+    if (event.detail.xhr.status < 400) connection(false);
+  });
+})();

@@ -1,0 +1,70 @@
+"""How the standings of devices in a rollout look and read. Never by colour alone: each has a sign and a word."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from edgeward_fleet.dashboard.views.strips import Segment, Strip, strip
+from edgeward_fleet.rollouts.machine import RolloutState
+from edgeward_fleet.rollouts.model import Back, RolloutDevice, Standing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """`tone` is a class of the style sheet, `sign` one character, `word` what it means."""
+
+    tone: str
+    sign: str
+    word: str
+
+
+STANDINGS: Final[Mapping[Standing, Look]] = {
+    Standing.SUCCEEDED: Look(tone="ok", sign="✓", word="succeeded"),
+    Standing.ALREADY: Look(tone="ok-quiet", sign="✓", word="had it before"),
+    Standing.WORKING: Look(tone="busy", sign="↻", word="at it"),
+    Standing.UNKNOWN: Look(tone="unknown", sign="?", word="not heard of"),
+    Standing.FAILED: Look(tone="bad", sign="✕", word="failed"),
+    Standing.WAITING: Look(tone="idle", sign="·", word="not offered yet"),
+    Standing.LEFT: Look(tone="left", sign="–", word="left"),
+}
+BACKS: Final[Mapping[Back, Look]] = {
+    Back.PROVEN: Look(tone="ok", sign="✓", word="back, proven"),
+    Back.NEVER_TOOK: Look(tone="ok-quiet", sign="✓", word="never took it"),
+    Back.ASKED: Look(tone="busy", sign="↺", word="no proof yet"),
+    Back.LEFT: Look(tone="left", sign="–", word="left"),
+}
+STATES: Final[Mapping[RolloutState, str]] = {
+    RolloutState.DRAFT: "idle",
+    RolloutState.VALIDATING: "idle",
+    RolloutState.AWAITING_APPROVAL: "warn",
+    RolloutState.SCHEDULED: "idle",
+    RolloutState.PROGRESSING: "busy",
+    RolloutState.PAUSED: "warn",
+    RolloutState.ABORTING: "bad",
+    RolloutState.ABORTED: "bad",
+    RolloutState.ROLLING_BACK: "bad",
+    RolloutState.ROLLED_BACK: "bad",
+    RolloutState.ROLLBACK_INCOMPLETE: "bad",
+    RolloutState.SUPERSEDED: "idle",
+    RolloutState.EXPIRED: "idle",
+    RolloutState.SUCCEEDED: "ok",
+}
+
+
+def standing_strip(counts: Mapping[Standing, int]) -> Strip:
+    """All devices by what is proven of them."""
+    return strip(
+        [Segment(label=look.word, count=counts.get(each, 0), tone=look.tone) for each, look in STANDINGS.items()]
+    )
+
+
+def back_strip(devices: Sequence[RolloutDevice]) -> Strip:
+    """The devices that are given their former release, by what is proven of that."""
+    return strip(
+        [
+            Segment(label=look.word, count=sum(device.back is each for device in devices), tone=look.tone)
+            for each, look in BACKS.items()
+        ]
+    )

@@ -1,0 +1,111 @@
+"""How values read on a page. Pure; registered as filters of the templates."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from markupsafe import Markup, escape
+
+from edgeward_contract.schema import JsonValue
+
+_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
+_STEPS: Final = ((86_400, "d"), (3600, "h"), (60, "min"))
+
+
+def moment(at: datetime | None, absent: str = "never") -> Markup:
+    """A point in time for people (UTC, to the second) and for the script, which says how long ago it was."""
+    if at is None:
+        return escape(absent)
+    utc = at.astimezone(UTC)
+    return Markup('<time datetime="{}">{} UTC</time>').format(
+        utc.strftime("%Y-%m-%dT%H:%M:%SZ"), utc.strftime("%Y-%m-%d %H:%M:%S")
+    )
+
+
+def duration(seconds: float) -> str:
+    """`90` → `1 min 30 s`; at most two units, the larger ones."""
+    left = round(seconds)
+    parts = []
+    for size, unit in _STEPS:
+        if left >= size:
+            parts.append(f"{left // size} {unit}")
+            left %= size
+    if left or not parts:
+        parts.append(f"{left} s")
+    return " ".join(parts[:2])
+
+
+def span(between: timedelta) -> str:
+    return duration(between.total_seconds())
+
+
+def size(count: int) -> str:
+    """Bytes in binary units."""
+    value = float(count)
+    for unit in _UNITS:
+        if value < 1024 or unit == _UNITS[-1]:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError("the last unit takes everything")
+
+
+def milliseconds(micros: int) -> str:
+    """Microseconds as people compare them with 10 ms."""
+    value = micros / 1000
+    return f"{value:.0f} ms" if value >= 100 else f"{value:.2g} ms" if value < 10 else f"{value:.1f} ms"
+
+
+def number(value: int) -> str:
+    """Groups of three, so that 1200000 can be read."""
+    return f"{value:,}".replace(",", "\u202f")
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    return f"{number(count)} {one if count == 1 else many or one + 's'}"
+
+
+def percent(value: float) -> str:
+    """Two figures that mean something: `0 %`, `0.25 %`, `22 %`; 100 only where it is all of them."""
+    if 99.5 <= value < 100:
+        return "> 99 %"
+    return f"{value:.0f} %" if value == 0 or value >= 10 else f"{value:.2g} %"
+
+
+def short(digest: str) -> Markup:
+    """The head of a digest; the whole of it is in the title."""
+    return Markup('<code class="digest" title="{}">{}…</code>').format(digest, digest[:12])
+
+
+def compact(value: JsonValue) -> str:
+    """A small JSON value in one line."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, separators=(", ", ": "))
+
+
+def pretty(value: JsonValue) -> str:
+    """A document as people read it."""
+    return json.dumps(value, ensure_ascii=False, indent=2)
+
+
+def state_word(state: str) -> str:
+    """`ROLLING_BACK` → `rolling back`."""
+    return state.replace("_", " ").lower()
+
+
+FILTERS: Final = {
+    "moment": moment,
+    "duration": duration,
+    "span": span,
+    "size": size,
+    "milliseconds": milliseconds,
+    "number": number,
+    "plural": plural,
+    "percent": percent,
+    "short": short,
+    "compact": compact,
+    "pretty": pretty,
+    "word": state_word,
+}
