@@ -56,7 +56,8 @@ class Session:
         try:
             self._session = ort.InferenceSession(path, _options(), providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime's errors have no common base but this
-            raise ModelError(f"{path}: expected an ONNX model that loads, got: {_reason(error)}") from None
+            reason = _reason(error).removeprefix(f"Load model from {path} failed:")
+            raise ModelError(f"{path}: expected an ONNX model that loads, got: {reason}") from None
         self.interface = Interface.of(
             [_spec(path, "input", each) for each in self._session.get_inputs()],
             [_spec(path, "output", each) for each in self._session.get_outputs()],
