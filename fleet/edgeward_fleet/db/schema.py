@@ -263,6 +263,8 @@ class RecordRow(Base):
     kind: Mapped[str] = mapped_column(String(64), index=True)
     model: Mapped[str | None] = mapped_column(String(64))
     version: Mapped[int | None] = mapped_column(BigInteger)
+    wall_us: Mapped[int] = mapped_column(BigInteger)  # the device's clock: for people, it orders nothing
+    latency_us: Mapped[int | None] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64))
     content: Mapped[bytes] = mapped_column(LargeBinary)  # canonical JSON: what the digest is over
     received_at: Mapped[datetime] = mapped_column(Moment)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from edgeward_contract.artifact import DeviceId, Sha256
 from edgeward_contract.record import MAX_RECORD_BYTES, Record, Verdict, VerdictStatus
 from edgeward_contract.schema import JsonValue, canonical_json, parse_json
+
+_MOST: Final = (1 << 63) - 1
 
 Key = tuple[str, int]
 """(epoch, sequence): names a record of one device for ever."""
@@ -34,8 +37,20 @@ class Arrival:
 
     @property
     def version(self) -> int | None:
-        number = self.record.body.get("version")
-        return number if isinstance(number, int) and not isinstance(number, bool) and abs(number) < 1 << 63 else None
+        return self._whole("version")
+
+    @property
+    def latency_us(self) -> int | None:
+        return self._whole("latency_us")
+
+    @property
+    def wall_us(self) -> int:
+        return min(self.record.wall_us, _MOST)
+
+    def _whole(self, key: str) -> int | None:
+        """What the body says, if the database can hold it: nothing that a device writes may stop its outbox."""
+        number = self.record.body.get(key)
+        return number if isinstance(number, int) and not isinstance(number, bool) and abs(number) <= _MOST else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

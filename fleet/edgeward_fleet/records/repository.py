@@ -77,6 +77,8 @@ def _columns(device: DeviceId, arrival: Arrival, now: datetime) -> dict[str, obj
         "kind": record.kind,
         "model": arrival.model,
         "version": arrival.version,
+        "wall_us": arrival.wall_us,
+        "latency_us": arrival.latency_us,
         "sha256": arrival.sha256,
         "content": arrival.content,
         "received_at": now,

@@ -112,6 +112,8 @@ def upgrade() -> None:
         sa.Column("kind", sa.String(length=64), nullable=False),
         sa.Column("model", sa.String(length=64), nullable=True),
         sa.Column("version", sa.BigInteger(), nullable=True),
+        sa.Column("wall_us", sa.BigInteger(), nullable=False),
+        sa.Column("latency_us", sa.BigInteger(), nullable=True),
         sa.Column("sha256", sa.String(length=64), nullable=False),
         sa.Column("content", sa.LargeBinary(), nullable=False),
         sa.Column("received_at", sa.BigInteger(), nullable=False),
