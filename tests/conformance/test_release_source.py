@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -21,8 +20,7 @@ from edgeward_contract.artifact import ArtifactRef, Sha256, sha256_of
 from edgeward_contract.chunks import Encoding, StoredChunk
 from edgeward_contract.desired import DesiredModel
 from edgeward_contract.manifest import Manifest
-from edgeward_fleet.accounts.model import Role
-from support.link_fleet import FleetHarness, OpenFleet, open_fleet
+from support.link_fleet import FleetHarness, OpenFleet, open_fleet, push
 from support.stub_fleet import StubFleet
 
 MANIFEST = b'{"schema":1,"name":"a manifest is bytes to its source"}'
@@ -82,15 +80,6 @@ async def real_fleet(opened: OpenFleet, release: Path) -> AsyncIterator[Shop]:
 
         source = HttpsReleaseSource(harness.wire)
         yield Shop(source=source, set_online=set_online, manifest=manifest, file=(release / "model.onnx").read_bytes())
-
-
-def push(opened: OpenFleet, release: Path) -> None:
-    client = opened.fleet.client(Role.OPERATOR)
-    for name in ("model.onnx", "golden.npz"):
-        data = (release / name).read_bytes()
-        assert client.put(f"/artifacts/{sha256_of(data)}", content=data).is_success
-    manifest = base64.b64encode((release / "manifest.json").read_bytes()).decode()
-    assert client.post("/releases", json={"manifest": manifest}).status_code in (200, 201)
 
 
 Scenario = Callable[[Shop], Awaitable[None]]

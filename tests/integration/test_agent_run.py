@@ -9,8 +9,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from edgeward_agent.status import Status
 from edgeward_fleet.accounts.model import Role
 from support.agent import Agent, device, edgeward_agent, until
 from support.fleet import Fleet, running_fleet
@@ -38,7 +40,9 @@ def test_a_device_runs_reports_and_stops_cleanly(fleet: Fleet, agent: Agent) -> 
     until(lambda: agent.status().link.connected)
     seen = until(lambda: fleet.client(Role.VIEWER).get(f"/devices/{status.device.id}").json()["reported"])
     assert seen["health"]["certificate_days_left"] >= 28
-    assert "gives the models" not in agent.log and "Traceback" not in agent.log
+    shown = edgeward_agent("status", "--json", "--state-dir", agent.state_dir)
+    assert msgspec.json.decode(shown.stdout, type=Status).device == status.device
+    assert "Traceback" not in agent.log
     serving = agent.serving_pid()
     assert agent.stop() == 0
     assert not alive(serving)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
-
-from edgeward_agent.status import Status
+from edgeward_agent.errors import AgentError
+from edgeward_agent.state_dir import StateDir
+from edgeward_agent.status import Status, read_status
 
 T = TypeVar("T")
 
@@ -86,9 +86,11 @@ class Agent:
         return until(answers, what="an agent that answers")
 
     def status(self) -> Status:
-        done = edgeward_agent("status", "--json", "--state-dir", self.state_dir)
-        assert done.returncode == 0, done.stderr
-        return msgspec.json.decode(done.stdout, type=Status)
+        """What `edgeward-agent status --json` prints, without a process for each look."""
+        try:
+            return read_status(StateDir(self.state_dir))
+        except AgentError as error:
+            raise AssertionError(str(error)) from None
 
     def port(self) -> int:
         recorded = json.loads((self.state_dir / "run/serving.pid").read_text())

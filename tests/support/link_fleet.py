@@ -5,6 +5,7 @@ connections, and a layer before its device port that answers "later".
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
 import ssl
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from edgeward_agent.identity import tls
 from edgeward_agent.link.https import HttpsLink
 from edgeward_agent.link.wire import Wire
-from edgeward_contract.artifact import DeviceId
+from edgeward_contract.artifact import DeviceId, sha256_of
 from edgeward_contract.desired import DesiredModel, DesiredState
 from edgeward_contract.reported import ReportedState
 from edgeward_fleet import app as fleet_app
@@ -78,6 +79,16 @@ def open_fleet(folder: Path) -> Iterator[OpenFleet]:
     with mock.patch.object(fleet_app, "build_device_app", build_with_layer), running_fleet(folder) as fleet:
         ((services, busy),) = seen
         yield OpenFleet(fleet, services, busy)
+
+
+def push(opened: OpenFleet, release: Path) -> None:
+    """Into the registry, as `edgeward model push` does it."""
+    client = opened.fleet.client(Role.OPERATOR)
+    for name in ("model.onnx", "golden.npz"):
+        data = (release / name).read_bytes()
+        assert client.put(f"/artifacts/{sha256_of(data)}", content=data).is_success
+    manifest = base64.b64encode((release / "manifest.json").read_bytes()).decode()
+    assert client.post("/releases", json={"manifest": manifest}).status_code in (200, 201)
 
 
 class Proxy:
