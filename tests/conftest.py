@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, settings
 # Reasons that are allowed even in CI; a test says them with pytest.skip(reason).
 KNOWN_SKIPS = ("real ECG recordings are absent", "needs root", "needs an unprivileged user")
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before anybody imports it: see edgeward_agent/ort.py
+
 settings.register_profile("short", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("soak", max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("soak" if os.environ.get("EDGEWARD_SOAK") else "short")

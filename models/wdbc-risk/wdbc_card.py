@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import onnxruntime
 from sklearn.metrics import roc_auc_score
 from wdbc_data import Floats, Indices
 
+from edgeward_agent.ort import onnxruntime
 from edgeward_contract.schema import JsonValue
 
 RESAMPLES: Final = 2000

@@ -10,8 +10,8 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
+from edgeward_agent.ort import onnxruntime
 from edgeward_contract.manifest import GoldenSet, Manifest
 from edgeward_contract.schema import Fields
 

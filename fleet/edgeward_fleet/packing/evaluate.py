@@ -6,6 +6,7 @@ Cases are run one by one, as a device's probe does: a batch may round differentl
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -44,7 +45,9 @@ def evaluate(model: Path, inputs: Arrays) -> dict[str, npt.NDArray[np.generic]]:
 def _run(model: Path, given: Path, computed: Path) -> None:
     command = [sys.executable, "-m", "edgeward_fleet.packing.evaluate", str(model), str(given), str(computed)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
+        # The variable keeps the runtime from sending telemetry; it is read when the library is loaded.
+        environment = os.environ | {"ORT_DISABLE_TELEMETRY": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S, env=environment)
     except subprocess.TimeoutExpired:
         raise GoldenRefused(f"the model did not finish its golden cases within {TIMEOUT_S} s") from None
     if done.returncode < 0:

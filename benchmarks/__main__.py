@@ -1,0 +1,29 @@
+"""`python -m benchmarks [NAME …]`: run benchmarks, print them, keep them in `benchmarks/results`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Final
+
+from benchmarks import outbox, update_under_load
+from benchmarks.report import Result, keep
+
+BENCHMARKS: Final[dict[str, Callable[[], Result]]] = {
+    "outbox": outbox.measure,
+    "update_under_load": update_under_load.measure,
+}
+
+
+def main(names: list[str]) -> int:
+    if unknown := set(names) - set(BENCHMARKS):
+        print(f"benchmarks: expected some of {' '.join(BENCHMARKS)}, got {' '.join(sorted(unknown))}", file=sys.stderr)
+        return 2
+    for name in names or BENCHMARKS:
+        print(f"{name} …", flush=True)
+        keep(name, BENCHMARKS[name]())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
