@@ -1,0 +1,146 @@
+"""The command line: help that answers at once, one line for every error, exit codes that mean something."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from edgeward_agent.cli.app import COMMANDS, app
+from edgeward_agent.cli.exits import MEANING, exit_code
+from edgeward_agent.cli.inputs import read_pairs, read_request
+from edgeward_agent.client import InvalidRequest, ModelInfo
+from edgeward_agent.errors import AgentError, ConfigError, LinkLost, LinkRefused, ServingUnavailable
+from edgeward_agent.identity.enrolment import TokenRefused, WrongFingerprint
+from edgeward_contract.manifest import Datatype, TensorSpec
+from edgeward_contract.version import __version__
+
+HEAVY = ("onnxruntime", "numpy", "cryptography", "urllib3", "msgspec", "sqlite3", "asyncio")
+MODEL = ModelInfo(
+    name="risk",
+    versions=("1",),
+    inputs=(
+        TensorSpec(name="x", datatype=Datatype.FP32, shape=(-1, 3)),
+        TensorSpec(name="n", datatype=Datatype.INT64, shape=(1,)),
+        TensorSpec(name="words", datatype=Datatype.BYTES, shape=(2,)),
+    ),
+    outputs=(),
+)
+
+
+def test_help_names_every_command_and_every_exit_code() -> None:
+    shown = CliRunner().invoke(app, ["--help"]).output
+    for command, summary in COMMANDS.items():
+        assert command in shown and summary.split(":")[0][:40] in shown
+    for code in MEANING:
+        assert f"\n  {code}  " in shown
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    done = CliRunner().invoke(app, [command, "--help"])
+    assert done.exit_code == 0, done.output
+    assert len(done.output.splitlines()) > 5
+
+
+def test_help_loads_nothing_heavy() -> None:
+    program = (
+        "import sys; from edgeward_agent.cli.app import app; app(['--help'], standalone_mode=False);"
+        f"sys.exit(' '.join(name for name in {HEAVY!r} if name in sys.modules) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_version_is_the_distributions() -> None:
+    assert CliRunner().invoke(app, ["--version"]).output == f"edgeward-agent {__version__}\n"
+
+
+def test_an_unknown_command_is_a_usage_error() -> None:
+    done = CliRunner().invoke(app, ["enroll"])
+    assert done.exit_code == 2 and "enroll" in done.output
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("x"), 2),
+        (LinkLost("x"), 3),
+        (ServingUnavailable("x"), 3),
+        (LinkRefused("x", status=403), 4),
+        (TokenRefused("x", status=409), 4),
+        (WrongFingerprint("x"), 1),
+        (AgentError("x"), 1),
+    ],
+)
+def test_an_error_has_one_exit_code(error: AgentError, code: int) -> None:
+    assert exit_code(error) == code
+
+
+def test_a_disk_that_says_no_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = CliRunner().invoke(app, ["run", "--state-dir", str(tmp_path / "file" / "below")])
+    assert done.exit_code in (1, 2) and "Traceback" not in done.output
+    assert done.stderr.startswith("error: ") and str(tmp_path / "file") in done.stderr
+
+
+def test_a_release_folder_that_is_none_is_a_usage_error(tmp_path: Path) -> None:
+    assert CliRunner().invoke(app, ["probe", str(tmp_path / "nothing")]).exit_code == 2
+
+
+def test_short_inputs_are_one_case() -> None:
+    inputs = read_pairs(["x=1, 2.5,3", "n=7", "words=a,b"], MODEL)
+    assert inputs["x"].tolist() == [[1.0, 2.5, 3.0]] and inputs["x"].dtype == "float32"
+    assert inputs["n"].tolist() == [7] and inputs["words"].tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("pair", "complaint"),
+    [
+        ("y=1", "--input: expected NAME=VALUE with a name of n, words, x, got 'y=1'"),
+        ("x", "--input: expected NAME=VALUE"),
+        ("x=1,2", "--input x: expected 3 elements for shape [1, 3], got 2"),
+        ("x=1,a,2", "--input x: could not convert string to float: 'a'"),
+        ("x=@nowhere.npy", "--input x: expected a readable file, got: No such file or directory"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_named(pair: str, complaint: str) -> None:
+    with pytest.raises(InvalidRequest) as error:
+        read_pairs([pair], MODEL)
+    assert str(error.value).startswith(complaint)
+
+
+def test_a_file_of_objects_is_not_opened(tmp_path: Path) -> None:
+    """A pickle runs code."""
+    import numpy as np
+
+    np.save(tmp_path / "x.npy", np.array([{"a": 1}], dtype=object))
+    with pytest.raises(InvalidRequest, match="--input x: .*allow_pickle"):
+        read_pairs([f"x=@{tmp_path / 'x.npy'}"], MODEL)
+
+
+def test_a_request_of_the_protocol_may_be_nested(tmp_path: Path) -> None:
+    file = tmp_path / "request.json"
+    file.write_text('{"inputs":[{"name":"x","datatype":"FP32","shape":[2,2],"data":[[1,2],[3,4]]}]}')
+    assert read_request(str(file))["x"].tolist() == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('{"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":[NaN]}]}', "expected JSON numbers, got NaN"),
+        ('{"inputs":[{"name":"x","datatype":"FP33","shape":[1],"data":[1]}]}', "inputs[0].datatype: expected one of"),
+        ('{"inputs":[{"name":"x","datatype":"BF16","shape":[1],"data":[1]}]}', "BF16 has no form in JSON"),
+        ('{"inputs":[{"name":"x","datatype":"FP32","shape":[2],"data":[1]}]}', "expected 2 elements for shape [2]"),
+        ('{"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":{"a":1}}]}', "expected a list of values"),
+        ("{}", "inputs: expected a value, got nothing"),
+    ],
+)
+def test_a_request_that_is_none_is_named(tmp_path: Path, text: str, complaint: str) -> None:
+    (tmp_path / "request.json").write_text(text)
+    with pytest.raises(InvalidRequest) as error:
+        read_request(str(tmp_path / "request.json"))
+    assert complaint in str(error.value)

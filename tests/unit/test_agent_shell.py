@@ -1,0 +1,397 @@
+"""The shell of the agent: log lines, status text, sockets, process identity, the agent's own socket, reports."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from edgeward_agent import log
+from edgeward_agent.agent_socket import AgentNotRunning, AgentSilent, answering, ask
+from edgeward_agent.errors import AgentError, AgentRunning, ConfigError, LinkLost, LinkRefused, PortInUse
+from edgeward_agent.link.follow import follow_desired
+from edgeward_agent.link.memory import MemoryFleet, MemoryLink
+from edgeward_agent.link.observed import ObservedLink
+from edgeward_agent.listening import exposure, listen_tcp, listen_unix
+from edgeward_agent.process import ProcessRef, StateFolderLock, Watched, agent_is_running
+from edgeward_agent.reporter import Reporter, Rhythm, Snapshot
+from edgeward_agent.status import (
+    AgentStatus,
+    DeviceStatus,
+    LinkStatus,
+    ModelStatus,
+    OutboxStatus,
+    ServingStatus,
+    Status,
+)
+from edgeward_agent.status_text import duration, size, status_text
+from edgeward_contract.desired import DesiredState
+from edgeward_contract.reported import DeviceHealth
+from edgeward_contract.schema import Fields
+from support.link import reported_state
+
+
+def record(message: str, *arguments: object, **pairs: object) -> logging.LogRecord:
+    made = logging.LogRecord("edgeward_agent.link.https", logging.WARNING, "f", 1, message, arguments, None)
+    made.created = 1_700_000_000.5
+    made.fields = pairs
+    return made
+
+
+def test_a_log_line_is_one_line_for_people() -> None:
+    text = log.TextLines().format(record("lost\nagain %d", 3, reason="no route", count=2, why='say "no"'))
+    assert text == (
+        '2023-11-14T22:13:20.500Z warning link.https: lost\\nagain 3 reason="no route" count=2 why="say \\"no\\""'
+    )
+
+
+def test_a_log_line_is_one_document_for_machines() -> None:
+    line = log.JsonLines().format(record("lost", generation=4, error=ValueError("x")))
+    assert "\n" not in line
+    assert json.loads(line) == {
+        "time": "2023-11-14T22:13:20.500Z",
+        "level": "warning",
+        "source": "link.https",
+        "message": "lost",
+        "generation": 4,
+        "error": "x",
+    }
+
+
+def test_a_failure_with_a_traceback_stays_one_line() -> None:
+    made = record("broken")
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        made.exc_info = sys.exc_info()
+    assert "\n" not in log.TextLines().format(made)
+
+
+def test_the_status_of_a_healthy_device() -> None:
+    model = ModelStatus(
+        name="risk", live="risk@2", slot="current", requests=10, p99_us=850, update="risk@2", update_state="COMMITTED"
+    )
+    text = status_text(
+        Status(
+            agent=AgentStatus(pid=7, version="1", uptime_s=7300),
+            device=DeviceStatus(id="bed-1", site="north", fleet="https://f:8444", certificate_days_left=29),
+            link=LinkStatus(connected=True, heard_s_ago=4),
+            serving=ServingStatus(pid=8, http="127.0.0.1:8500", unix="/run/s.sock", restarts=1),
+            models=(model,),
+            outbox=OutboxStatus(records=3, oldest_s=90, bytes=1, quarantined=1, dropped=0),
+            disk_free_bytes=5 * 10**9,
+        )
+    )
+    assert text.splitlines() == [
+        "agent        running, pid 7, for 2 h, version 1",
+        "device       bed-1 of site north",
+        "certificate  good for 29 days",
+        "fleet        connected, last heard 4 s ago",
+        "serving      pid 8 on http://127.0.0.1:8500, unix:/run/s.sock, restarted 1 times",
+        "outbox       3 records wait, the oldest for 1 min, 1 in quarantine",
+        "disk         5.0 GB free",
+        "",
+        "model  live    slot     requests  errors  p99      update",
+        "risk   risk@2  current  10        0       0.85 ms  risk@2 COMMITTED",
+    ]
+
+
+def test_the_status_of_a_device_in_trouble() -> None:
+    model = ModelStatus(name="risk", update="risk@3", update_state="FAILED", reason="golden_mismatch", detail="case 1")
+    text = status_text(
+        Status(
+            agent=AgentStatus(pid=7),
+            device=DeviceStatus(id="bed-1", site="north", problem="the device certificate expired on 2026-01-01"),
+            link=LinkStatus(error="nobody answers"),
+            models=(
+                model,
+                ModelStatus(name="other", update="other@1", update_state="DOWNLOADING", progress_percent=40),
+            ),
+            alarms=("outbox_full",),
+        )
+    )
+    assert "certificate  the device certificate expired on 2026-01-01" in text
+    assert "fleet        out of reach, not heard yet: nobody answers" in text
+    assert "serving      not running" in text
+    assert "alarms       outbox_full" in text
+    assert "risk@3 FAILED (golden_mismatch)" in text and "risk: case 1" in text
+    assert "other@1 DOWNLOADING 40 %" in text
+
+
+def test_a_stopped_agent_says_that_it_is() -> None:
+    text = status_text(Status(device=DeviceStatus(problem="expected an enrolled device")))
+    assert text.startswith("agent        not running; what follows was read from the disk.")
+    assert "device       expected an enrolled device" in text and "\nfleet " not in text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0 s"), (59, "59 s"), (3599, "59 min"), (200_000, "2 d")])
+def test_durations_are_short(seconds: int, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_sizes_are_short() -> None:
+    assert [size(count) for count in (5, 1500, 2 * 10**6)] == ["5 B", "1.5 kB", "2.0 MB"]
+
+
+def test_a_taken_port_and_an_impossible_one_are_told_apart() -> None:
+    with listen_tcp("127.0.0.1:0") as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(PortInUse, match=f"{address}: expected a free address, found it in use"):
+            listen_tcp(address)
+    with pytest.raises(ConfigError, match=r"192.0.2.1:1: cannot listen there"):
+        listen_tcp("192.0.2.1:1")
+
+
+def test_a_socket_that_nobody_serves_is_replaced_and_a_served_one_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "s.sock"
+    listen_unix(path).close()
+    with listen_unix(path), pytest.raises(PortInUse, match="found somebody listening"):
+        listen_unix(path)
+
+
+def test_a_path_too_long_for_a_socket_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected a socket path of at most 107 bytes") as error:
+        listen_unix(tmp_path / ("x" * 110))
+    assert "--state-dir" in error.value.hint
+
+
+def test_only_addresses_beyond_this_machine_are_warned_of() -> None:
+    assert exposure("127.0.0.1:1") == exposure("[::1]:1") == exposure("") == ""
+    assert exposure("0.0.0.0:8500").startswith("serving on 0.0.0.0:8500: everyone who reaches this machine")
+
+
+def test_a_folder_has_one_owner_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "run/agent.pid"
+    assert not agent_is_running(path)
+    lock = StateFolderLock(path)
+    assert agent_is_running(path)
+    with pytest.raises(
+        AgentRunning, match=rf"{tmp_path}: expected no agent, found a running one \(pid {os.getpid()}\)"
+    ):
+        StateFolderLock(path)
+    lock.close()
+    assert not agent_is_running(path)
+    StateFolderLock(path).close()
+
+
+def test_a_process_is_its_id_and_its_start() -> None:
+    me = ProcessRef.of(os.getpid())
+    assert me.alive()
+    with pytest.raises(ProcessLookupError):
+        Watched.hold(ProcessRef(pid=me.pid, started="1"))
+
+
+def test_the_end_of_a_process_is_seen_at_once() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+
+    async def run() -> None:
+        watched = Watched.child(child.pid)
+        watched.send(signal.SIGTERM)
+        await asyncio.wait_for(watched.ended(), 5)
+        watched.send(signal.SIGTERM)  # nobody there any more
+        watched.close()
+
+    asyncio.run(run())
+    assert child.wait(5) == -signal.SIGTERM
+
+
+async def answer(question: Fields) -> AsyncIterator[str]:
+    if question.text("ask") == "trouble":
+        raise LinkLost("no fleet")
+    for number in range(3):
+        yield json.dumps({"line": number})
+
+
+def test_a_question_gets_its_lines_or_the_reason_why_not(tmp_path: Path) -> None:
+    path = tmp_path / "agent.sock"
+
+    async def run() -> None:
+        async with answering(path, answer):
+            assert path.stat().st_mode & 0o777 == 0o600
+            lines = await asyncio.to_thread(lambda: list(ask(path, {"ask": "lines"})))
+            assert [json.loads(line)["line"] for line in lines] == [0, 1, 2]
+            with pytest.raises(AgentError, match="no fleet") as error:
+                await asyncio.to_thread(lambda: list(ask(path, {"ask": "trouble"})))
+            assert error.value.hint == LinkLost.hint
+            with pytest.raises(AgentError, match="ask: expected a value"):
+                await asyncio.to_thread(lambda: list(ask(path, {})))
+
+    asyncio.run(run())
+    assert not path.exists()
+
+
+def test_half_an_answer_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
+    path = tmp_path / "agent.sock"
+    with pytest.raises(AgentNotRunning):
+        list(ask(path, {"ask": "status"}))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(100)
+                connection.sendall(b'{"line": 0}\n')
+
+        async def run() -> None:
+            serving = asyncio.to_thread(serve)
+            asking = asyncio.to_thread(lambda: list(ask(path, {"ask": "lines"})))
+            with pytest.raises(AgentSilent, match="stopped in the middle"):
+                await asyncio.gather(asking, serving)
+
+        asyncio.run(run())
+
+
+@dataclass(slots=True)
+class SteppingClock:
+    """Sleeping moves the time on and lets everybody else run."""
+
+    now_s: float = 1000.0
+    slept: list[float] = field(default_factory=list)
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def wall(self) -> float:
+        return self.now_s
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        await asyncio.sleep(0)
+        self.now_s += seconds
+
+
+async def look() -> Snapshot:
+    return Snapshot(generation=3, models={}, health=DeviceHealth())
+
+
+def test_reports_come_often_after_news_and_rarely_without() -> None:
+    async def run() -> None:
+        fleet, clock, news = MemoryFleet(), SteppingClock(), asyncio.Event()
+        rhythm = Rhythm(heartbeat_s=60, min_interval_s=1)
+        reporter = Reporter(MemoryLink(fleet), look, news=news, clock=clock, rhythm=rhythm, draw=lambda: 0.0)
+        task = asyncio.create_task(reporter.run())
+        times = await times_of_reports(fleet, clock, 40)
+        gaps = [later - earlier for earlier, later in pairwise(times)]
+        assert gaps[0] == pytest.approx(5) and gaps[-1] == pytest.approx(60)
+        news.set()
+        await times_of_reports(fleet, clock, 41)
+        assert [each.sequence for each in fleet.reports] == list(range(1, len(fleet.reports) + 1))
+        assert len({each.boot for each in fleet.reports}) == 1
+        task.cancel()
+
+    asyncio.run(run())
+
+
+async def times_of_reports(fleet: MemoryFleet, clock: SteppingClock, count: int) -> list[float]:
+    times: list[float] = []
+
+    def note() -> bool:
+        if len(fleet.reports) > len(times):
+            times.append(clock.now_s)
+        return len(fleet.reports) >= count
+
+    await turns(note)
+    return times
+
+
+async def turns(condition: Callable[[], bool]) -> None:
+    """Let the other tasks have their turns until it is so: no time passes but that of the stepping clock."""
+    for _ in range(100_000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("expected it to come about, it did not")
+
+
+def test_a_report_that_does_not_arrive_is_tried_again_with_newer_contents() -> None:
+    async def run() -> None:
+        fleet, clock = MemoryFleet(online=False), SteppingClock()
+        rhythm = Rhythm(heartbeat_s=60, min_interval_s=1)
+        link = MemoryLink(fleet)
+        reporter = Reporter(link, look, news=asyncio.Event(), clock=clock, rhythm=rhythm, draw=lambda: 0.5)
+        task = asyncio.create_task(reporter.run())
+        await turns(lambda: len(clock.slept) >= 10)
+        await fleet.set_online(True)
+        await turns(lambda: bool(fleet.reports))
+        assert fleet.reports[0].sequence > 1
+        task.cancel()
+
+    asyncio.run(run())
+
+
+@dataclass(slots=True)
+class Taken:
+    generation: int = 0
+    offers: list[int] = field(default_factory=list)
+
+    def offer(self, desired: DesiredState) -> None:
+        self.generation = desired.generation
+        self.offers.append(desired.generation)
+
+
+def test_following_goes_on_after_an_outage_and_after_a_refusal() -> None:
+    async def run() -> None:
+        fleet, taken, clock = MemoryFleet(refusal="revoked"), Taken(), SteppingClock()
+        task = asyncio.create_task(follow_desired(MemoryLink(fleet), taken, clock=clock, draw=lambda: 0.0))
+        await turns(lambda: len(clock.slept) >= 3)
+        fleet.refusal = ""
+        for generation in (1, 2):
+            await fleet.set_desired(DesiredState(generation=generation))
+            await turns(lambda: taken.generation == fleet.desired.generation)
+        assert taken.offers == [1, 2]
+        task.cancel()
+
+    asyncio.run(run())
+
+
+def test_the_log_says_once_that_the_fleet_is_gone_and_once_that_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[str] = []
+
+    async def run() -> None:
+        fleet = MemoryFleet()
+        link = ObservedLink(MemoryLink(fleet), clock=SteppingClock(), explain=lambda: "")
+        link.on_return.append(lambda: told.append("back"))
+        report = reported_state(1)
+        await link.report(report)
+        await fleet.set_online(False)
+        for _ in range(3):
+            with pytest.raises(LinkLost):
+                await link.report(report)
+        assert "offline" in link.condition.error and link.condition.heard_s == 1000
+        await fleet.set_online(True)
+        await link.report(report)
+        assert link.condition.error == ""
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(run())
+    messages = [each.getMessage() for each in caplog.records]
+    assert messages == [
+        "the fleet answers",
+        "the fleet is out of reach: fleet in memory: expected an answer, it is offline",
+        "the fleet answers",
+    ]
+    assert told == ["back", "back"]
+
+
+def test_what_the_device_knows_itself_explains_a_failure() -> None:
+    async def run() -> None:
+        fleet = MemoryFleet(refusal="unknown certificate")
+        link = ObservedLink(MemoryLink(fleet), clock=SteppingClock(), explain=lambda: "the certificate expired")
+        with pytest.raises(LinkRefused):
+            await link.next_desired(0)
+        assert link.condition.error == "the certificate expired"
+
+    asyncio.run(run())
