@@ -52,6 +52,7 @@ from edgeward_agent.update.settings import UpdateSettings
 log = logging.getLogger(__name__)
 
 _CLOCK: Final = SystemClock()
+_START_S: Final = 5.0  # of the serving process with small models; a larger one is waited for by the updater
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +122,7 @@ async def _work(parts: _Parts, stop: asyncio.Event) -> None:
     duties = {
         "supervise": device.supervisor.run(),
         "follow": follow_desired(parts.link, device.updater, clock=_CLOCK, draw=random.random),
-        "update": device.updater.run(),
+        "update": _update(device),
         "forward": parts.forwarder.run(),
         "report": parts.reporter.run(),
         "renew": device.renewal.run(),
@@ -131,6 +132,12 @@ async def _work(parts: _Parts, stop: asyncio.Event) -> None:
         await stop.wait()
         for task in working:
             task.cancel()
+
+
+async def _update(device: Device) -> None:
+    """Once the serving process answers, or it is clear that it needs help."""
+    await device.supervisor.answered(_START_S)
+    await device.updater.run()
 
 
 def _supervisor(state: StateDir, config: AgentConfig, serving: ServingControl) -> ChildSupervisor:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from edgeward_agent.errors import AgentRunning
 
@@ -45,27 +44,28 @@ class StateFolderLock:
 
     def __init__(self, path: Path) -> None:
         """Raises AgentRunning when another process holds it."""
+        import fcntl  # not on Windows, where models are served but no device runs
+
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._file: IO[str] = path.open("a+")
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self._file.seek(0)
-            holder = self._file.read(20).strip()
-            self._file.close()
-            raise AgentRunning(
-                f"{path.parent.parent}: expected no agent, found a running one (pid {holder or 'unknown'})"
-            ) from None
-        self._file.truncate(0)
-        self._file.write(f"{os.getpid()}\n")
-        self._file.flush()
+            holder = os.read(self._descriptor, 20).decode(errors="replace").strip() or "unknown"
+            self.close()
+            raise AgentRunning(f"{path.parent.parent}: expected no agent, found a running one (pid {holder})") from None
+        with contextlib.suppress(OSError):  # a full disk: the lock itself needs no room
+            os.ftruncate(self._descriptor, 0)
+            os.write(self._descriptor, f"{os.getpid()}\n".encode())
 
     def close(self) -> None:
-        self._file.close()
+        os.close(self._descriptor)
 
 
 def agent_is_running(lock: Path) -> bool:
     """Whether somebody holds the lock, without taking it for longer than a moment."""
+    import fcntl
+
     try:
         with lock.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

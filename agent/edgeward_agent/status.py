@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Mapping
 
@@ -16,7 +17,6 @@ from edgeward_agent.outbox.model import Stats
 from edgeward_agent.process import agent_is_running
 from edgeward_agent.serving_process import Addresses, PidFile
 from edgeward_agent.state_dir import StateDir
-from edgeward_agent.update.deployment import Book
 from edgeward_agent.update.journal import read_book
 from edgeward_agent.update.report import reported_models
 from edgeward_contract.artifact import ModelName
@@ -117,11 +117,13 @@ def offline_status(state: StateDir) -> Status:
     if running is not None and watched is not None:
         watched.close()
         serving = ServingStatus(pid=running.pid, http=running.bound.http, unix=running.bound.unix)
+    models, alarms = _models_on_disk(state)
     return Status(
         device=_device_on_disk(state),
         serving=serving,
-        models=model_statuses(_models_on_disk(state)),
+        models=model_statuses(models),
         disk_free_bytes=disk_free_bytes(state.root),
+        alarms=alarms,
     )
 
 
@@ -184,6 +186,11 @@ def _device_on_disk(state: StateDir) -> DeviceStatus:
         return DeviceStatus(problem=str(error))
 
 
-def _models_on_disk(state: StateDir) -> Mapping[ModelName, ReportedModel]:
-    book = read_book(state.root) if state.root.exists() else Book()
-    return reported_models(book, None, {})
+def _models_on_disk(state: StateDir) -> tuple[Mapping[ModelName, ReportedModel], tuple[str, ...]]:
+    """What was stored of updates, and what to look at when that cannot be read."""
+    if not state.root.exists():
+        return {}, ()
+    try:
+        return reported_models(read_book(state.root), None, {}), ()
+    except sqlite3.Error as error:
+        return {}, (f"journal-unreadable:{type(error).__name__}",)

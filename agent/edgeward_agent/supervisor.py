@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 _LIVED_WELL_S: Final = 10.0  # after this long a crash is a new story
 _LONGEST_BACKOFF_S: Final = 5.0
 _LOOK_S: Final = 2.0
+_LOOK_EARLY_S: Final = 0.05
 
 
 class Supervisor(Protocol):
@@ -47,6 +48,9 @@ class Supervisor(Protocol):
 
     async def start(self) -> None:
         """Take over or start the process. Raises PortInUse or ConfigError when it cannot listen."""
+
+    async def answered(self, within_s: float) -> bool:
+        """Wait until it answers for the first time; False when it does not `within_s`."""
 
     async def run(self) -> None:
         """Start it again whenever it ends; never returns."""
@@ -100,6 +104,14 @@ class ChildSupervisor:
             return
         self._process, self._bound = adopted
         log.info("took over the running serving process", extra=fields(pid=self.pid))
+
+    async def answered(self, within_s: float) -> bool:
+        end_s = self._clock.monotonic() + within_s
+        while not await self._answers():
+            if self._clock.monotonic() > end_s:
+                return False
+            await self._clock.sleep(_LOOK_EARLY_S)
+        return True
 
     async def run(self) -> None:
         backoff_s = self._patience.backoff_s

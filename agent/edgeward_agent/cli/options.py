@@ -16,7 +16,7 @@ _SYSTEM: Final = Path("/var/lib/edgeward")
 
 def default_state_dir() -> Path:
     """The system's folder for root, else the user's (XDG Base Directory specification, XDG_STATE_HOME)."""
-    if os.geteuid() == 0:
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
         return _SYSTEM
     base = os.environ.get("XDG_STATE_HOME", "")
     return (Path(base) if Path(base).is_absolute() else Path.home() / ".local" / "state") / "edgeward"
