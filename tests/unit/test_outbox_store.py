@@ -120,12 +120,12 @@ def test_a_verdict_twice_or_on_nothing_changes_nothing(tmp_path: Path) -> None:
             batch = await take(store)
             assert (await store.apply(accept(batch))).removed == 1
             again = await store.apply([verdict(each, status) for each in batch.records for status in VerdictStatus])
-            assert (again.removed, again.quarantined, again.renumbered) == (0, 0, 0)
+            assert (again.removed, again.quarantined, again.moved) == (0, 0, 0)
 
     run(scenario())
 
 
-def test_a_conflict_starts_an_epoch_and_renumbers_only_what_conflicts(tmp_path: Path) -> None:
+def test_a_conflict_starts_an_epoch_and_moves_only_what_conflicts(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with open_store(tmp_path, device=DEVICE, options=SMALL) as store:
             await store.append([draft(number) for number in range(1, 5)])
@@ -134,7 +134,7 @@ def test_a_conflict_starts_an_epoch_and_renumbers_only_what_conflicts(tmp_path: 
                 [verdict(old[0], VerdictStatus.DUPLICATE)]
                 + [verdict(each, VerdictStatus.CONFLICT) for each in old[1:3]]
             )
-            assert (applied.removed, applied.renumbered) == (1, 2)
+            assert (applied.removed, applied.moved) == (1, 2)
             (receipt,) = await store.append([draft(5)])
             now = (await take(store)).records
             assert [number_of(each) for each in now] == [2, 3, 4, 5]
@@ -142,7 +142,7 @@ def test_a_conflict_starts_an_epoch_and_renumbers_only_what_conflicts(tmp_path: 
             fresh = [now[0], now[1], now[3]]
             assert {each.epoch for each in fresh} == {receipt.epoch} != {old[0].epoch}
             assert [each.sequence for each in fresh] == sorted({each.sequence for each in fresh})
-            assert (await store.apply([verdict(now[2], VerdictStatus.CONFLICT)])).renumbered == 1
+            assert (await store.apply([verdict(now[2], VerdictStatus.CONFLICT)])).moved == 1
             later = (await take(store)).records
             assert [number_of(each) for each in later] == [2, 3, 4, 5]
             assert {each.epoch for each in later} == {receipt.epoch}

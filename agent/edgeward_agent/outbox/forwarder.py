@@ -131,7 +131,7 @@ class Forwarder:
             raise LinkLost(f"expected the acknowledgement of {batch.batch_id}, got that of {answer.batch_id[:64]}")
         sent = {(record.epoch, record.sequence) for record in batch.records}
         applied = await self._store.apply([each for each in answer.verdicts if (each.epoch, each.sequence) in sent])
-        if applied.renumbered:
+        if applied.moved:
             log.warning("the fleet has other records of this device: it was restored from an image; a new epoch began")
         if not applied.removed and not applied.quarantined:
             raise LinkLost("expected the acknowledgement to let go of at least one record, it let go of none")

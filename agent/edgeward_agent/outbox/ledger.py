@@ -1,8 +1,8 @@
 """The outbox as a table of sealed rows: who is next, under which key, and how much room is taken.
 
 Used by the owner thread alone. `row` is the order of the device, counted up for ever and stored, so that a number is
-never given twice even after every row has gone. The sequence of a record is `row - base` of the epoch it was
-written in; a new epoch is a new base, which keeps the order of whatever is renumbered.
+never given twice even after every row has gone. It is also the sequence of a new record; only rows that were salvaged
+from a damaged store have another, because they keep the number under which the fleet may know them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from edgeward_agent.outbox.retention import PeriodUse
 from edgeward_agent.outbox.rows import COLUMNS, PARAMETERS, Prepared, Row, unseal
 from edgeward_agent.outbox.sealing import Cipher, SealBroken, new_data_key, unwrap, wrap
 from edgeward_agent.outbox.sqlite import SCHEMA, connect, transaction, translated
-from edgeward_contract.artifact import DeviceId
+from edgeward_contract.artifact import DeviceId, sha256_of
 from edgeward_contract.record import Record
 
 _ROW_OVERHEAD_BYTES: Final = 256  # columns, three index entries, nonce and tag
@@ -38,7 +38,6 @@ class State:
 
     device: DeviceId
     epoch: str
-    base: int
     next_row: int
     dropped: int
 
@@ -142,7 +141,7 @@ class Ledger:
         unsealed = Row(
             row=state.next_row,
             epoch=state.epoch,
-            sequence=state.next_row - state.base,
+            sequence=state.next_row,
             rank=prepared.rank,
             kind=prepared.kind,
             wall_us=prepared.wall_us,
@@ -158,25 +157,22 @@ class Ledger:
         """Use up the next number. Inside `change`."""
         state = self.state
         self.state = replace(state, next_row=state.next_row + 1)
-        return Receipt(epoch=state.epoch, sequence=state.next_row - state.base)
+        return Receipt(epoch=state.epoch, sequence=state.next_row)
 
-    def renumber(self, row: Row) -> None:
-        """Move a record to the present epoch, with everything in it as it was. Inside `change`."""
-        state = self.state
+    def move(self, row: Row) -> None:
+        """Give a record its number in the epoch that follows its own, with everything in it as it was.
+
+        Inside `change`; raises SealBroken. New records follow, if they were still in that epoch.
+        """
+        state, moved = self.state, replace(row, epoch=epoch_after(row.epoch))
         cipher = self.keys.cipher(row.key_id)
         plaintext = cipher.open(row.sealed, row.place(state.device).associated_data())
-        moved = replace(row, epoch=state.epoch, sequence=row.row - state.base)
         sealed = cipher.seal(plaintext, moved.place(state.device).associated_data())
         self.connection.execute(
-            "UPDATE records SET epoch = ?, sequence = ?, sealed = ? WHERE row = ?",
-            (moved.epoch, moved.sequence, sealed, row.row),
+            "UPDATE records SET epoch = ?, sealed = ? WHERE row = ?", (moved.epoch, sealed, row.row)
         )
-
-    def start_epoch(self) -> None:
-        """From now on numbers are of a new epoch, in which every row that is here has a place. Inside `change`."""
-        (oldest,) = self.connection.execute("SELECT min(row) FROM records").fetchone()
-        base = (self.state.next_row if oldest is None else oldest) - 1
-        self.state = replace(self.state, epoch=new_epoch(), base=base)
+        if row.epoch == state.epoch:
+            self.state = replace(state, epoch=moved.epoch)
 
     def unseal(self, row: Row) -> Record:
         """Raises SealBroken."""
@@ -211,8 +207,8 @@ class Ledger:
     def _save_state(self) -> None:
         state = self.state
         self.connection.execute(
-            "UPDATE state SET epoch = ?, base = ?, next_row = ?, dropped = ?",
-            (state.epoch, state.base, state.next_row, state.dropped),
+            "UPDATE state SET epoch = ?, next_row = ?, dropped = ?",
+            (state.epoch, state.next_row, state.dropped),
         )
 
 
@@ -247,24 +243,34 @@ def new_epoch() -> str:
     return f"e-{secrets.token_hex(8)}"
 
 
+def epoch_after(epoch: str) -> str:
+    """The epoch into which a device forks that was restored from an image.
+
+    It follows from the old one, because an image may be restored twice: a record that was in it then gets the same
+    new number both times, and the fleet sees a duplicate instead of two records. Another life of the device may have
+    used it already; that is the next conflict, and leads to the next epoch.
+    """
+    return f"e-{sha256_of(b'fork of ' + epoch.encode())[:16]}"
+
+
 def _read_state(connection: sqlite3.Connection) -> State | None:
     with translated():
         if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'state'").fetchone():
             return None
-        found = connection.execute("SELECT device, epoch, base, next_row, dropped FROM state").fetchone()
+        found = connection.execute("SELECT device, epoch, next_row, dropped FROM state").fetchone()
     if found is None:
         raise StoreDamaged("expected one row of state, found none")
-    device, epoch, base, next_row, dropped = found
-    return State(device=DeviceId(device), epoch=epoch, base=base, next_row=next_row, dropped=dropped)
+    device, epoch, next_row, dropped = found
+    return State(device=DeviceId(device), epoch=epoch, next_row=next_row, dropped=dropped)
 
 
 def _create(connection: sqlite3.Connection, device: DeviceId) -> State:
     """Tables and state in one commit: a power cut leaves an empty file or a whole store."""
-    state = State(device=device, epoch=new_epoch(), base=0, next_row=1, dropped=0)
+    state = State(device=device, epoch=new_epoch(), next_row=1, dropped=0)
     with transaction(connection):
         for statement in SCHEMA.split(";"):
             connection.execute(statement)
-        connection.execute("INSERT INTO state VALUES (1, ?, ?, 0, 1, 0)", (device, state.epoch))
+        connection.execute("INSERT INTO state VALUES (1, ?, ?, 1, 0)", (device, state.epoch))
     return state
 
 

@@ -40,7 +40,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """The number of a committed record. A fork of the epoch may renumber it before it is sent."""
+    """The number of a committed record. A conflict may move it to another epoch before it is taken."""
 
     epoch: str
     sequence: int
@@ -81,11 +81,11 @@ class Stats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:
-    """What an acknowledgement changed: rows deleted, put aside, given a number in a new epoch."""
+    """What an acknowledgement changed: rows deleted, put aside, moved to a new epoch."""
 
     removed: int = 0
     quarantined: int = 0
-    renumbered: int = 0
+    moved: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

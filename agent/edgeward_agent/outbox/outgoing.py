@@ -50,11 +50,11 @@ def apply(ledger: Ledger, verdicts: Sequence[Verdict]) -> Applied:
     """Do what the fleet said, in one commit. A verdict on a row that is not here changes nothing: it came twice.
 
     A conflict says that the fleet has other content under this number: this device was restored from an image and
-    lives a second time. The record then gets a number in a new epoch, and so does whatever comes after. Rows without
+    lives a second time. The record then moves to the epoch that follows, and so does whatever comes after. Rows without
     a verdict keep their numbers, because those from before the image may be in the fleet already; a new number would
-    make them duplicates that nobody can tell. Each is renumbered when the fleet calls it a conflict, and not before.
+    make them duplicates that nobody can tell. Each is moved when the fleet calls it a conflict, and not before.
     """
-    removed = quarantined = renumbered = 0
+    removed = quarantined = moved = 0
     with ledger.change():
         for verdict in verdicts:
             row = ledger.find(verdict.epoch, verdict.sequence)
@@ -67,9 +67,9 @@ def apply(ledger: Ledger, verdicts: Sequence[Verdict]) -> Applied:
                 ledger.put_aside(row, verdict.reason)
                 quarantined += 1
             else:
-                _fork(ledger, row)
-                renumbered += 1
-    return Applied(removed=removed, quarantined=quarantined, renumbered=renumbered)
+                _move(ledger, row)
+                moved += 1
+    return Applied(removed=removed, quarantined=quarantined, moved=moved)
 
 
 def held(ledger: Ledger, *, quarantined: bool, after: int | None, limit: int) -> tuple[HeldRecord, ...]:
@@ -159,12 +159,9 @@ def _next_rows(ledger: Ledger, room: int, limit_records: int) -> Iterator[Row]:
             return
 
 
-def _fork(ledger: Ledger, row: Row) -> None:
-    # A row of the present epoch, or from before it (salvaged since), has no place in it: only then a newer one starts.
-    if row.epoch == ledger.state.epoch or row.row <= ledger.state.base:
-        ledger.start_epoch()
+def _move(ledger: Ledger, row: Row) -> None:
     try:
-        ledger.renumber(row)
+        ledger.move(row)
     except SealBroken as error:
         ledger.put_aside(row, f"unreadable: {error}")
 

@@ -30,7 +30,6 @@ CREATE TABLE state (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     device TEXT NOT NULL,
     epoch TEXT NOT NULL,
-    base INTEGER NOT NULL,
     next_row INTEGER NOT NULL,
     dropped INTEGER NOT NULL
 ) STRICT;

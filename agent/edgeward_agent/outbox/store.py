@@ -136,7 +136,7 @@ class Store:
         return await self._ask(partial(outgoing.head, limit_bytes=limit_bytes, limit_records=limit_records))
 
     async def apply(self, verdicts: Sequence[Verdict]) -> Applied:
-        """Do what an acknowledgement says: delete, put aside, renumber (see `outgoing.apply`). Safe to repeat.
+        """Do what an acknowledgement says: delete, put aside, move (see `outgoing.apply`). Safe to repeat.
 
         Raises:
             OutboxFull: not even the ballast made room; nothing has changed.
@@ -213,7 +213,7 @@ class Store:
             bytes=ledger.used_bytes(),
             quarantined=counts.quarantined,
             epoch=state.epoch,
-            last_sequence=state.next_row - state.base - 1,
+            last_sequence=state.next_row - 1,
             dropped=state.dropped,
             refused=self._owner.refused,
             alarms=tuple(name for name, raised in alarms.items() if raised),
