@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ from edgeward_contract.schema import Fields, parse_json
 DEVICES = 5
 PATIENTS = 569
 LIMIT_S = 150
+COMMAND = (sys.executable, "-c", "from edgeward_fleet.cli import main; main()")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +40,9 @@ class Shown:
 
 @pytest.fixture(scope="module")
 def shown(checkout: Path) -> Iterator[Shown]:
-    command = [sys.executable, "-c", "from edgeward_fleet.cli import main; main()"]
     options = ["demo", "--headless", "--keep", "--json", "--devices", str(DEVICES)]
     done = subprocess.run(
-        [*command, *options], cwd=checkout, capture_output=True, text=True, timeout=2 * LIMIT_S, check=False
+        [*COMMAND, *options], cwd=checkout, capture_output=True, text=True, timeout=2 * LIMIT_S, check=False
     )
     assert done.stdout, done.stderr
     summary = parse_json(done.stdout.encode())
@@ -88,9 +90,7 @@ def test_an_answer_was_never_given_twice_under_one_name(shown: Shown) -> None:
 
 
 def test_nothing_is_left_running(shown: Shown) -> None:
-    """Every process of the demonstration names its folder on its command line."""
-    lines = {path: _command_line(path) for path in Path("/proc").glob("[0-9]*/cmdline")}
-    assert [line for line in lines.values() if str(shown.folder) in line] == []
+    assert running_in(str(shown.folder)) == []
 
 
 def test_no_secret_is_readable_by_others(shown: Shown) -> None:
@@ -99,9 +99,24 @@ def test_no_secret_is_readable_by_others(shown: Shown) -> None:
     assert [path for path in secrets if path.stat().st_mode & 0o077] == []
 
 
+def test_whoever_stops_it_in_the_middle_finds_nothing_left(checkout: Path) -> None:
+    command = [*COMMAND, "demo", "--devices", "3"]
+    with subprocess.Popen(command, cwd=checkout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
+        assert demo.stdout is not None
+        told = []
+        for line in demo.stdout:  # ends when the process does
+            told.append(line)
+            if "enrolled and running: " in line:
+                demo.send_signal(signal.SIGINT)
+        assert demo.wait(30) == 130, told
+    (folder,) = re.findall(r" patients, in (\S+)", told[0])
+    assert running_in(folder) == []
+    assert not Path(folder).exists()
+
+
 def test_a_checkout_that_lacks_the_model_says_how_to_name_it(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from edgeward_fleet.cli import main; main()", "demo", "--models", str(tmp_path)],
+        [*COMMAND, "demo", "--models", str(tmp_path)],
         capture_output=True,
         text=True,
         check=False,
@@ -110,6 +125,12 @@ def test_a_checkout_that_lacks_the_model_says_how_to_name_it(tmp_path: Path) -> 
     assert done.returncode == 1
     assert done.stderr.startswith("error: expected the reference model wdbc-risk, found none in ")
     assert "Traceback" not in done.stderr
+
+
+def running_in(folder: str) -> list[str]:
+    """Every process of a demonstration names its folder on its command line."""
+    lines = [_command_line(path) for path in Path("/proc").glob("[0-9]*/cmdline")]
+    return [line for line in lines if folder in line]
 
 
 def _command_line(path: Path) -> str:

@@ -35,7 +35,8 @@ def demo(devices: int, headless: bool, keep: bool, link: str, models: Path | Non
     from edgeward_fleet.demo.show import Wishes, put_on
 
     wishes = Wishes(devices=devices, headless=headless, keep=keep, link=link, models=models)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the devices are ended then too
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # whichever way we end, the devices end with us
+        signal.signal(number, signal.default_int_handler)
     console = Console(stderr=out.as_json, highlight=False)
     if not console.is_terminal:
         console.width = _PLAIN_WIDTH

@@ -126,7 +126,9 @@ def last_line(log: Path) -> str:
 @contextmanager
 def _undisturbed() -> Iterator[None]:
     """A second Ctrl-C of an impatient person must not leave processes behind."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         yield
     finally:

@@ -19,8 +19,8 @@ from edgeward_fleet.demo.reckoning import Kept
 from edgeward_fleet.demo.staff import Staff
 
 MODEL: Final = "wdbc-risk"
-_PER_SECOND: Final = 20.0  # at each device, as long as all together stay below the next number
-_ALL_PER_SECOND: Final = 120.0
+_PER_SECOND: Final = 15.0  # at each device, as long as all together stay below the next number
+_ALL_PER_SECOND: Final = 100.0
 _PAGE: Final = 1000
 
 
