@@ -9,13 +9,21 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from edgeward_fleet.dashboard import assets
-from edgeward_fleet.dashboard.pages import entry, fleet, rollouts
+from edgeward_fleet.dashboard.pages import audit, devices, entry, fleet, models, rollouts
 from edgeward_fleet.dashboard.render import problem
 from edgeward_fleet.dashboard.security import PAGE_HEADERS
 from edgeward_fleet.dashboard.sessions import Sessions
 from edgeward_fleet.services import Services
 
-ROUTERS: Final[tuple[APIRouter, ...]] = (assets.router, entry.router, fleet.router, rollouts.router)
+ROUTERS: Final[tuple[APIRouter, ...]] = (
+    assets.router,
+    entry.router,
+    fleet.router,
+    devices.router,
+    models.router,
+    rollouts.router,
+    audit.router,
+)
 
 _Handler = Callable[[Request, Exception], Response | Awaitable[Response]]
 

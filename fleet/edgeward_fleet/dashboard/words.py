@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -11,6 +12,8 @@ from markupsafe import Markup, escape
 from edgeward_contract.schema import JsonValue
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
+_DIGEST: Final = re.compile("[0-9a-f]{64}")
+_LONG: Final = 160
 _STEPS: Final = ((86_400, "d"), (3600, "h"), (60, "min"))
 
 
@@ -20,6 +23,14 @@ def moment(at: datetime | None, absent: str = "never") -> Markup:
         return escape(absent)
     utc = at.astimezone(UTC)
     return Markup('<time datetime="{}">{} UTC</time>').format(
+        utc.strftime("%Y-%m-%dT%H:%M:%SZ"), utc.strftime("%Y-%m-%d %H:%M:%S")
+    )
+
+
+def exact(at: datetime) -> Markup:
+    """A point in time that the script leaves as it is: where the hour matters more than how long ago it was."""
+    utc = at.astimezone(UTC)
+    return Markup('<time datetime="{}" data-exact>{}</time>').format(
         utc.strftime("%Y-%m-%dT%H:%M:%SZ"), utc.strftime("%Y-%m-%d %H:%M:%S")
     )
 
@@ -54,7 +65,7 @@ def size(count: int) -> str:
 def milliseconds(micros: int) -> str:
     """Microseconds as people compare them with 10 ms."""
     value = micros / 1000
-    return f"{value:.0f} ms" if value >= 100 else f"{value:.2g} ms" if value < 10 else f"{value:.1f} ms"
+    return f"{value:.2g} ms" if value < 10 else f"{round(value, 1 if value < 100 else 0):g} ms"
 
 
 def number(value: int) -> str:
@@ -69,8 +80,8 @@ def plural(count: int, one: str, many: str = "") -> str:
 def percent(value: float) -> str:
     """Two figures that mean something: `0 %`, `0.25 %`, `22 %`; 100 only where it is all of them."""
     if 99.5 <= value < 100:
-        return "> 99 %"
-    return f"{value:.0f} %" if value == 0 or value >= 10 else f"{value:.2g} %"
+        return ">\u00a099\u00a0%"
+    return f"{value:.0f}\u00a0%" if value == 0 or value >= 10 else f"{value:.2g}\u00a0%"
 
 
 def short(digest: str) -> Markup:
@@ -90,6 +101,14 @@ def pretty(value: JsonValue) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2)
 
 
+def audited(value: JsonValue) -> Markup:
+    """A value of an audit entry; digests are shortened, they are never read whole."""
+    text = compact(value)
+    if _DIGEST.fullmatch(text):
+        return short(text)
+    return escape(text if len(text) <= _LONG else text[:_LONG] + "…")
+
+
 def state_word(state: str) -> str:
     """`ROLLING_BACK` → `rolling back`."""
     return state.replace("_", " ").lower()
@@ -97,6 +116,7 @@ def state_word(state: str) -> str:
 
 FILTERS: Final = {
     "moment": moment,
+    "exact": exact,
     "duration": duration,
     "span": span,
     "size": size,
@@ -107,5 +127,6 @@ FILTERS: Final = {
     "short": short,
     "compact": compact,
     "pretty": pretty,
+    "audited": audited,
     "word": state_word,
 }

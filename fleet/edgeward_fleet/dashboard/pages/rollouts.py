@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
+from pydantic import AwareDatetime
 
 from edgeward_contract.artifact import Sha256
 from edgeward_fleet.accounts.model import Principal, Role
@@ -19,12 +19,11 @@ from edgeward_fleet.dashboard.live import Live, live_answer, live_part
 from edgeward_fleet.dashboard.queries.rollouts import ListedRollout, listed, timeline
 from edgeward_fleet.dashboard.render import PageRoute, page
 from edgeward_fleet.dashboard.security import Looker, OperatorLooks, OperatorPosts, ensure
-from edgeward_fleet.dashboard.views.rollout import Action, RolloutView, actions, consequence, rollout_view
+from edgeward_fleet.dashboard.views.rollout import Action, Line, RolloutView, actions, consequence, lines, rollout_view
 from edgeward_fleet.dashboard.views.rollout_devices import DeviceTable, device_table
 from edgeward_fleet.errors import Conflict, Forbidden
 from edgeward_fleet.rollouts.machine import RolloutEvent, RolloutState
 from edgeward_fleet.rollouts.model import RolloutId, Standing
-from edgeward_fleet.rollouts.repository import RolloutLine
 from edgeward_fleet.rollouts.service import RolloutRecord
 from edgeward_fleet.services import Services
 
@@ -70,7 +69,7 @@ class LiveRollout:
 
     view: RolloutView
     table: DeviceTable
-    timeline: tuple[RolloutLine, ...]
+    timeline: tuple[Line, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +111,7 @@ async def rollouts(
     looker: Looker,
     services: AppServices,
     state: RolloutState | None = None,
-    before: datetime | None = None,
+    before: AwareDatetime | None = None,
 ) -> HTMLResponse:
     """Newest first."""
     states = (state,) if state else None
@@ -213,9 +212,11 @@ def _possible(record: RolloutRecord, looker: Principal, command: Command) -> Act
 
 async def _live(request: Request, services: Services, record: RolloutRecord, viewer: Principal, shown: Shown) -> Live:
     identifier = record.rollout.id
-    lines = await services.database.run(lambda session: timeline(session, identifier, before=None, limit=_TIMELINE))
+    happened = await services.database.run(lambda session: timeline(session, identifier, before=None, limit=_TIMELINE))
     view = rollout_view(record, viewer)
-    content = LiveRollout(view=view, table=device_table(record.rollout, shown.standing, shown.after), timeline=lines)
+    content = LiveRollout(
+        view=view, table=device_table(record.rollout, shown.standing, shown.after), timeline=lines(happened)
+    )
     return live_part(
         request,
         "rollout-live.html",

@@ -12,7 +12,7 @@
   }
 
   function tellTimes(root) {
-    for (const each of root.querySelectorAll("time[datetime]")) {
+    for (const each of root.querySelectorAll("time[datetime]:not([data-exact])")) {
       if (!each.title) each.title = each.textContent;
       const words = ago((Date.now() - Date.parse(each.dateTime)) / 1000);
       if (each.textContent !== words) each.textContent = words;

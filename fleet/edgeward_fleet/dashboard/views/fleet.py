@@ -212,7 +212,7 @@ def version_strip(used: Sequence[VersionCount]) -> Strip:
     return strip(
         [
             Segment(
-                label=f"@{each.version}",
+                label=f"on version {each.version}",
                 count=each.live,
                 tone=f"version-{min(age, 4)}",
                 href=f"/devices?release={each.model}%40{each.version}",

@@ -87,6 +87,12 @@ def _errors(gates: Gates, evidence: Evidence) -> Gate:
     return Gate(
         name="Answers that were errors",
         limit=f"at most {percent(gates.max_error_percent)}{least}",
-        seen=f"{number(evidence.errors)} of {number(evidence.requests)} ({percent(evidence.error_percent)})",
+        seen=_errors_seen(evidence),
         judgement=judgement,
     )
+
+
+def _errors_seen(evidence: Evidence) -> str:
+    if not evidence.requests:
+        return "no answers yet"
+    return f"{number(evidence.errors)} of {number(evidence.requests)} ({percent(evidence.error_percent)})"

@@ -17,6 +17,7 @@ from edgeward_fleet.rollouts.analysis import Evidence, not_yet_back
 from edgeward_fleet.rollouts.decide import evidence_of
 from edgeward_fleet.rollouts.machine import FINAL, PhaseStep, RolloutEvent, RolloutState, commands
 from edgeward_fleet.rollouts.model import Back, PhaseSpec, Rollout, RolloutDevice, Standing
+from edgeward_fleet.rollouts.repository import RolloutLine
 from edgeward_fleet.rollouts.service import RolloutRecord
 
 MAX_CELLS: Final = 240
@@ -27,6 +28,18 @@ _GOES_BACK: Final = frozenset(
 )
 
 
+_VERBS: Final = {
+    "approve": "approved it",
+    "created": "asked for it",
+    "pause": "paused it",
+    "resume": "resumed it",
+    "abort": "aborted it",
+    "roll_back": "rolled it back",
+    "supersede": "superseded it",
+    "start_due": "started it",
+    "offered": "offered it to",
+    "taken_back": "gave the former release to",
+}
 _TONES: Final = {PhaseStatus.OPEN: "busy", PhaseStatus.PASSED: "ok", PhaseStatus.STOPPED: "bad"}
 
 
@@ -56,6 +69,15 @@ class Lane:
     @property
     def tone(self) -> str:
         return _TONES.get(self.status, "idle")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """What happened, as a sentence about somebody."""
+
+    at: datetime
+    actor: str
+    words: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +141,20 @@ def sentence(record: RolloutRecord) -> str:
             return f"Every phase has passed: {reason}."
         case _:
             return f"{state_word(rollout.state).capitalize()}{f': {reason}' if reason else ''}."
+
+
+def lines(timeline: Sequence[RolloutLine]) -> tuple[Line, ...]:
+    """The timeline in words: what devices and the fleet say is a sentence already, a command needs its verb."""
+    return tuple(Line(at=each.at, actor=each.actor, words=_words(each)) for each in timeline)
+
+
+def _words(line: RolloutLine) -> str:
+    if line.kind == "device":
+        verb, _, rest = line.detail.partition(" ")
+        return f"{state_word(verb)}{f': {rest}' if rest and verb.isupper() else f' {rest}' if rest else ''}"
+    if line.kind == "step":
+        return line.detail
+    return f"{_VERBS.get(line.kind, state_word(line.kind))}{f': {line.detail}' if line.detail else ''}"
 
 
 def actions(record: RolloutRecord, viewer: Principal) -> list[Action]:
