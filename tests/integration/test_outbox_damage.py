@@ -218,6 +218,19 @@ def test_damage_while_running_begins_anew_and_loses_no_call(tmp_path: Path) -> N
     asyncio.run(run())
 
 
+def test_a_check_that_takes_too_long_is_no_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run(alarms: tuple[str, ...]) -> None:
+        async with open_store(tmp_path, device=DEVICE, options=OPTIONS) as store:
+            await store.append([draft(number, padding=2000) for number in range(COUNT)])
+            assert (await store.stats()).alarms == alarms
+
+    for _ in range(4):
+        asyncio.run(run(()))
+    for check_s in (0.0, 0.001, 0.002, 0.004):
+        monkeypatch.setattr(recovery, "CHECK_S", check_s)
+        asyncio.run(run(()))
+
+
 def test_what_the_fleet_has_is_not_delivered_twice_after_salvage(tmp_path: Path) -> None:
     (tmp_path / "live").mkdir()
     image = tmp_path / "image"

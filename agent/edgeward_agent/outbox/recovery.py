@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -24,6 +26,7 @@ from edgeward_contract.artifact import DeviceId
 DATABASE: Final = "outbox.db"
 KEY: Final = "outbox.key"
 QUARANTINE: Final = "quarantine"
+CHECK_S: Final = 4.0  # a damaged store begins anew within 10 s
 _INTENT: Final = "outbox.quarantining"
 _SUFFIXES: Final = ("", "-wal", "-shm", "-journal")
 _MAGIC: Final = b"SQLite format 3\0"
@@ -61,14 +64,35 @@ def _open_sound(directory: Path, device: DeviceId, master: Cipher, max_bytes: in
 def _open_checked(path: Path, device: DeviceId, master: Cipher, max_bytes: int) -> Ledger:
     ledger = Ledger.open(path, device=device, master=master, max_bytes=max_bytes)
     try:
-        with translated():
-            (verdict,) = ledger.connection.execute("PRAGMA integrity_check(1)").fetchone()
-        if verdict != "ok":
-            raise StoreDamaged(f"expected a sound database, got: {verdict}")
+        _check(ledger.connection)
     except BaseException:
         abandon(ledger)
         raise
     return ledger
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    """Raises StoreDamaged. A large store on a slow disk is checked for a while only: damage is also noticed in use."""
+    too_long = threading.Event()
+
+    def stop() -> None:
+        too_long.set()
+        connection.interrupt()
+
+    timer = threading.Timer(CHECK_S, stop)
+    timer.start()
+    try:
+        with translated():
+            (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    except OutboxError:
+        if not too_long.is_set():
+            raise
+    else:
+        if verdict != "ok" and not too_long.is_set():
+            raise StoreDamaged(f"expected a sound database, got: {verdict}")
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 def abandon(ledger: Ledger) -> None:
