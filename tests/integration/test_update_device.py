@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,13 @@ import pytest
 
 from edgeward_agent.errors import LinkRefused
 from edgeward_agent.ports import ProbeReason
-from edgeward_agent.update.chunks import ChunkStore
+from edgeward_agent.update.chunks import ChunkStore, decode
 from edgeward_agent.update.journal import FILE, read_book
 from edgeward_agent.update.machine import WORKING
+from edgeward_agent.update.releases import DigestMismatch, write_boot_file
+from edgeward_agent.update.slots import Slots
 from edgeward_contract.artifact import ModelName, ReleaseRef, sha256_of
-from edgeward_contract.chunks import Chunk
+from edgeward_contract.chunks import Chunk, raw_index
 from edgeward_contract.reported import Traffic, UpdateState
 from support.update import (
     MODEL,
@@ -37,9 +40,8 @@ OTHER = ModelName("other")
 
 @pytest.fixture
 def device(tmp_path: Path) -> Iterator[Device]:
-    device = Device(tmp_path)
-    yield device
-    device.close()
+    with closing(Device(tmp_path)) as device:
+        yield device
 
 
 @pytest.fixture
@@ -511,6 +513,8 @@ def test_every_working_state_survives_a_restart(
     expected = one if state is UpdateState.ROLLING_BACK else two
     assert (device.state(), device.live()) == (ended, expected.manifest.release)
     assert boots(device) == [expected.sha256]
+    chunks = device.source.fetched("chunk")
+    assert len(chunks) == len(set(chunks)), "a restart costs no chunk"
 
 
 def test_a_refused_candidate_rolls_back(device: Device, one: Release, two: Release) -> None:
@@ -568,6 +572,33 @@ def test_a_boot_file_that_was_not_written_is_written_after_a_restart(device: Dev
     assert boots(device) == [one.sha256]
 
 
+def test_a_boot_file_that_cannot_be_written_is_tried_again(
+    device: Device, one: Release, two: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails = [True]
+
+    def write(state_dir: Path, slots: Mapping[ModelName, Slots]) -> None:
+        if fails:
+            raise disk_full()
+        write_boot_file(state_dir, slots)
+
+    monkeypatch.setattr("edgeward_agent.update.keeper.write_boot_file", write)
+    device.deploy(2, "d2", two)
+    assert (device.state(), device.updater.alarms) == (UpdateState.COMMITTED, ("boot-file",))
+    assert boots(device) == [one.sha256]
+    fails.clear()
+    device.run_until(lambda: boots(device) == [two.sha256])
+    device.step()
+    assert not device.updater.alarms
+
+
+def test_a_chunk_is_what_its_index_says() -> None:
+    chunk = raw_index(b"abcdef").chunks[0]
+    assert decode(chunk, chunk.stored[0], b"abcdef") == b"abcdef"
+    with pytest.raises(DigestMismatch, match="stored chunk at 0: expected sha256 bef57ec7f53a…, got "):
+        decode(chunk, chunk.stored[0], b"abcdeg")
+
+
 def test_a_damaged_journal_is_set_aside_and_the_model_stays(device: Device, one: Release, two: Release) -> None:
     device.kill()
     (device.state_dir / FILE).write_bytes(b"not a database, whatever it was " * 100)
@@ -584,7 +615,7 @@ def test_a_damaged_journal_is_set_aside_and_the_model_stays(device: Device, one:
 
 def test_a_step_that_cannot_be_stored_is_not_acted_on(device: Device, one: Release, two: Release) -> None:
     offer(device, 2, "d2", two, until=UpdateState.DOWNLOADING)
-    device.journal.full = 5
+    device.journal.refusals = 5
 
     async def run_for_a_while() -> None:
         task = asyncio.create_task(device.updater.run())
@@ -594,9 +625,45 @@ def test_a_step_that_cannot_be_stored_is_not_acted_on(device: Device, one: Relea
         task.cancel()
 
     device.runner.run(run_for_a_while())
-    assert device.journal.full == 0
+    assert device.journal.refusals == 0
     assert device.live() == two.manifest.release
     assert device.updater.alarms == ()
+
+
+def test_a_night_of_sleep_is_no_probation(tmp_path: Path) -> None:
+    device = Device(tmp_path, replace(QUICK, probation_s=60.0))
+    offer(device, 1, "d1", device.source.add(make_release(1)), until=UpdateState.PROBATION)
+    for _ in range(10):
+        device.step()
+    device.clock.now += 8 * 3600  # the clock goes on while the machine is suspended
+    for _ in range(10):
+        device.step()
+    assert device.state() is UpdateState.PROBATION
+    device.settle()
+    assert device.state() is UpdateState.COMMITTED
+    device.close()
+
+
+def test_a_candidate_that_was_loaded_and_never_live_is_unloaded(device: Device, one: Release, two: Release) -> None:
+    offer(device, 2, "d2", two, until=UpdateState.ACTIVATING)
+    device.serving.refuses_to_activate = True
+    device.settle()
+    assert device.state() is UpdateState.ROLLED_BACK
+    assert [each.version for each in device.serving.loaded[MODEL]] == [1]
+
+
+def test_a_serving_process_that_starts_late_is_seen_soon(device: Device, one: Release) -> None:
+    device.restart()
+    device.serving.unavailable = 1
+    began = device.clock.now
+    device.run_until(lambda: device.reported().live is not None)
+    assert device.clock.now - began <= 2 * device.settings.poll_s < device.settings.watch_s
+
+
+def test_damaged_bytes_never_reach_the_chunks(device: Device, one: Release, two: Release) -> None:
+    device.source.corrupt = {sha256_of(two.files[0][:400])}
+    offer(device, 2, "d2", two, until=UpdateState.RETRY_WAIT)
+    assert device.source.corrupt & set(names_in(device.state_dir / "chunks")) == set()
 
 
 def test_status_can_be_read_while_no_agent_runs(tmp_path: Path) -> None:

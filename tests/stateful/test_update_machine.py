@@ -20,8 +20,8 @@ from edgeward_agent.errors import LinkRefused
 from edgeward_agent.ports import ProbeReason
 from edgeward_agent.update.machine import BEFORE_ACTIVATION
 from edgeward_agent.update.slots import Slots
-from edgeward_contract.artifact import sha256_of
-from edgeward_contract.reported import RESTING, Traffic, UpdateState
+from edgeward_contract.artifact import Sha256, sha256_of
+from edgeward_contract.reported import RESTING, UpdateState
 from support.update import MODEL, PLENTY, Device, PowerCut, Release, Scissors, desired, lost, make_release, verdict
 
 REFUSALS = [each for each in ProbeReason if each is not ProbeReason.OK]
@@ -51,6 +51,27 @@ class UpdaterMachine(RuleBasedStateMachine):
     def the_fleet_wants(self, number: int) -> None:
         self.offer(self.releases[number])
 
+    @rule(number=st.integers(0, 3), reason=st.sampled_from(REFUSALS))
+    def the_fleet_wants_what_the_probe_refuses(self, number: int, reason: ProbeReason) -> None:
+        self.device.probe.verdicts[self.releases[number].sha256] = [verdict(reason)] * 9
+        self.offer(self.releases[number])
+
+    @rule(number=st.integers(0, 3))
+    def the_fleet_wants_what_comes_damaged(self, number: int) -> None:
+        self.device.source.corrupt = {sha256_of(self.releases[number].files[0][:400])}
+        self.offer(self.releases[number])
+
+    @rule(number=st.integers(0, 3))
+    def the_fleet_wants_what_answers_badly(self, number: int) -> None:
+        self.device.serving.bad = {self.releases[number].sha256}
+        self.offer(self.releases[number])
+
+    @rule(number=st.integers(0, 3), crash=st.booleans())
+    def the_fleet_wants_what_does_not_load(self, number: int, crash: bool) -> None:
+        serving = self.device.serving
+        (serving.crashes_on_load if crash else serving.refused).add(self.releases[number].sha256)
+        self.offer(self.releases[number])
+
     @rule()
     def the_fleet_wants_no_model(self) -> None:
         self.generation += 1
@@ -62,25 +83,19 @@ class UpdaterMachine(RuleBasedStateMachine):
         late = max(0, self.device.updater.generation - generations_ago)
         self.device.offer(desired(late, ("late", self.releases[number])))
 
-    @rule(steps=st.integers(1, 12))
+    @rule(steps=st.integers(1, 40))
     def time_passes(self, steps: int) -> None:
         for _ in range(steps):
+            self.device.step()
+
+    @rule()
+    def the_device_works_until_it_can_no_more(self) -> None:
+        for _ in range(150):
             self.device.step()
 
     @rule(faults=st.lists(st.sampled_from(FAULTS), min_size=1, max_size=3))
     def the_source_fails(self, faults: list[Exception]) -> None:
         self.device.source.faults = list(faults)
-
-    @rule(number=st.integers(0, 3))
-    def bytes_are_changed_on_the_way(self, number: int) -> None:
-        release = self.releases[number]
-        self.device.source.corrupt = {sha256_of(release.files[0][:400])}
-
-    @rule(
-        number=st.integers(0, 3), reason=st.sampled_from([each for each in ProbeReason if each is not ProbeReason.OK])
-    )
-    def the_probe_refuses(self, number: int, reason: ProbeReason) -> None:
-        self.device.probe.verdicts[self.releases[number].sha256] = [verdict(reason)]
 
     @rule()
     def the_disk_is_full(self) -> None:
@@ -94,14 +109,6 @@ class UpdaterMachine(RuleBasedStateMachine):
     def the_serving_process_crashes(self) -> None:
         self.device.serving.boot()
 
-    @rule(number=st.integers(0, 3))
-    def the_serving_process_refuses(self, number: int) -> None:
-        self.device.serving.refused = {self.releases[number].sha256}
-
-    @rule()
-    def the_live_model_answers_badly(self) -> None:
-        self.device.serving.traffic[MODEL] = Traffic(requests=10, errors=10)
-
     @rule()
     def the_agent_is_killed(self) -> None:
         self.device.restart()
@@ -110,11 +117,11 @@ class UpdaterMachine(RuleBasedStateMachine):
     def the_power_is_cut(self) -> None:
         self.device.power_cut()
 
-    @rule(cut_at=st.integers(1, 12), power=st.booleans())
+    @rule(cut_at=st.integers(1, 40), power=st.booleans())
     def it_happens_in_the_middle_of_a_step(self, cut_at: int, power: bool) -> None:
         self.device.journal.scissors = self.device.scissors = Scissors(cut_at=cut_at)
         try:
-            for _ in range(20):
+            for _ in range(30):
                 self.device.step()
         except PowerCut:
             pass
@@ -127,7 +134,8 @@ class UpdaterMachine(RuleBasedStateMachine):
         """Whatever happened, the device ends where the fleet wants it, or says that it gave up and serves another."""
         device = self.device
         device.source.faults, device.source.corrupt = [], set()
-        device.probe.verdicts, device.serving.refused = {}, set()
+        device.probe.verdicts, device.serving.bad = {}, set()
+        device.serving.refused, device.serving.crashes_on_load = set(), set()
         device.serving.unavailable, device.free = 0, PLENTY
         self.ask_the_fleet()
         device.settle()
@@ -156,18 +164,29 @@ class UpdaterMachine(RuleBasedStateMachine):
         assert list((self.folder / "chunks").iterdir()) == []
 
     @invariant()
-    def the_device_serves_what_was_committed_or_is_on_trial(self) -> None:
+    def the_device_serves_what_it_knows(self) -> None:
+        """The current release or the one on trial.
+
+        Another one only while going back is refused, or if the power was cut between a commit and boot.json.
+        """
         book = self.device.journal.load()
         slots, newest = book.slots.get(MODEL, Slots()), book.deployments.get(MODEL)
         live = self.device.serving.live.get(MODEL)
-        if slots.current and newest and newest.state in BEFORE_ACTIVATION and live:
-            allowed = {slots.current.sha256}
-            if not self.device.serving.refused:
-                assert live.sha256 in allowed or self.device.updater.alarms
-        if live is not None:
-            known = {each.sha256 for each in (slots.current, slots.candidate, slots.previous) if each}
-            known |= {newest.sha256} if newest else set()
-            assert live.sha256 in known or slots == Slots(), "an unknown release is live"
+        if live is None or newest is None or slots == Slots():
+            return  # nothing yet, or on its way off the device
+        known = {each.sha256 for each in (slots.current, slots.candidate) if each}
+        stuck = (
+            newest.state is UpdateState.STRANDED or self.device.serving.refused | self.device.serving.crashes_on_load
+        )
+        assert live.sha256 in known or stuck, f"{live} is live, {slots} is known, {newest.state}"
+
+    @invariant()
+    def before_activation_nothing_has_changed_at_the_bedside(self) -> None:
+        book = self.device.journal.load()
+        slots, newest = book.slots.get(MODEL, Slots()), book.deployments.get(MODEL)
+        if newest and newest.state in BEFORE_ACTIVATION:
+            assert slots.candidate is None
+            assert newest.installed != slots.current or newest.state is UpdateState.OFFERED
 
     @invariant()
     def the_boot_file_names_complete_releases_alone(self) -> None:
@@ -202,9 +221,9 @@ class UpdaterMachine(RuleBasedStateMachine):
             wanted = [(f"d{self.generation}", self.wanted)] if self.wanted else []
             self.device.offer(desired(self.generation, *wanted))
 
-    def booting(self) -> list[str]:
+    def booting(self) -> list[Sha256]:
         path = self.folder / "boot.json"
-        return [each["sha256"] for each in json.loads(path.read_text())["models"]] if path.exists() else []
+        return [Sha256(each["sha256"]) for each in json.loads(path.read_text())["models"]] if path.exists() else []
 
     def teardown(self) -> None:
         self.device.close()

@@ -196,6 +196,8 @@ class FakeServing:
         self.traffic: dict[ModelName, Traffic] = {}
         self.refused: set[Sha256] = set()
         self.crashes_on_load: set[Sha256] = set()
+        self.bad: set[Sha256] = set()
+        self.refuses_to_activate = False
         self.unavailable = 0
         self.calls: list[tuple[str, ModelName, Sha256 | None]] = []
 
@@ -217,7 +219,7 @@ class FakeServing:
             name: ServedModel(
                 live=self.live.get(name),
                 loaded=tuple(self.loaded.get(name, [])),
-                traffic=self.traffic.get(name, Traffic()),
+                traffic=self._traffic(name),
             )
             for name in names
         }
@@ -238,7 +240,7 @@ class FakeServing:
         self._answer()
         self._act("activate", model, sha256)
         found = [each for each in self.loaded.get(model, []) if each.sha256 == sha256]
-        if not found:
+        if not found or self.refuses_to_activate:
             raise ServingRefused(f"{model}: not loaded")
         if self.live.get(model) != found[0]:
             self.traffic[model] = Traffic()
@@ -250,6 +252,13 @@ class FakeServing:
         self.loaded[model] = [each for each in self.loaded.get(model, []) if sha256 and each.sha256 != sha256]
         if sha256 is None or self.live.get(model, LoadedVersion(version=0, sha256=Sha256(""))).sha256 == sha256:
             self.live.pop(model, None)
+
+    def _traffic(self, model: ModelName) -> Traffic:
+        """A bad release answers ten requests between two looks, all of them wrongly."""
+        live = self.live.get(model)
+        return (
+            Traffic(requests=10, errors=10) if live and live.sha256 in self.bad else self.traffic.get(model, Traffic())
+        )
 
     def _answer(self) -> None:
         if self.unavailable:
@@ -265,11 +274,11 @@ class CutJournal(Journal):
     """The real journal with the power cut before or after a commit."""
 
     scissors: Scissors | None = None
-    full = 0
+    refusals = 0  # so many next commits find the disk full
 
     def _transact(self, statements: list[tuple[str, tuple[object, ...]]]) -> None:
-        if self.full:
-            self.full -= 1
+        if self.refusals:
+            self.refusals -= 1
             raise _sqlite_full()
         if self.scissors:
             self.scissors.point("before a commit")

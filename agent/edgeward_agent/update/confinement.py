@@ -36,12 +36,12 @@ def confine(limits: Limits, *, parent: int) -> None:
     _limit(resource.RLIMIT_CPU, limits.cpu_s, hard=limits.cpu_s + 5)  # at equal limits it dies of SIGKILL, unexplained
     # Private writable memory. RLIMIT_AS would count address space, of which the runtime reserves what it never uses.
     _limit(resource.RLIMIT_DATA, limits.memory_bytes)
-    _yield_to_everybody()
     if sys.platform == "linux":
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before we asked to be told
             os.kill(os.getpid(), signal.SIGKILL)
+    _yield_to_everybody()
 
 
 def forget_peak() -> int:

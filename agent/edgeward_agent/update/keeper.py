@@ -105,7 +105,7 @@ class Keeper:
         await self.collect()
 
     async def collect(self) -> None:
-        """Free what is in no slot, not wanted and not under way."""
+        """Free what is in no slot and not wanted; what is under way is one or the other."""
         with suppress(OSError):
             await self._disk.run(self._collect)
 
@@ -122,9 +122,8 @@ class Keeper:
 
     def _collect(self) -> None:
         kept = frozenset[Sha256]().union(*(slots.kept() for slots in self.book.slots.values()))
-        working = {each.sha256 for each in self.working}
         wanted = {each.sha256 for each in self.book.desired.models.values()} if self.book.desired else set[Sha256]()
-        self._folders.collect(kept | working | wanted)
+        self._folders.collect(kept | wanted)
         if not any(each.state in _USES_CHUNKS for each in self.working):
             self.chunks.clear()
         self._journal.restore_ballast()
