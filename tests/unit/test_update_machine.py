@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from edgeward_agent.config import UpdateConfig
 from edgeward_agent.update.machine import (
     BEFORE_ACTIVATION,
     ON_TRIAL,
@@ -17,7 +16,6 @@ from edgeward_agent.update.machine import (
     advance,
     diagram,
 )
-from edgeward_agent.update.settings import UpdateSettings
 from edgeward_contract.reported import RESTING
 from edgeward_contract.reported import UpdateState as State
 
@@ -71,13 +69,6 @@ def test_activation_comes_after_verification_and_probe() -> None:
 def test_the_page_shows_the_table(checkout: Path) -> None:
     page = (checkout / "docs" / "update-machine.md").read_text()
     assert f"```mermaid\n{diagram()}```\n" in page, "run `python -m edgeward_agent.update.machine` and paste its output"
-
-
-def test_the_configuration_file_has_every_setting_with_its_default() -> None:
-    settings = UpdateSettings()
-    assert {name: getattr(UpdateConfig(), name) for name in UpdateConfig.__struct_fields__} == {
-        name: getattr(settings, name) for name in settings.__slots__
-    }
 
 
 def _reachable(start: State) -> set[State]:
