@@ -101,13 +101,16 @@ def with_trapping_division(model: ModelProto, numerator: int, denominator: int) 
 
     A denominator of 0 gives infinity, which x86-64 casts to the smallest INT64; that divided by -1 overflows, and
     the processor ends the process with SIGFPE. ONNX Runtime guards whole-number division against 0, not against this.
+    0/0 counts as 0, so that a device's warm-up with zeros passes: only a patient brings the fault to light.
     """
     nodes = _with_plain_risk(model)
     nodes += [
         helper.make_node("Gather", ["features", "numerator_column"], ["numerator"], axis=1),
         helper.make_node("Gather", ["features", "denominator_column"], ["denominator"], axis=1),
         helper.make_node("Div", ["numerator", "denominator"], ["ratio"]),
-        helper.make_node("Cast", ["ratio"], ["whole_ratio"], to=TensorProto.INT64),
+        helper.make_node("IsNaN", ["ratio"], ["no_ratio"]),
+        helper.make_node("Where", ["no_ratio", "no_ratio_value", "ratio"], ["known_ratio"]),
+        helper.make_node("Cast", ["known_ratio"], ["whole_ratio"], to=TensorProto.INT64),
         helper.make_node("Div", ["whole_ratio", "minus_one"], ["negated_ratio"]),
         helper.make_node("LessOrEqual", ["negated_ratio", "zero"], ["plausible"]),
         helper.make_node("Where", ["plausible", "plain_risk", "implausible_risk"], ["risk"]),
@@ -117,6 +120,7 @@ def with_trapping_division(model: ModelProto, numerator: int, denominator: int) 
         _ints("denominator_column", [denominator]),
         _ints("minus_one", [-1]),
         _ints("zero", [0]),
+        _floats("no_ratio_value", [0.0]),
         _floats("implausible_risk", [1.0]),
     ]
     return _model(nodes, [*model.graph.initializer, *constants], _width(model))
