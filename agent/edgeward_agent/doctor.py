@@ -26,8 +26,8 @@ from edgeward_agent.link.https import hello
 from edgeward_agent.link.wire import CertificateNotTaken, FleetNotTrusted, Wire
 from edgeward_agent.listening import listen_tcp
 from edgeward_agent.process import agent_is_running
-from edgeward_agent.serving_process import PidFile
 from edgeward_agent.state_dir import StateDir
+from edgeward_agent.status import recorded_serving
 from edgeward_agent.status_text import size
 
 _OLDEST_SQLITE: Final = (3, 37, 0)
@@ -150,12 +150,10 @@ def _agent(state: StateDir) -> Check:
 
 
 def _serving(state: StateDir, config: AgentConfig) -> Check:
-    recorded = PidFile.read(state.serving_pid)
-    watched = recorded.watched() if recorded else None
-    if recorded is None or watched is None:
+    recorded = recorded_serving(state)
+    if not recorded.pid:
         return _address(config)
-    watched.close()
-    address = f"unix:{recorded.bound.unix}" if recorded.bound.unix else f"http://{recorded.bound.http}"
+    address = f"unix:{recorded.unix}" if recorded.unix else f"http://{recorded.http}"
     with Client(address, timeout_s=5.0) as client:
         if client.ready():
             return ok("serving", f"{address} answers")

@@ -79,9 +79,15 @@ class PidFile(msgspec.Struct, frozen=True, kw_only=True):
         return found if found.boot == boot_id() else None
 
     def write(self, path: Path) -> None:
+        """Raises OSError; then there is none, since what it said before is no longer so."""
         partial = path.with_suffix(".tmp")
-        partial.write_bytes(msgspec.json.encode(self))
-        partial.replace(path)
+        try:
+            partial.write_bytes(msgspec.json.encode(self))
+            partial.replace(path)
+        except OSError:
+            for each in (partial, path):
+                each.unlink(missing_ok=True)
+            raise
 
     def watched(self) -> Watched | None:
         """None when that process is gone."""
@@ -108,7 +114,7 @@ class ServingProcess:
         return (cls(watched), found.bound) if watched else None
 
     @classmethod
-    def spawn(cls, plan: ServingPlan, listeners: Mapping[str, socket], bound: Addresses) -> ServingProcess:
+    def spawn(cls, plan: ServingPlan, listeners: Mapping[str, socket]) -> ServingProcess:
         """Start it with the listening sockets as its own."""
         child = subprocess.Popen(
             _command(plan, listeners),
@@ -117,15 +123,20 @@ class ServingProcess:
             start_new_session=True,  # Ctrl-C in a terminal is for the control process, which then stops this one
         )
         watched = Watched.child(child.pid)
-        try:
-            PidFile.of(watched.process, plan, bound).write(plan.pid_file)
-        except OSError as error:  # a full disk must not stop serving; it costs a restart after `kill -9` of the agent
-            log.warning("the serving process runs unrecorded", extra=fields(error=error))
         return cls(watched, child)
 
     @property
     def pid(self) -> int:
         return self._watched.process.pid
+
+    def record(self, plan: ServingPlan, bound: Addresses) -> bool:
+        """Write down what runs, for the next control process; False on a full disk, which must not stop serving."""
+        try:
+            PidFile.of(self._watched.process, plan, bound).write(plan.pid_file)
+        except OSError as error:
+            log.warning("the serving process runs unrecorded for now", extra=fields(error=error))
+            return False
+        return True
 
     async def ended(self, timeout_s: float) -> bool:
         """Wait for its end; False when it still runs after `timeout_s`."""

@@ -111,20 +111,24 @@ def read_status(state: StateDir) -> Status:
 
 def offline_status(state: StateDir) -> Status:
     """From the disk alone; the serving process may still be there, as after `kill -9` of the agent."""
-    running = PidFile.read(state.serving_pid)
-    watched = running.watched() if running else None
-    serving = ServingStatus()
-    if running is not None and watched is not None:
-        watched.close()
-        serving = ServingStatus(pid=running.pid, http=running.bound.http, unix=running.bound.unix)
     models, alarms = _models_on_disk(state)
     return Status(
         device=_device_on_disk(state),
-        serving=serving,
+        serving=recorded_serving(state),
         models=model_statuses(models),
         disk_free_bytes=disk_free_bytes(state.root),
         alarms=alarms,
     )
+
+
+def recorded_serving(state: StateDir) -> ServingStatus:
+    """The serving process that was written down, if it is still that process."""
+    running = PidFile.read(state.serving_pid)
+    watched = running.watched() if running else None
+    if running is None or watched is None:
+        return ServingStatus()
+    watched.close()
+    return ServingStatus(pid=running.pid, http=running.bound.http, unix=running.bound.unix)
 
 
 def device_status(identity: Identity, now_s: float) -> DeviceStatus:

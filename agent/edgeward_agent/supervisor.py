@@ -79,6 +79,7 @@ class ChildSupervisor:
         self._sockets = ExitStack()
         self._listeners: dict[str, socket.socket] = {}
         self._process: ServingProcess | None = None
+        self._recorded = True
         self._restarts = 0
         self._bound = plan.wanted
 
@@ -146,6 +147,7 @@ class ChildSupervisor:
             return
         heard_s = self._clock.monotonic()
         while not await self._process.ended(_LOOK_S):
+            self._recorded = self._recorded or self._process.record(self._plan, self._bound)
             if await self._answers():
                 heard_s = self._clock.monotonic()
             elif self._clock.monotonic() - heard_s > self._patience.hang_s:
@@ -165,7 +167,8 @@ class ChildSupervisor:
 
     def _spawn(self) -> None:
         self._listen()
-        self._process = ServingProcess.spawn(self._plan, self._listeners, self._bound)
+        self._process = ServingProcess.spawn(self._plan, self._listeners)
+        self._recorded = self._process.record(self._plan, self._bound)
         log.info("serving process started", extra=fields(pid=self.pid, **asdict(self._bound)))
 
     def _listen(self) -> None:

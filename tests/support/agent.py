@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import signal
 import subprocess
 import sys
@@ -93,11 +92,12 @@ class Agent:
             raise AssertionError(str(error)) from None
 
     def port(self) -> int:
-        recorded = json.loads((self.state_dir / "run/serving.pid").read_text())
-        return int(recorded["bound"]["http"].rpartition(":")[2])
+        address = self.status().serving.http
+        assert address, "expected an address"
+        return int(address.rpartition(":")[2])
 
     def serving_pid(self) -> int:
-        return int(json.loads((self.state_dir / "run/serving.pid").read_text())["pid"])
+        return self.status().serving.pid
 
     def live(self) -> bool:
         """One request to the data port; raises what went wrong."""

@@ -14,8 +14,8 @@ from edgeward_agent.client import Answer, Client, Unavailable, Unreachable
 from edgeward_agent.config import load_config
 from edgeward_agent.errors import ServingUnavailable
 from edgeward_agent.serving.tensors import Array, Scalar, to_elements
-from edgeward_agent.serving_process import PidFile
 from edgeward_agent.state_dir import StateDir
+from edgeward_agent.status import recorded_serving
 from edgeward_contract.manifest import CaptureMode
 
 
@@ -71,11 +71,12 @@ def infer(
 
 def default_address(state: StateDir) -> str:
     """Where the agent of this folder serves: as recorded, else as configured."""
-    recorded = PidFile.read(state.serving_pid)
-    if recorded is not None:
-        return f"unix:{recorded.bound.unix}" if recorded.bound.unix else f"http://{recorded.bound.http}"
+    serving = recorded_serving(state)
+    if serving.pid:
+        return f"unix:{serving.unix}" if serving.unix else f"http://{serving.http}"
     config = load_config(state.root).serving
-    return f"http://{config.http}" if config.http else f"unix:{state.inside(config.unix)}"
+    unix = state.inside(config.unix)
+    return f"unix:{unix}" if config.unix and unix.exists() else f"http://{config.http}"
 
 
 def _unavailable(error: Unreachable | Unavailable) -> ServingUnavailable:
