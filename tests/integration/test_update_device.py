@@ -275,6 +275,7 @@ def test_an_index_that_lies_is_not_believed_for_ever(device: Device, one: Releas
     status = device.status()
     assert status and (status.state, status.reason) == (UpdateState.FAILED, "digest_mismatch")
     assert "model.onnx" in status.detail
+    assert names_in(device.state_dir / "releases") == [one.sha256], "pieces of a release that was given up take room"
     assert device.probe.examined == [one.sha256]
 
 

@@ -174,10 +174,9 @@ class UpdaterMachine(RuleBasedStateMachine):
         live = self.device.serving.live.get(MODEL)
         if live is None or newest is None or slots == Slots():
             return  # nothing yet, or on its way off the device
-        known = {each.sha256 for each in (slots.current, slots.candidate) if each}
-        stuck = (
-            newest.state is UpdateState.STRANDED or self.device.serving.refused | self.device.serving.crashes_on_load
-        )
+        known = {*self.booting(), *(each.sha256 for each in (slots.current, slots.candidate) if each)}
+        cannot_load = self.device.serving.refused | self.device.serving.crashes_on_load
+        stuck = newest.state is UpdateState.STRANDED or cannot_load
         assert live.sha256 in known or stuck, f"{live} is live, {slots} is known, {newest.state}"
 
     @invariant()

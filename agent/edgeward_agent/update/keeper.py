@@ -123,7 +123,8 @@ class Keeper:
     def _collect(self) -> None:
         kept = frozenset[Sha256]().union(*(slots.kept() for slots in self.book.slots.values()))
         wanted = {each.sha256 for each in self.book.desired.models.values()} if self.book.desired else set[Sha256]()
-        self._folders.collect(kept | wanted)
-        if not any(each.state in _USES_CHUNKS for each in self.working):
+        fetching = frozenset(each.sha256 for each in self.working if each.state in _USES_CHUNKS)
+        self._folders.collect(keep=kept | wanted, under_way=fetching)
+        if not fetching:
             self.chunks.clear()
         self._journal.restore_ballast()

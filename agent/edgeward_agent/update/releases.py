@@ -94,10 +94,11 @@ class ReleaseFolders:
         for folder in (self.path(sha256), self.partial(sha256)):
             shutil.rmtree(folder, ignore_errors=True)
 
-    def collect(self, keep: frozenset[Sha256]) -> None:
-        """Remove every release that is not in `keep`, and pieces of one."""
+    def collect(self, *, keep: frozenset[Sha256], under_way: frozenset[Sha256]) -> None:
+        """Remove every release that is not in `keep`, and every piece of one that is not on its way."""
+        wanted = keep | {sha256 + _PARTIAL for sha256 in under_way}
         for folder in self.root.iterdir():
-            if folder.name.removesuffix(_PARTIAL) not in keep:
+            if folder.name not in wanted:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
