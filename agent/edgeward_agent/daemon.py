@@ -149,6 +149,8 @@ def _supervisor(state: StateDir, config: AgentConfig, serving: ServingControl) -
         pid_file=state.serving_pid,
         wanted=Addresses(http=wanted.http, unix=str(state.inside(wanted.unix)) if wanted.unix else ""),
         max_body_mib=wanted.max_body_mib,
+        log_level=config.log.level,
+        log_format=config.log.format,
     )
     patience = Patience(backoff_s=wanted.restart_backoff_s, stop_s=wanted.stop_timeout_s, hang_s=wanted.hang_timeout_s)
     return ChildSupervisor(plan, serving=serving, clock=_CLOCK, patience=patience)

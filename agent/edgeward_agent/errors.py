@@ -76,7 +76,7 @@ class ServingRefused(ServingError):
 class ModelError(ServingError):
     """A model cannot be loaded, or does not fit its manifest."""
 
-    hint = "Check the release with `edgeward model check`, or an ONNX file alone with `edgeward-agent probe`."
+    hint = "Check the release with `edgeward model check`, or on the device with `edgeward-agent probe`."
 
 
 class UpdateError(AgentError):

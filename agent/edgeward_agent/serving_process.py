@@ -40,6 +40,8 @@ class ServingPlan:
     pid_file: Path
     wanted: Addresses
     max_body_mib: int = 64
+    log_level: str = "info"
+    log_format: str = "text"
 
 
 class PidFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,7 +171,14 @@ class ServingProcess:
 def _command(plan: ServingPlan, listeners: Mapping[str, socket]) -> list[str]:
     command = [sys.executable, "-m", "edgeward_agent.serving.main"]
     command += ["--boot", str(plan.boot), "--control", str(plan.control), "--capture", str(plan.capture)]
-    command += ["--max-body-mib", str(plan.max_body_mib)]
+    command += [
+        "--max-body-mib",
+        str(plan.max_body_mib),
+        "--log-level",
+        plan.log_level,
+        "--log-format",
+        plan.log_format,
+    ]
     for name, listener in listeners.items():
         command += [f"--fd-{name}", str(listener.fileno())]
     return command

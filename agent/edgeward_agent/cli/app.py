@@ -24,7 +24,7 @@ COMMANDS: Final = {
     "doctor": "Look for the usual causes of trouble and say what to do.",
     "infer": "Ask a served model for an answer.",
     "outbox": "Look at the results that wait for the fleet.",
-    "probe": "Check a release folder or an ONNX file in a process of its own, as a device does.",
+    "probe": "Check a release folder in a process of its own, as a device does.",
 }
 """Every command is the function of its name in `edgeward_agent.cli.<name>`."""
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from edgeward_agent import log
 from edgeward_agent.errors import AgentError
 from edgeward_agent.serving import loop
 from edgeward_agent.serving.boot import boot
@@ -29,11 +30,11 @@ from edgeward_agent.serving.sockets import inherit, open_control
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT. Returns the exit code."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="edgeward-serving: %(levelname)s %(message)s")
+    log.set_up(options.log_level, options.log_format)
     try:
         loop.run(_run(options))
     except AgentError as error:
-        sys.stderr.write(f"edgeward-serving: {error}. {error.hint}\n")
+        logging.getLogger(__name__).error("%s. %s", error, error.hint)
         return 1
     return 0
 
@@ -74,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--unix", type=Path, metavar="PATH", help="unix socket to answer on")
     parser.add_argument("--fd-http", type=int, metavar="N", help="inherited listening TCP socket")
     parser.add_argument("--fd-unix", type=int, metavar="N", help="inherited listening unix socket")
+    parser.add_argument("--log-level", default="info", help="least severe level that is written")
+    parser.add_argument("--log-format", choices=("text", "json"), default="text", help="form of a line")
     parser.add_argument("--max-body-mib", type=int, default=64, metavar="MIB", help="largest request body")
     return parser
 
