@@ -90,7 +90,7 @@ class UpdaterMachine(RuleBasedStateMachine):
 
     @rule()
     def the_device_works_until_it_can_no_more(self) -> None:
-        for _ in range(150):
+        for _ in range(70):
             self.device.step()
 
     @rule(faults=st.lists(st.sampled_from(FAULTS), min_size=1, max_size=3))
