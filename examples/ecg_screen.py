@@ -137,7 +137,7 @@ def summary(verdicts: Sequence[Verdict]) -> str:
     answered = [each for each in verdicts if not each.problem]
     counts = Counter(each.rhythm for each in answered)
     said = ", ".join(f"{count} × {rhythm}" for rhythm, count in counts.most_common()) or "no answer"
-    lines = [f"{len(verdicts)} windows: {said}"]
+    lines = [f"{len(verdicts)} window{'' if len(verdicts) == 1 else 's'}: {said}"]
     if missing := len(verdicts) - len(answered):
         lines.append(f"without an answer: {missing}")
     if answered:

@@ -112,6 +112,10 @@ def _cases(net: ecg_net.EcgNet, windows: Ecg) -> Ecg:
     ranked = np.sort(ecg_net.probabilities(net, windows), axis=1)
     lead = ranked[:, -1] - ranked[:, -2]
     usable = [int(row) for row in np.argsort(lead, kind="stable") if lead[row] > CLEAR_LEAD]
+    if not usable:
+        raise SystemExit(
+            "ecg-rhythm: expected a network that can tell rhythms apart, got one that cannot: train longer"
+        )
     return windows[[usable[0], usable[len(usable) // 2]]]
 
 
