@@ -9,7 +9,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # Reasons that are allowed even in CI; a test says them with pytest.skip(reason).
-KNOWN_SKIPS = ("real ECG recordings are absent", "needs root", "needs an unprivileged user")
+KNOWN_SKIPS = (
+    "real ECG recordings are absent",
+    "needs root",
+    "needs an unprivileged user",
+    "chromium is absent",
+)
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before anybody imports it: see edgeward_agent/ort.py
 

@@ -22,7 +22,7 @@ LINT = (
     ("lint-imports", "--no-cache"),
     ("mypy",),
 )
-PYTEST_TIERS = ("unit", "docs", "stateful", "conformance", "integration", "install", "e2e")
+PYTEST_TIERS = ("unit", "docs", "stateful", "conformance", "integration", "browser", "install", "e2e")
 
 
 @dataclass(slots=True)

@@ -49,8 +49,8 @@ def latency_chart(answers: Sequence[Answer]) -> LatencyChart:
     """A chart of `answers`, which are in the order of time; without any it is empty."""
     if not answers:
         return LatencyChart(dots=(), ticks=(), summary="")
-    lowest = _power_below(min(each.latency_us for each in answers))
-    highest = max(100_000, 10 * _power_below(max(each.latency_us for each in answers)))
+    lowest = min(BUDGET_US // 10, _power_below(min(each.latency_us for each in answers)))
+    highest = max(BUDGET_US * 10, 10 * _power_below(max(each.latency_us for each in answers)))
     first, last = answers[0].wall_us, answers[-1].wall_us
 
     def y(latency_us: int) -> float:

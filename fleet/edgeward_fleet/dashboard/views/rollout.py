@@ -195,25 +195,23 @@ def consequence(record: RolloutRecord, event: RolloutEvent) -> str:
             first = rollout.spec.phases[0]
             return (
                 f"{rollout.spec.release} is offered to {plural(len(rollout.of_phase(0)), 'device')} of phase "
-                f"'{first.name}' at once; {plural(len(rollout.devices), 'device')} in all are in the plan."
+                f"'{first.name}' at once; the plan holds {plural(len(rollout.devices), 'device')} in all."
             )
         case RolloutEvent.PAUSE:
-            return f"No further device is offered {rollout.spec.release}. The {offered} that have the offer go on."
+            return f"No further device is offered {rollout.spec.release}. Those that have the offer ({offered}) go on."
         case RolloutEvent.RESUME:
-            again = plural(count[Standing.FAILED], "device")
             return (
                 f"Phase '{rollout.open_phase.name}' goes on, its time-out begins anew. "
-                f"{again} that failed are offered the release again."
+                f"The release is offered again to {plural(count[Standing.FAILED], 'device')} that failed."
             )
         case RolloutEvent.ABORT:
             return (
-                f"The offer is withdrawn from {plural(unproven, 'device')} that have not proven it. "
-                f"{plural(count[Standing.SUCCEEDED], 'device')} that run {rollout.spec.release} keep it."
+                f"The offer is withdrawn from {plural(unproven, 'device')} without proof so far. "
+                f"{rollout.spec.release} stays on {plural(count[Standing.SUCCEEDED], 'device')}."
             )
         case _:
-            return (
-                f"{plural(offered, 'device')} that were offered {rollout.spec.release} are given their former release."
-            )
+            all_of_them = plural(offered, "device")
+            return f"Every device that was offered {rollout.spec.release} is given its former release: {all_of_them}."
 
 
 def _progress(rollout: Rollout) -> str:
