@@ -59,7 +59,7 @@ def test_the_first_admin_comes_in_through_the_one_time_link(browser: Browser, tm
         person.has_no_complaint()
         page.goto(ready.setup_url)
         make_admin(page, "another good one")
-        page.get_by_role("alert").get_by_text("expected the valid set-up link, got one that was used").wait_for()
+        page.get_by_role("alert").get_by_text("Expected the valid set-up link, got one that was used").wait_for()
 
 
 def make_admin(page: Page, password: str) -> None:

@@ -89,7 +89,7 @@ def test_a_log_in_never_leads_to_another_site(browser: httpx.Client, target: str
 def test_a_wrong_password_is_refused_with_the_reason_and_the_name_kept(browser: httpx.Client) -> None:
     form = form_of(browser.get("/login").text)
     answer = browser.post("/login", data={"form": form, "username": "viewer", "password": "not the password"})
-    assert (answer.status_code, "expected a known username with its password" in answer.text) == (401, True)
+    assert (answer.status_code, "Expected a known username with its password" in answer.text) == (401, True)
     assert 'value="viewer"' in answer.text
     assert COOKIE not in browser.cookies
 
@@ -109,7 +109,7 @@ def test_too_many_tries_have_to_wait(tmp_path: Path) -> None:
         data = {"form": form, "username": "viewer", "password": "not the password"}
         answers = [client.post("/login", data=data) for _ in range(7)]
         assert answers[-1].status_code == 429
-        assert "expected at most 6 logins for one account a minute" in answers[-1].text
+        assert "Expected at most 6 logins for one account a minute" in answers[-1].text
 
 
 def test_a_log_out_ends_the_session_on_the_fleet_too(browser: httpx.Client) -> None:

@@ -406,6 +406,19 @@ def test_a_percentage_never_rounds_to_all(value: float, expected: str) -> None:
     assert words.percent(value).replace("\u00a0", " ").replace(">99", "> 99") == expected
 
 
+def test_messages_are_shown_with_their_code_and_nothing_of_it_is_run() -> None:
+    shown = str(words.sentence("expected <b>, run `edgeward x > y`, then wait"))
+    assert shown == "Expected &lt;b&gt;, run <code>edgeward x &gt; y</code>, then wait"
+
+
+def test_an_approver_reads_what_a_phase_must_show() -> None:
+    (lane,) = rollout_view(rollout_of(Standing.WAITING, state=RolloutState.AWAITING_APPROVAL), person(Role.ADMIN)).lanes
+    assert lane.asks.replace("\u00a0", " ") == (
+        "Passes when at least 100 % of its devices have succeeded and stay so for 1 min 30 s. "
+        "Fails when more than 0 % fail, or when more than 2 % of the answers are errors. Gives up after 1 h."
+    )
+
+
 def test_sizes_counts_and_digests() -> None:
     assert (words.size(906), words.size(3900), words.size(12 << 30)) == ("906 B", "3.8 KiB", "12.0 GiB")
     assert (words.plural(1, "device"), words.plural(1200, "device")) == ("1 device", "1\u202f200 devices")

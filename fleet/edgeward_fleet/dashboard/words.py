@@ -109,6 +109,14 @@ def audited(value: JsonValue) -> Markup:
     return escape(text if len(text) <= _LONG else text[:_LONG] + "…")
 
 
+def sentence(text: object) -> Markup:
+    """An error's message or hint as a page shows it: with a capital, and what stands in backticks as code."""
+    words = str(text)
+    parts = (words[:1].upper() + words[1:]).split("`")
+    code = Markup("<code>{}</code>")
+    return Markup().join(code.format(part) if number % 2 else escape(part) for number, part in enumerate(parts))
+
+
 def state_word(state: str) -> str:
     """`ROLLING_BACK` → `rolling back`."""
     return state.replace("_", " ").lower()
@@ -128,5 +136,6 @@ FILTERS: Final = {
     "compact": compact,
     "pretty": pretty,
     "audited": audited,
+    "sentence": sentence,
     "word": state_word,
 }

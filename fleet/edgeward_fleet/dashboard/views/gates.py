@@ -7,9 +7,9 @@ from enum import StrEnum
 from typing import Final
 
 from edgeward_fleet.api.rollout_views import PhaseStatus
-from edgeward_fleet.dashboard.words import number, percent, plural
+from edgeward_fleet.dashboard.words import duration, number, percent, plural
 from edgeward_fleet.rollouts.analysis import Evidence
-from edgeward_fleet.rollouts.model import Gates
+from edgeward_fleet.rollouts.model import Gates, PhaseSpec
 
 
 class Judgement(StrEnum):
@@ -42,6 +42,15 @@ _TONES: Final = {Judgement.HOLDS: "ok", Judgement.BREACHED: "bad", Judgement.MIS
 def gates_of(gates: Gates, evidence: Evidence, status: PhaseStatus) -> tuple[Gate, ...]:
     """The three gates of a phase, by the same rules as the verdict (`rollouts.analysis`)."""
     return (_failed(gates, evidence), _succeeded(gates, evidence, status), _errors(gates, evidence))
+
+
+def asks(gates: Gates, phase: PhaseSpec) -> str:
+    """What a phase must show before the next one opens; an approver reads this before there is any evidence."""
+    return (
+        f"Passes when at least {percent(gates.min_success_percent)} of its devices have succeeded and stay so for "
+        f"{duration(phase.soak_s)}. Fails when more than {percent(gates.max_failed_percent)} fail, or when more than "
+        f"{percent(gates.max_error_percent)} of the answers are errors. Gives up after {duration(phase.timeout_s)}."
+    )
 
 
 def honesty(evidence: Evidence) -> str:

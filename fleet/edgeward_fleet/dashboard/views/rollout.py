@@ -9,7 +9,7 @@ from typing import Final
 
 from edgeward_fleet.accounts.model import Principal, Role
 from edgeward_fleet.api.rollout_views import PhaseStatus, phase_status
-from edgeward_fleet.dashboard.views.gates import Gate, gates_of, honesty
+from edgeward_fleet.dashboard.views.gates import Gate, asks, gates_of, honesty
 from edgeward_fleet.dashboard.views.standings import STANDINGS, STATES, Look, back_strip, standing_strip
 from edgeward_fleet.dashboard.views.strips import Strip
 from edgeward_fleet.dashboard.words import duration, plural, state_word
@@ -63,6 +63,7 @@ class Lane:
     cells: tuple[Cell, ...]
     gates: tuple[Gate, ...]
     honesty: str
+    asks: str
     note: str
     soak: str
 
@@ -241,6 +242,7 @@ def _lane(rollout: Rollout, index: int) -> Lane:
         cells=_cells(devices),
         gates=gates_of(rollout.spec.gates, evidence, status),
         honesty=honesty(evidence),
+        asks=asks(rollout.spec.gates, spec),
         note=_note(rollout, spec, status),
         soak=duration(spec.soak_s),
     )
