@@ -41,7 +41,8 @@ _ROLLOUT_S: Final = 120.0
 _RELEASES: Final = Path(__file__).parent.parent / "models/wdbc-risk/releases"
 
 
-def measure() -> Result:
+def measure(rounds: int = ROUNDS, steady_s: float = STEADY_S) -> Result:
+    """Raises AssertionError when a request or a rollout failed: a fast wrong answer is not a result."""
     folder = Path(tempfile.mkdtemp(prefix="edgeward-bench-"))
     try:
         with ExitStack() as stack:
@@ -52,7 +53,7 @@ def measure() -> Result:
             for version in (1, 2):
                 _push(staff, _padded(version, folder))
             _roll_out(staff, 1)
-            return _result([_round(staff, device, 2 if number % 2 == 0 else 1) for number in range(ROUNDS)])
+            return _result([_round(staff, device, 2 - number % 2, steady_s) for number in range(rounds)])
     finally:
         shutil.rmtree(folder)
 
@@ -60,10 +61,10 @@ def measure() -> Result:
 Latencies = list[float]
 
 
-def _round(staff: Staff, device: Device, version: int) -> tuple[Latencies, Latencies]:
+def _round(staff: Staff, device: Device, version: int, steady_s: float) -> tuple[Latencies, Latencies]:
     """Sorted latencies in µs: without an update, then during one."""
     with _asking(device) as steady:
-        time.sleep(STEADY_S)
+        time.sleep(steady_s)
     with _asking(device) as updating:
         _roll_out(staff, version)
     return sorted(steady), sorted(updating)

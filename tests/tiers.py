@@ -22,6 +22,7 @@ LINT = (
     ("lint-imports", "--no-cache"),
     ("mypy",),
 )
+SIDE_BY_SIDE = {"unit", "integration"}  # files that wait for processes and disks more than they compute
 PYTEST_TIERS = ("unit", "docs", "stateful", "conformance", "integration", "browser", "install", "e2e")
 
 
@@ -49,7 +50,8 @@ def lint(_tally: Tally, _scratch: Path) -> bool:
 
 def pytest_tier(name: str, tally: Tally, scratch: Path) -> bool:
     report = scratch / f"{name}.xml"
-    good = _run(sys.executable, "-m", "pytest", "-q", f"--junit-xml={report}", f"tests/{name}")
+    workers = ("-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile") if name in SIDE_BY_SIDE else ()
+    good = _run(sys.executable, "-m", "pytest", "-q", *workers, f"--junit-xml={report}", f"tests/{name}")
     if report.exists():
         tally.add_junit(report)
     return good
