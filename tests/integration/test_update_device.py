@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -20,6 +21,7 @@ from edgeward_agent.update.releases import DigestMismatch, write_boot_file
 from edgeward_agent.update.slots import Slots
 from edgeward_contract.artifact import ModelName, ReleaseRef, sha256_of
 from edgeward_contract.chunks import Chunk, raw_index
+from edgeward_contract.desired import DesiredState
 from edgeward_contract.reported import Traffic, UpdateState
 from support.update import (
     MODEL,
@@ -127,6 +129,33 @@ def test_an_older_generation_changes_nothing(device: Device, one: Release, two: 
     device.offer(desired(5, ("d4", one)))
     device.settle()
     assert (device.updater.generation, device.live()) == (5, two.manifest.release)
+
+
+def test_a_wish_that_comes_while_another_is_stored_is_not_lost(
+    device: Device, one: Release, two: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storing, go_on = threading.Event(), threading.Event()
+    take = device.journal.take
+
+    def slow(wanted: DesiredState) -> None:
+        storing.set()
+        assert go_on.wait(10)
+        take(wanted)
+
+    async def run() -> None:
+        device.offer(desired(2, ("d2", two)))
+        step = asyncio.create_task(device.updater.step())
+        assert await asyncio.to_thread(storing.wait, 10)
+        device.offer(desired(3, ("d3", one)))
+        go_on.set()
+        await step
+
+    monkeypatch.setattr(device.journal, "take", slow)
+    device.runner.run(run())
+    assert device.updater.generation == 3
+    device.settle()
+    stored = device.journal.load().desired
+    assert stored is not None and stored.generation == 3
 
 
 def test_the_generation_is_known_before_the_first_step(device: Device, one: Release) -> None:

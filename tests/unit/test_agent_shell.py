@@ -20,6 +20,7 @@ import pytest
 from edgeward_agent import log
 from edgeward_agent.agent_socket import AgentNotRunning, AgentSilent, answering, ask
 from edgeward_agent.errors import AgentError, AgentRunning, ConfigError, LinkLost, LinkRefused, PortInUse
+from edgeward_agent.link import follow
 from edgeward_agent.link.follow import follow_desired
 from edgeward_agent.link.memory import MemoryFleet, MemoryLink
 from edgeward_agent.link.observed import ObservedLink
@@ -40,6 +41,7 @@ from edgeward_contract.desired import DesiredState
 from edgeward_contract.reported import DeviceHealth
 from edgeward_contract.schema import Fields
 from support.link import reported_state
+from support.waiting import eventually
 
 
 def record(message: str, *arguments: object, **pairs: object) -> logging.LogRecord:
@@ -352,6 +354,21 @@ def test_following_goes_on_after_an_outage_and_after_a_refusal() -> None:
             await fleet.set_desired(DesiredState(generation=generation))
             await turns(lambda: taken.generation == fleet.desired.generation)
         assert taken.offers == [1, 2]
+        task.cancel()
+
+    asyncio.run(run())
+
+
+def test_a_follower_that_falls_back_is_given_what_it_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "_LOOK_S", 0.01)
+
+    async def run() -> None:
+        fleet, taken = MemoryFleet(), Taken()
+        task = asyncio.create_task(follow_desired(MemoryLink(fleet), taken, clock=SteppingClock(), draw=lambda: 0.0))
+        await fleet.set_desired(DesiredState(generation=2))
+        await turns(lambda: taken.offers == [2])
+        taken.generation = 1
+        await eventually(lambda: taken.offers == [2, 2], "the state it missed")
         task.cancel()
 
     asyncio.run(run())

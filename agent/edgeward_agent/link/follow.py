@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from typing import NoReturn, Protocol
+from typing import Final, NoReturn, Protocol
 
 from edgeward_agent.clock import Clock
 from edgeward_agent.errors import LinkError, LinkLost
 from edgeward_agent.link.backoff import delay_s
 from edgeward_agent.ports import Link
 from edgeward_contract.desired import DesiredState
+
+_LOOK_S: Final = 5.0
 
 
 class Follower(Protocol):
@@ -26,7 +29,7 @@ async def follow_desired(link: Link, follower: Follower, *, clock: Clock, draw: 
     failures = 0
     while True:
         try:
-            desired = await link.next_desired(follower.generation)
+            desired = await _next(link, follower)
         except LinkError as error:
             failures += 1
             wish_s = error.retry_after_s if isinstance(error, LinkLost) else None
@@ -34,3 +37,21 @@ async def follow_desired(link: Link, follower: Follower, *, clock: Clock, draw: 
             continue
         failures = 0
         follower.offer(desired)
+
+
+async def _next(link: Link, follower: Follower) -> DesiredState:
+    """What follows the follower's generation, also when that falls back while the fleet is asked.
+
+    A question is parked for as long as it takes. Asked after a generation that the follower does not have any more, it
+    would keep that generation from it until the fleet wants something else.
+    """
+    while True:
+        after = follower.generation
+        question = asyncio.ensure_future(link.next_desired(after))
+        try:
+            while not question.done() and follower.generation == after:
+                await asyncio.wait({question}, timeout=_LOOK_S)
+            if question.done():
+                return question.result()
+        finally:
+            question.cancel()

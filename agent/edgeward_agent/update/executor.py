@@ -157,9 +157,10 @@ class Updater:
         return True
 
     async def _follow(self) -> None:
-        if self._offered:
-            await self._keeper.take(self._offered)
-            self._offered = None
+        if offered := self._offered:
+            await self._keeper.take(offered)
+            if self._offered is offered:  # a newer one may have come while the disk was busy
+                self._offered = None
         for step in plan(self._keeper.book):
             if isinstance(step, Stop):
                 await self._stop(step)
