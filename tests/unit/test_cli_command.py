@@ -67,6 +67,16 @@ def test_what_an_exit_code_means(error: type[CommandError], code: int) -> None:
         (("login", "--username", "ada"), 2, "expected --url https://HOST:PORT, for no fleet is known yet"),
         (("setup", "https://h:1/setup", "--username", "ada"), 2, "expected https://HOST:PORT/setup?token=…"),
         (("account", "change", "ada"), 2, "expected something to change"),
+        (
+            ("rollout", "create", "--release", "a@1", "--max-failed", "nan"),
+            2,
+            "expected a number from 0 to 100, got 'nan'",
+        ),
+        (
+            ("rollout", "create", "--release", "a@1", "--max-errors", "inf"),
+            2,
+            "expected a number from 0 to 100, got 'inf'",
+        ),
         (("device", "revoke", "d-1", "--json"), 2, "expected --yes together with --json"),
     ],
 )
@@ -78,6 +88,33 @@ def test_exit_codes_and_words(
     assert words in told
     assert "Traceback" not in told
     assert told.count("\n") <= 2
+
+
+def test_the_first_page_of_the_help(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    assert invoke(("--help",)) == 0
+    told = capsys.readouterr().out
+    assert told.startswith(
+        """Usage: edgeward [OPTIONS] COMMAND [ARGS]...
+
+  Runs ONNX models on clinical-site devices and rolls new ones out from a fleet.
+
+  Exit codes: 0 done · 1 tried and failed (a check refused, a rollout was rolled back)
+              2 not understood · 3 not reached or undecided, try again · 4 not allowed
+
+  Environment: EDGEWARD_URL, EDGEWARD_TOKEN, EDGEWARD_CA (a file) win over the remembered log-in.
+
+Options:
+"""
+    )
+
+
+@pytest.mark.parametrize("redirected", ["</dev/null", "<&-"])
+def test_a_question_that_nobody_can_answer_names_the_option(redirected: str) -> None:
+    line = f"exec {sys.executable} -c 'from edgeward_fleet.cli import main; main()' device revoke d-1 {redirected}"
+    done = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 2
+    assert "expected a yes on standard input or --yes, found neither; nothing was changed\n  Add --yes" in done.stderr
 
 
 def test_an_error_for_scripts_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:

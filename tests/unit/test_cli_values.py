@@ -12,7 +12,7 @@ from edgeward_contract.schema import Fields, JsonValue
 from edgeward_fleet.cli.errors import BadUsage
 from edgeward_fleet.cli.output import age, plain
 from edgeward_fleet.cli.trust import checked_url, normal_fingerprint
-from edgeward_fleet.cli.values import duration, phases, release, seconds
+from edgeward_fleet.cli.values import duration, percent, phases, release, seconds
 from edgeward_fleet.rollouts.model import RolloutSpec
 
 
@@ -32,6 +32,16 @@ def test_a_time_without_sense_is_refused(text: str) -> None:
 
 def test_seconds_are_whole() -> None:
     assert seconds("90s") == 90
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "-0.1", "100.1", "2%", "", "1e400"])
+def test_a_share_without_sense_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="expected a number from 0 to 100, got "):
+        percent(text)
+
+
+def test_a_share_may_have_a_fraction() -> None:
+    assert [percent(text) for text in ("0", "0.5", "100")] == [0.0, 0.5, 100.0]
 
 
 def test_a_release_is_name_at_version() -> None:

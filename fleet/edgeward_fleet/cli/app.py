@@ -27,14 +27,14 @@ _INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, message="edgeward %(version)s")
 def edgeward() -> None:
-    r"""Runs ONNX models on clinical-site devices and rolls new ones out from a fleet.
+    """Runs ONNX models on clinical-site devices and rolls new ones out from a fleet.
 
     \b
     Exit codes: 0 done · 1 tried and failed (a check refused, a rollout was rolled back)
                 2 not understood · 3 not reached or undecided, try again · 4 not allowed
-    \b
+
     Environment: EDGEWARD_URL, EDGEWARD_TOKEN, EDGEWARD_CA (a file) win over the remembered log-in.
-    """
+    """  # noqa: D301  # click reads the backspace, which a raw string has not
 
 
 for _command in (setup, login, logout, whoami, model, device, rollout, account, audit, demo):

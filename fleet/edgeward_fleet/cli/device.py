@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Final
 
 import click
@@ -16,6 +17,8 @@ _COLUMNS: Final[tuple[Column, ...]] = (
     ("STATE", text("state")),
     ("SEEN", ago("last_seen_at")),
 )
+_NO_ANSWER: Final = "expected a yes on standard input or --yes, found neither; nothing was changed"
+_WITHOUT_ASKING: Final = "Add --yes to do it without being asked."
 
 
 @click.group()
@@ -65,9 +68,22 @@ def token(site: str, device_id: str | None, expires_in: int | None, out: Output)
 def revoke(device_id: str, reason: str | None, yes: bool, out: Output) -> None:
     """Shut DEVICE_ID out: the fleet takes nothing from it any more. It goes on answering at its site."""
     if not yes:
-        if out.as_json:
-            raise BadUsage("expected --yes together with --json, for nobody can be asked")
-        click.confirm(f"Shut {device_id} out? It needs a new token to come back.", abort=True)
+        _ask(f"Shut {device_id} out? It needs a new token to come back.", out)
     with connect() as fleet:
         found = fleet.post(f"/devices/{device_id}/revoke", given(reason=reason))
     out.show(found.members(), f"{device_id} is revoked.")
+
+
+def _ask(question: str, out: Output) -> None:
+    """Raises BadUsage when nobody can answer."""
+    if out.as_json:
+        raise BadUsage("expected --yes together with --json, for nobody can be asked")
+    if sys.stdin is None or sys.stdin.closed:
+        raise BadUsage(_NO_ANSWER, hint=_WITHOUT_ASKING)
+    try:
+        click.confirm(question, abort=True, err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        click.echo(err=True)  # the question stands on that line
+        raise BadUsage(_NO_ANSWER, hint=_WITHOUT_ASKING) from None

@@ -11,7 +11,7 @@ from edgeward_contract.schema import Fields
 from edgeward_fleet.cli.errors import BadUsage
 from edgeward_fleet.cli.options import answering, connect, given
 from edgeward_fleet.cli.output import Column, Output, ago, text
-from edgeward_fleet.cli.values import phases, release, seconds
+from edgeward_fleet.cli.values import percent, phases, release, seconds
 from edgeward_fleet.cli.watch import DEVICES, watch
 
 _COLUMNS: Final[tuple[Column, ...]] = (
@@ -67,8 +67,10 @@ rollout.add_command(watch)
 @click.option("--site", "sites", multiple=True, help="Only devices of this site; again for more.")
 @click.option("--device", "devices", multiple=True, help="Only this device; again for more.")
 @click.option("--on-failure", type=click.Choice(["rollback", "pause", "abort"]), help="What a failed phase leads to.")
-@click.option("--max-failed", type=click.FloatRange(0, 100), help="Percent of a phase's devices that may fail.")
-@click.option("--max-errors", type=click.FloatRange(0, 100), help="Percent of requests that may fail on the new model.")
+@click.option("--max-failed", type=percent, metavar="PERCENT", help="Percent of a phase's devices that may fail.")
+@click.option(
+    "--max-errors", type=percent, metavar="PERCENT", help="Percent of requests that may fail on the new model."
+)
 @click.option("--supersedes", help="An unfinished rollout of the same model that this one replaces.")
 @click.option("--name", help="What people call it.")
 @answering
@@ -124,40 +126,22 @@ def approve(rollout_id: str, spec_sha256: str | None, out: Output) -> None:
     _told(found, out)
 
 
-@rollout.command()
-@click.argument("rollout_id")
-@click.option("--reason", help="Why; it goes into the audit log.")
-@answering
-def pause(rollout_id: str, reason: str | None, out: Output) -> None:
-    """Offer ROLLOUT_ID to no more devices until resumed; those that have the offer go on."""
-    _command(rollout_id, "pause", reason, out)
+def _add_order(word: str, summary: str) -> None:
+    """A command that tells the fleet one word about a rollout, and why."""
+
+    @rollout.command(word, help=summary)
+    @click.argument("rollout_id")
+    @click.option("--reason", help="Why; it goes into the audit log.")
+    @answering
+    def order(rollout_id: str, reason: str | None, out: Output) -> None:
+        with connect() as fleet:
+            _told(fleet.post(f"/rollouts/{rollout_id}/{word}", given(reason=reason)), out)
 
 
-@rollout.command()
-@click.argument("rollout_id")
-@click.option("--reason", help="Why; it goes into the audit log.")
-@answering
-def resume(rollout_id: str, reason: str | None, out: Output) -> None:
-    """Go on with ROLLOUT_ID."""
-    _command(rollout_id, "resume", reason, out)
-
-
-@rollout.command()
-@click.argument("rollout_id")
-@click.option("--reason", help="Why; it goes into the audit log.")
-@answering
-def abort(rollout_id: str, reason: str | None, out: Output) -> None:
-    """End ROLLOUT_ID; devices that run the release keep it."""
-    _command(rollout_id, "abort", reason, out)
-
-
-@rollout.command()
-@click.argument("rollout_id")
-@click.option("--reason", help="Why; it goes into the audit log.")
-@answering
-def rollback(rollout_id: str, reason: str | None, out: Output) -> None:
-    """Give every device that was offered ROLLOUT_ID its former release; also after success."""
-    _command(rollout_id, "rollback", reason, out)
+_add_order("pause", "Offer ROLLOUT_ID to no more devices until resumed; those that have the offer go on.")
+_add_order("resume", "Go on with ROLLOUT_ID.")
+_add_order("abort", "End ROLLOUT_ID; devices that run the release keep it.")
+_add_order("rollback", "Give every device that was offered ROLLOUT_ID its former release; also after success.")
 
 
 @rollout.command("list")
@@ -186,11 +170,6 @@ def show(rollout_id: str, out: Output) -> None:
     out.table(found.objects("phases"), _PHASES, empty="")
     out.say("")
     out.table(found.objects("devices"), DEVICES, empty="No device has been chosen yet.")
-
-
-def _command(rollout_id: str, word: str, reason: str | None, out: Output) -> None:
-    with connect() as fleet:
-        _told(fleet.post(f"/rollouts/{rollout_id}/{word}", given(reason=reason)), out)
 
 
 def _told(found: Fields, out: Output) -> None:

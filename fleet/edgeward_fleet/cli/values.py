@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Final
 
@@ -25,6 +26,17 @@ def duration(value: str) -> int:
 def seconds(value: str) -> int:
     """A time with its unit, in whole seconds. Raises click.BadParameter."""
     return duration(value) // 1_000_000
+
+
+def percent(value: str) -> float:
+    """A share from 0 to 100, which `nan` is not. Raises click.BadParameter."""
+    try:
+        found = float(value)
+    except ValueError:
+        found = math.nan
+    if not 0 <= found <= 100:
+        raise click.BadParameter(f"expected a number from 0 to 100, got {value[:40]!r}")
+    return found
 
 
 def release(value: str) -> ReleaseRef:
