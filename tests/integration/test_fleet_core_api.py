@@ -204,6 +204,22 @@ def test_a_token_of_somebody_else_cannot_be_ended(fleet: Fleet) -> None:
     assert fleet.client(None).delete(f"/tokens/{mine}", headers=bearer(token)).status_code == 404
 
 
+def test_a_token_ends_no_token_with_a_higher_role_but_itself(fleet: Fleet) -> None:
+    login = make_account(fleet, "mary", Role.OPERATOR)
+    stranger = fleet.client(None)
+    asked = {"name": "ci", "role": "viewer"}
+    low, other = (stranger.post("/tokens", json=asked, headers=bearer(login)).json() for _ in range(2))
+    mine = stranger.get("/tokens", headers=bearer(login)).json()["items"]
+    high = next(each for each in mine if each["role"] == "operator")
+    assert_problem(
+        stranger.delete(f"/tokens/{high['token_id']}", headers=bearer(low["token"])),
+        f"token {high['token_id']}: expected one with at most your own role (viewer), got operator",
+    )
+    assert stranger.get("/me", headers=bearer(login)).status_code == 200
+    assert stranger.delete(f"/tokens/{other['token_id']}", headers=bearer(low["token"])).status_code == 204
+    assert stranger.delete(f"/tokens/{low['token_id']}", headers=bearer(low["token"])).status_code == 204
+
+
 def test_a_token_expires(fleet: Fleet, clock: MovableClock) -> None:
     token = make_account(fleet, "donald")
     clock.advance(timedelta(hours=11))

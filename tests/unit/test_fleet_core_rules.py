@@ -57,6 +57,11 @@ def test_length_is_enough_for_a_password() -> None:
     assert check_password("correct horse battery staple", "ada")
 
 
+def test_nobody_is_called_as_the_audit_log_calls_the_fleet() -> None:
+    with pytest.raises(Invalid, match="expected another name, 'system' is what the audit log calls the fleet itself"):
+        check_username("system")
+
+
 @pytest.mark.parametrize("username", ["", "Ada", "a b", "-ada", "ada.", "a" * 65, "ada\n", "../ada"])
 def test_a_username_that_breaks_the_rule_is_refused(username: str) -> None:
     with pytest.raises(Invalid, match="username: expected"):

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from edgeward_fleet.audit.model import Actor
+from edgeward_fleet.audit.model import SYSTEM, Actor
 from edgeward_fleet.errors import Invalid
 
 MIN_PASSWORD: Final = 12
@@ -72,6 +72,8 @@ def check_username(username: str) -> str:
         raise Invalid(
             f"username: expected a-z, 0-9, '.', '_', '-', '@' (at most 64, no sign at an end), got {username[:70]!r}"
         )
+    if username == SYSTEM.name:
+        raise Invalid(f"username: expected another name, {SYSTEM.name!r} is what the audit log calls the fleet itself")
     return username
 
 

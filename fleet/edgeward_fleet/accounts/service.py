@@ -172,13 +172,24 @@ class Accounts:
         return await self._database.run(work)
 
     async def revoke_token(self, principal: Principal, token_id: str) -> None:
-        """Raises NotFound when it is not one of the caller's live tokens."""
+        """End one of the account's tokens, the caller's own or one with at most the caller's role.
+
+        Raises:
+            NotFound: it is not a live token of this account.
+            Forbidden: it has a higher role; a program must not lock its owner out.
+        """
         now = self._clock()
 
         def work(session: Session) -> None:
             row = session.get(ApiTokenRow, token_id)
             if row is None or row.username != principal.username or row.revoked_at is not None:
                 raise NotFound(f"token {token_id[:40]!r}: expected one of your own live tokens, there is no such one")
+            role = _present_role(row, repository.account_row(session, row.username))
+            if token_id != principal.token_id and not principal.role.covers(role):
+                raise Forbidden(
+                    f"token {token_id}: expected one with at most your own role ({principal.role}), got {role}",
+                    hint="Log in with your password and revoke it then, or ask an admin.",
+                )
             row.revoked_at = now
             audit.record(session, principal.actor, "token.revoke", token_id, at=now)
 
@@ -237,8 +248,13 @@ def principal_of(session: Session, row: ApiTokenRow, address: str, now: datetime
         raise Unauthenticated("expected an active account, this one is disabled", hint="Ask an admin.")
     if row.last_used_at is None or now - row.last_used_at > _USED_RESOLUTION:
         row.last_used_at = now
-    role = min(Role(row.role), Role(owner.role), key=lambda each: each.rank)  # a demotion holds at once
+    role = _present_role(row, owner)
     return Principal(username=row.username, role=role, token_id=row.token_id, address=address)
+
+
+def _present_role(token: ApiTokenRow, owner: AccountRow) -> Role:
+    """A demotion holds at once, also for the tokens that were made before it."""
+    return min(Role(token.role), Role(owner.role), key=lambda each: each.rank)
 
 
 def _new_token(session: Session, username: str, name: str, role: Role, now: datetime, life: timedelta) -> NewToken:

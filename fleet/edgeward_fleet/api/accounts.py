@@ -176,7 +176,7 @@ async def create_token(body: NewTokenRequest, principal: Viewer, services: AppSe
 
 @router.delete("/tokens/{token_id}", status_code=204, responses=problems(401, 403, 404))
 async def revoke_token(token_id: str, principal: Viewer, services: AppServices) -> None:
-    """End one of the caller's own tokens."""
+    """End one of the caller's own tokens: this one, or one with at most its role."""
     await services.accounts.revoke_token(principal, token_id)
 
 
