@@ -41,6 +41,7 @@ class ServingConfig(_Section, frozen=True):
     restart_backoff_s: Annotated[float, Meta(gt=0, le=60)] = 0.1
     stop_timeout_s: Seconds = 5.0
     hang_timeout_s: Interval = 30.0
+    start_timeout_s: Interval = 600.0
     max_body_mib: Annotated[int, Meta(ge=1, le=2048)] = 64
 
 

@@ -152,7 +152,12 @@ def _supervisor(state: StateDir, config: AgentConfig, serving: ServingControl) -
         log_level=config.log.level,
         log_format=config.log.format,
     )
-    patience = Patience(backoff_s=wanted.restart_backoff_s, stop_s=wanted.stop_timeout_s, hang_s=wanted.hang_timeout_s)
+    patience = Patience(
+        backoff_s=wanted.restart_backoff_s,
+        stop_s=wanted.stop_timeout_s,
+        start_s=wanted.start_timeout_s,
+        hang_s=wanted.hang_timeout_s,
+    )
     return ChildSupervisor(plan, serving=serving, clock=_CLOCK, patience=patience)
 
 

@@ -61,10 +61,16 @@ class Supervisor(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """`backoff_s` before the first restart; after `hang_s` without an answer the process is killed."""
+    """`backoff_s` before the first restart. A process is killed after `start_s` without its first answer, and after
+    `hang_s` without another one.
+
+    The two differ because all models are read, hashed and loaded before the first answer: on a slow disk that takes
+    minutes, and a process that is killed for it never serves.
+    """
 
     backoff_s: float = 0.1
     stop_s: float = 5.0
+    start_s: float = 600.0
     hang_s: float = 30.0
 
 
@@ -145,13 +151,14 @@ class ChildSupervisor:
     async def _until_it_ends(self) -> None:
         if self._process is None:
             return
-        heard_s = self._clock.monotonic()
+        heard_s, limit_s = self._clock.monotonic(), self._patience.start_s
         while not await self._process.ended(_LOOK_S):
             self._recorded = self._recorded or self._process.record(self._plan, self._bound)
             if await self._answers():
-                heard_s = self._clock.monotonic()
-            elif self._clock.monotonic() - heard_s > self._patience.hang_s:
-                log.error("the serving process does not answer; killing it", extra=fields(pid=self.pid))
+                heard_s, limit_s = self._clock.monotonic(), self._patience.hang_s
+            elif (silent_s := self._clock.monotonic() - heard_s) > limit_s:
+                silence = fields(pid=self.pid, silent_s=round(silent_s))
+                log.error("the serving process does not answer; killing it", extra=silence)
                 await self._process.kill()
         self._restarts += 1
         how = self._process.close()

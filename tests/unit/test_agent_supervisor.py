@@ -1,0 +1,111 @@
+"""How long the supervisor waits for a serving process that says nothing, in a time that passes by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from socket import socket
+
+import pytest
+
+from edgeward_agent import supervisor
+from edgeward_agent.errors import ServingUnavailable
+from edgeward_agent.ports import ServingState
+from edgeward_agent.serving_process import Addresses, ServingPlan
+from edgeward_agent.supervisor import ChildSupervisor, Patience
+from support.update import FakeClock
+from support.waiting import eventually
+
+PATIENCE = Patience(start_s=600.0, hang_s=30.0)
+
+
+class SilentProcess:
+    """Stands for the child: lives until it is killed, and time passes while somebody waits for its end."""
+
+    pid = 7
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+        self.killed_s = 0.0
+
+    def record(self, plan: ServingPlan, bound: Addresses) -> bool:
+        return True
+
+    async def ended(self, timeout_s: float) -> bool:
+        await self._clock.sleep(timeout_s)
+        return bool(self.killed_s)
+
+    async def kill(self) -> None:
+        self.killed_s = self._clock.now
+
+    def close(self) -> str:
+        return "killed"
+
+
+class Answering:
+    """The control socket of a process that answers when `when` says so; only `state` is asked."""
+
+    def __init__(self, clock: FakeClock, when: Callable[[float], bool]) -> None:
+        self._clock = clock
+        self._when = when
+
+    async def state(self) -> ServingState:
+        if not self._when(self._clock.now):
+            raise ServingUnavailable("expected the serving process to answer, it does not")
+        return ServingState(pid=SilentProcess.pid, started_us=1)
+
+    async def load(self, *_: object, **__: object) -> None:
+        raise NotImplementedError
+
+    activate = unload = load
+
+
+def killed_after_s(monkeypatch: pytest.MonkeyPatch, folder: Path, when: Callable[[float], bool]) -> float:
+    """Seconds from the start to the kill; 0 when it lives after an hour. `when` is given seconds since the start."""
+    clock = FakeClock()
+    began_s = clock.now
+    first = SilentProcess(clock)
+
+    class Spawner:
+        @staticmethod
+        def adopt(plan: ServingPlan) -> None:
+            return None
+
+        @staticmethod
+        def spawn(plan: ServingPlan, listeners: Mapping[str, socket]) -> SilentProcess:
+            return first
+
+    monkeypatch.setattr(supervisor, "ServingProcess", Spawner)
+    plan = ServingPlan(
+        boot=folder / "boot.json",
+        control=folder / "c.sock",
+        capture=folder / "k.sock",
+        pid_file=folder / "serving.pid",
+        wanted=Addresses(),
+    )
+    serving = Answering(clock, lambda now: when(now - began_s))
+    child = ChildSupervisor(plan, serving=serving, clock=clock, patience=PATIENCE)
+
+    async def run() -> None:
+        await child.start()
+        task = asyncio.create_task(child.run())
+        await eventually(lambda: first.killed_s > 0 or clock.now - began_s > 3600, "a kill, or an hour")
+        task.cancel()
+
+    asyncio.run(run())
+    return first.killed_s - began_s if first.killed_s else 0.0
+
+
+def test_a_start_may_take_longer_than_a_hang(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert killed_after_s(monkeypatch, tmp_path, lambda age_s: age_s > 500) == 0.0
+
+
+def test_a_start_without_an_end_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert PATIENCE.start_s < killed_after_s(monkeypatch, tmp_path, lambda age_s: False) < PATIENCE.start_s + 10
+
+
+def test_after_the_first_answer_a_silence_is_a_hang(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    silent_from_s = 100.0
+    after_s = killed_after_s(monkeypatch, tmp_path, lambda age_s: age_s < silent_from_s) - silent_from_s
+    assert PATIENCE.hang_s < after_s < PATIENCE.hang_s + 10
