@@ -288,6 +288,9 @@ def test_accounts_come_in_pages(fleet: Fleet) -> None:
         ("POST", "/login", b" " * (2 << 20) + b"{}", 413, "expected at most 2097152 bytes"),
         ("GET", "/audit?limit=0", b"", 422, "limit: expected greater than or equal to 1"),
         ("GET", "/audit?limit=99999999", b"", 422, "limit: expected less than or equal to 1000"),
+        ("GET", f"/audit?after={10**20}", b"", 422, "after: expected less than or equal to"),
+        ("GET", f"/devices/d-1/events?before={10**20}", b"", 422, "before: expected less than or equal to"),
+        ("GET", "/rollouts?after=2026-11-23T00:00:00", b"", 422, "after: Input should have timezone info"),
         ("GET", "/devices?state=asleep", b"", 422, "state: expected 'online'"),
     ],
 )

@@ -54,7 +54,7 @@ class AuditPage(BaseModel):
 async def audit_log(
     principal: Viewer,
     services: AppServices,
-    after: Annotated[int, Query(ge=0)] = 0,
+    after: Annotated[int, Query(ge=0, le=(1 << 63) - 1)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> AuditPage:
     """The audit log from `after` on."""

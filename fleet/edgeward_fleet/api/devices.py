@@ -125,7 +125,7 @@ async def devices(
     services: AppServices,
     site: Annotated[str, Query(max_length=64)] | None = None,
     state: Presence | None = None,
-    after: str = "",
+    after: Annotated[str, Query(max_length=64)] = "",
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> DevicePage:
     """Enrolled devices, by id."""
@@ -146,7 +146,7 @@ async def device_events(
     device_id: str,
     principal: Viewer,
     services: AppServices,
-    before: int | None = None,
+    before: Annotated[int, Query(ge=1, le=(1 << 63) - 1)] | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> DeviceEventPage:
     """The life of a device, newest first."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, Field
 
 from edgeward_contract.artifact import Sha256, model_name
 from edgeward_fleet.api.auth import Approver, AppServices, Operator, Viewer
@@ -66,7 +65,7 @@ async def rollouts(
     principal: Viewer,
     services: AppServices,
     model: Annotated[str, Query(max_length=64)] | None = None,
-    after: datetime | None = None,
+    after: AwareDatetime | None = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> RolloutPage:
     """Rollouts, newest first; `after` is the `next` of the page before."""
