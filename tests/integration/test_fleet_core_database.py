@@ -125,20 +125,20 @@ def test_an_upgrade_copies_the_old_database_first(
 ) -> None:
     assert upgrade(database, tmp_path / "backups", utc_now()).copy is None  # nothing to change, nothing to copy
     database.run_sync(lambda session: audit.record(session, ADA, "a.b", "x"))
-    script = Script(former="0001", head="0002")
+    script = Script(former="0002", head="0003")
     monkeypatch.setattr(migrate, "ScriptDirectory", script)
     monkeypatch.setattr("alembic.command.upgrade", script.upgrade)
     done = upgrade(database, tmp_path / "backups", datetime(2026, 11, 23, tzinfo=UTC))
-    assert done.copy == tmp_path / "backups" / "fleet-0001-20261123T000000Z.db"
+    assert done.copy == tmp_path / "backups" / "fleet-0002-20261123T000000Z.db"
     assert done.copy.stat().st_mode & 0o777 == 0o600
     with closing(sqlite3.connect(done.copy)) as copy:
-        assert copy.execute("SELECT version_num FROM alembic_version").fetchall() == [("0001",)]
+        assert copy.execute("SELECT version_num FROM alembic_version").fetchall() == [("0002",)]
         assert copy.execute("SELECT subject FROM audit").fetchall() == [("x",)]
-    assert upgrade(database, tmp_path / "backups", utc_now()).former == "0002"
+    assert upgrade(database, tmp_path / "backups", utc_now()).former == "0003"
 
 
 class Script:
-    """A second migration that is not there yet: Alembic's two faces that `upgrade` uses."""
+    """A migration that is not there yet: Alembic's two faces that `upgrade` uses."""
 
     def __init__(self, *, former: str, head: str) -> None:
         self._former = former
@@ -160,7 +160,7 @@ class Script:
 
 def test_a_database_of_a_newer_version_is_refused(database: Database, tmp_path: Path) -> None:
     database.run_sync(lambda session: session.execute(text("UPDATE alembic_version SET version_num = '9999'")))
-    with pytest.raises(DatabaseError, match="expected a database of at most revision 0001, got 9999"):
+    with pytest.raises(DatabaseError, match="expected a database of at most revision 0002, got 9999"):
         upgrade(database, tmp_path / "backups", utc_now())
 
 

@@ -95,6 +95,29 @@ def test_a_token_works_once(fleet: Fleet) -> None:
     assert "edgeward device token" in again.json()["hint"]
 
 
+def test_who_lost_the_answer_asks_again_with_the_same_key(fleet: Fleet, clock: MovableClock) -> None:
+    token, request = fleet.device_token("north", "lost-1").token, csr()
+    first, second = (enrol(fleet, token, request) for _ in range(2))
+    assert (first.status_code, second.status_code) == (201, 201)
+    certificates = [x509.load_pem_x509_certificate(each.json()["certificate_pem"].encode()) for each in (first, second)]
+    assert certificates[0].public_key() == certificates[1].public_key()
+    assert enrol(fleet, token).status_code == 409  # another key
+    assert events(fleet, "lost-1") == ["enrolled", "enrolled"]
+    clock.advance(timedelta(hours=24, seconds=1))
+    late = enrol(fleet, token, request)
+    clock.advance(-timedelta(hours=24, seconds=1))
+    assert late.status_code == 409
+
+
+def test_an_answer_is_not_repeated_once_the_device_has_enrolled_anew(fleet: Fleet) -> None:
+    token, request = fleet.device_token("north", "anew-1").token, csr()
+    assert enrol(fleet, token, request).status_code == 201
+    fleet.enrol("anew-1")
+    answer = enrol(fleet, token, request)
+    assert answer.status_code == 409
+    assert "this one has enrolled anew-1 already" in detail(answer)
+
+
 def test_of_many_who_use_a_token_at_once_exactly_one_wins(fleet: Fleet) -> None:
     token = fleet.device_token("north", "race-1").token
     with ThreadPoolExecutor(8) as threads:

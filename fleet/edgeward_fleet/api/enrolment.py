@@ -103,7 +103,9 @@ async def ca(services: AppServices) -> CaView:
 
 @enrolment_router.post(topics.ENROL, status_code=201, responses=problems(401, 409, 410, 429))
 async def enrol(body: EnrolRequest, request: Request, services: AppServices) -> IdentityView:
-    """Exchange a one-time token and a signing request for a certificate."""
+    """Exchange a one-time token and a signing request for a certificate; again, as long as the token lives, with the
+    same key alone.
+    """
     made = await services.enrolment.enrol(body.token, body.csr_pem, body.hardware.model_dump(), address_of(request))
     return IdentityView(
         device_id=made.device_id,

@@ -107,7 +107,7 @@ class CertificateRow(Base):
 
 
 class EnrolmentTokenRow(Base):
-    """A right to enrol one device once. Only the digest is kept."""
+    """A right to enrol one device once. Only the digest is kept, and that of the public key which used it."""
 
     __tablename__ = "enrolment_tokens"
 
@@ -118,6 +118,7 @@ class EnrolmentTokenRow(Base):
     created_at: Mapped[datetime] = mapped_column(Moment)
     expires_at: Mapped[datetime] = mapped_column(Moment)
     used_at: Mapped[datetime | None] = mapped_column(Moment)
+    key_sha256: Mapped[str | None] = mapped_column(String(64))
 
 
 class DeviceEventRow(Base):

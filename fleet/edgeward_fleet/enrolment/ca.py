@@ -94,6 +94,12 @@ def server_certificate(
     )
 
 
+def key_sha256(key: ec.EllipticCurvePublicKey) -> str:
+    """By which a key is known again: the digest of its SubjectPublicKeyInfo."""
+    info = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(info).hexdigest()
+
+
 def public_key_of_request(csr_pem: str) -> ec.EllipticCurvePublicKey:
     """The public key of a signing request whose signature proves that the sender has the private one.
 

@@ -101,13 +101,13 @@ class Enrolment:
         return await self._database.run(work)
 
     async def enrol(self, secret: str, csr_pem: str, hardware: Mapping[str, JsonValue], address: str) -> Identity:
-        """Exchange a token for a certificate.
+        """Exchange a token for a certificate. Who lost the answer may ask again with the same key.
 
         Raises:
             TooMany: too many tries from this address.
             Invalid: the signing request is no good; the token stays unused.
             Unauthenticated: no such token.
-            Conflict: the token was used.
+            Conflict: the token was used, with another key or too long ago.
             Gone: the token has expired.
         """
         self._limit.take(address)
@@ -115,11 +115,12 @@ class Enrolment:
         now = self._clock()
 
         def work(session: Session) -> Identity:
-            token = _take_token(session, secret, now)
-            device = _enrolled_device(session, token, hardware, now)
+            token = _known_token(session, secret, now)
+            first = _take_token(session, token, key, now)
+            device = _enrolled_device(session, token, hardware, now) if first else _same_device(session, token, key)
             identity = self._issue(session, device, key, now)
             actor = Actor(name=f"device:{device.device_id}"[:64], address=address)
-            detail: dict[str, JsonValue] = {"site": device.site, "token_by": token.created_by}
+            detail: dict[str, JsonValue] = {"site": device.site, "token_by": token.created_by, "repeated": not first}
             devices.note(session, device.device_id, "enrolled", {**detail, "address": address}, at=now)
             audit.record(session, actor, "device.enrol", device.device_id, detail, at=now)
             return identity
@@ -163,22 +164,47 @@ class Enrolment:
         )
 
 
-def _take_token(session: Session, secret: str, now: datetime) -> EnrolmentTokenRow:
+def _known_token(session: Session, secret: str, now: datetime) -> EnrolmentTokenRow:
     row = session.get(EnrolmentTokenRow, digest(secret))
     if row is None:
         raise Unauthenticated("token: expected one that this fleet gave out, got an unknown one", hint=_ASK_AGAIN)
-    if row.used_at is None and row.expires_at <= now:
-        raise Gone(f"token: expected one that is valid, this one expired at {rfc3339(row.expires_at)}", hint=_ASK_AGAIN)
+    if row.expires_at > now:
+        return row
+    if row.used_at is not None:
+        raise _used(row)
+    raise Gone(f"token: expected one that is valid, this one expired at {rfc3339(row.expires_at)}", hint=_ASK_AGAIN)
+
+
+def _take_token(session: Session, row: EnrolmentTokenRow, key: ec.EllipticCurvePublicKey, now: datetime) -> bool:
+    """Whether it was unused until now."""
     # One statement decides who was first: of two that come at once, one finds it unused.
     taken = session.execute(
         update(EnrolmentTokenRow)
         .where(EnrolmentTokenRow.sha256 == row.sha256, EnrolmentTokenRow.used_at.is_(None))
-        .values(used_at=now)
+        .values(used_at=now, key_sha256=ca.key_sha256(key))
         .returning(EnrolmentTokenRow.sha256)
     )
-    if taken.first() is None:
-        raise Conflict(f"token: expected an unused one, this one has enrolled {row.device_id} already", hint=_ASK_AGAIN)
-    return row
+    return taken.first() is not None
+
+
+def _same_device(session: Session, token: EnrolmentTokenRow, key: ec.EllipticCurvePublicKey) -> DeviceRow:
+    """The device that has used the token already and, its answer lost, asks again.
+
+    Its earlier certificate stays good until the next renewal: it is for the same key, and may still be on its way.
+
+    Raises:
+        Conflict: another key, or the device has enrolled with another token since.
+    """
+    session.refresh(token)
+    device = session.get(DeviceRow, token.device_id)
+    if token.key_sha256 != ca.key_sha256(key) or device is None or device.enrolled_at != token.used_at:
+        raise _used(token)
+    _check_may_enrol(device, DeviceId(token.device_id), token.site)
+    return device
+
+
+def _used(row: EnrolmentTokenRow) -> Conflict:
+    return Conflict(f"token: expected an unused one, this one has enrolled {row.device_id} already", hint=_ASK_AGAIN)
 
 
 def _enrolled_device(
