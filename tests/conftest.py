@@ -14,6 +14,7 @@ KNOWN_SKIPS = (
     "needs root",
     "needs an unprivileged user",
     "chromium is absent",
+    "mosquitto is absent",
 )
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before anybody imports it: see edgeward_agent/ort.py

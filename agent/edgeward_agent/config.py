@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from edgeward_agent.errors import ConfigError
+from edgeward_contract.mqtt.broker import BrokerAddress
 from edgeward_contract.topics import MAX_PARK_S
 
 FILE_NAME: Final = "agent.toml"
@@ -40,15 +41,16 @@ class ServingConfig(_Section, frozen=True):
     unix: str = "run/serving.sock"  # relative to the state folder; empty: no unix socket
     restart_backoff_s: Annotated[float, Meta(gt=0, le=60)] = 0.1
     stop_timeout_s: Seconds = 5.0
-    hang_timeout_s: Interval = 30.0
     start_timeout_s: Interval = 600.0
+    hang_timeout_s: Interval = 30.0
     max_body_mib: Annotated[int, Meta(ge=1, le=2048)] = 64
 
 
 class LinkConfig(_Section, frozen=True):
     """The way to the fleet."""
 
-    kind: Literal["https"] = "https"
+    kind: Literal["https", "mqtt"] = "https"
+    mqtt_url: str = ""  # empty: what the fleet said at enrolment
     wait_s: Annotated[int, Meta(ge=1, le=MAX_PARK_S)] = 50
     timeout_s: Annotated[float, Meta(gt=0, le=600)] = 20.0
 
@@ -160,6 +162,7 @@ def parse_config(text: str, name: str) -> AgentConfig:
         path, problem = _value_error(str(error), document)
         raise ConfigError(f"{name}:{_line_of(text, path)}: {'.'.join(path)}: {problem}") from None
     _check_addresses(config, text, name)
+    _check_broker(config, text, name)
     return config
 
 
@@ -187,6 +190,16 @@ def _check_addresses(config: AgentConfig, text: str, name: str) -> None:
     except ValueError as error:
         line = _line_of(text, ("serving", "http"))
         raise ConfigError(f"{name}:{line}: serving.http: {error}") from None
+
+
+def _check_broker(config: AgentConfig, text: str, name: str) -> None:
+    if not config.link.mqtt_url:
+        return
+    try:
+        BrokerAddress.parse(config.link.mqtt_url)
+    except ValueError as error:
+        line = _line_of(text, ("link", "mqtt_url"))
+        raise ConfigError(f"{name}:{line}: link.mqtt_url: {error}") from None
 
 
 def _syntax_error(message: str, text: str) -> tuple[str, int]:

@@ -25,8 +25,8 @@ from edgeward_agent.identity import tls
 from edgeward_agent.identity.keys import Identity, expiry_line, load_identity
 from edgeward_agent.identity.renewal import Renewal
 from edgeward_agent.link.follow import follow_desired
-from edgeward_agent.link.https import HttpsLink
 from edgeward_agent.link.observed import ObservedLink
+from edgeward_agent.link.opening import open_link
 from edgeward_agent.link.source import HttpsReleaseSource
 from edgeward_agent.link.wire import Wire
 from edgeward_agent.listening import exposure
@@ -101,8 +101,8 @@ async def _open(
 ) -> _Parts:
     wire = Wire(identity.facts.device_url, tls.mutual(identity), timeout_s=config.link.timeout_s)
     renewal = Renewal(identity, wire, clock=_CLOCK, timeout_s=config.link.timeout_s)
-    https = HttpsLink(wire, park_s=config.link.wait_s)
-    link = ObservedLink(https, clock=_CLOCK, explain=lambda: expiry_line(renewal.identity, _CLOCK.wall()))
+    carrier = open_link(config.link, wire, lambda: renewal.identity)
+    link = ObservedLink(carrier, clock=_CLOCK, explain=lambda: expiry_line(renewal.identity, _CLOCK.wall()))
     stack.push_async_callback(link.aclose)
     store = await stack.enter_async_context(_store(state, config, renewal))
     await stack.enter_async_context(capture_receiver(state.capture_socket, store))

@@ -148,14 +148,18 @@ class Acknowledgement:
     @classmethod
     def parse(cls, data: bytes) -> Acknowledgement:
         """Raises ContractError, which names the key."""
-        fields = parse_json(data)
+        return cls.read(parse_json(data))
+
+    @classmethod
+    def read(cls, fields: Fields) -> Acknowledgement:
         check_schema(fields, SCHEMA)
         return cls(
             batch_id=fields.text("batch_id", max_length=64),
             verdicts=tuple(Verdict.read(each) for each in fields.objects("verdicts", max_items=MAX_BATCH_RECORDS)),
         )
 
+    def document(self) -> dict[str, JsonValue]:
+        return {"schema": SCHEMA, "batch_id": self.batch_id, "verdicts": [each.document() for each in self.verdicts]}
+
     def canonical(self) -> bytes:
-        return canonical_json(
-            {"schema": SCHEMA, "batch_id": self.batch_id, "verdicts": [each.document() for each in self.verdicts]}
-        )
+        return canonical_json(self.document())

@@ -31,6 +31,7 @@ from edgeward_fleet.enrolment.authority import Authority
 from edgeward_fleet.enrolment.service import Enrolment
 from edgeward_fleet.link import https
 from edgeward_fleet.link.inbound import Inbound
+from edgeward_fleet.link.mqtt import serve_mqtt
 from edgeward_fleet.models.service import Registry
 from edgeward_fleet.records.service import Records
 from edgeward_fleet.rollouts.service import Rollouts
@@ -62,7 +63,7 @@ async def tick_rollouts(services: Services) -> None:
 
 Worker = Callable[[Services], Coroutine[None, None, None]]
 # What runs beside the ports; cancelled at the stop, when the last answer has been given.
-WORKERS: Final[tuple[Worker, ...]] = (tick_rollouts,)
+WORKERS: Final[tuple[Worker, ...]] = (tick_rollouts, serve_mqtt)
 
 _ARTIFACT_UPLOAD: Final = re.compile(r"/api/v1/artifacts/[^/]+")
 

@@ -7,11 +7,13 @@ import os
 import signal
 import socket
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
+from edgeward_contract.mqtt.broker import BrokerAddress
 from edgeward_contract.version import __version__
 from edgeward_fleet import data_dir, log
 from edgeward_fleet.accounts.service import new_setup_secret
@@ -20,6 +22,8 @@ from edgeward_fleet.audit.model import Actor
 from edgeward_fleet.clock import utc_now
 from edgeward_fleet.enrolment import authority, passphrase
 from edgeward_fleet.errors import Conflict, FleetError, SettingsError
+from edgeward_fleet.link import mqtt_broker
+from edgeward_fleet.link.mqtt_devices import ours
 from edgeward_fleet.opening import opened
 from edgeward_fleet.settings import Settings
 
@@ -70,6 +74,8 @@ def main() -> None:
 @click.option("--device-port", default=8444, show_default=True, type=click.IntRange(0, 65535))
 @click.option("--enrolment-port", default=8445, show_default=True, type=click.IntRange(0, 65535))
 @click.option("--public-host", help="Name by which people and devices reach this fleet.  [default: localhost]")
+@click.option("--mqtt", "mqtt_broker", metavar="HOST:PORT", help="Broker to use as well; mqtts://… and wss://… too.")
+@click.option("--mqtt-public-url", help="How devices reach that broker.  [default: mqtts://PUBLIC-HOST:PORT]")
 @click.option("--ready-file", type=click.Path(path_type=Path, dir_okay=False), help="Written as JSON when listening.")
 @click.option("--log-level", default="info", type=click.Choice(["debug", "info", "warning", "error"]))
 @click.option("--log-format", default="text", type=click.Choice(["text", "json"]))
@@ -81,6 +87,8 @@ def serve(
     device_port: int,
     enrolment_port: int,
     public_host: str | None,
+    mqtt_broker: str | None,
+    mqtt_public_url: str | None,
     ready_file: Path | None,
     log_level: str,
     log_format: Literal["text", "json"],
@@ -95,6 +103,8 @@ def serve(
         device_port=device_port,
         enrolment_port=enrolment_port,
         public_host=public_host or _public_host(host),
+        mqtt_broker=_broker(mqtt_broker, "--mqtt"),
+        mqtt_public_url=str(_broker(mqtt_public_url, "--mqtt-public-url") or "") or None,
         ready_file=ready_file,
     )
     asyncio.run(_serve(settings))
@@ -178,6 +188,56 @@ def ca_rotate(data_dir: Path | None, database_url: str | None) -> None:
     click.echo(f"new root: {made.fingerprint}\n  {len(made.trusted)} roots are trusted until every device has renewed")
 
 
+@main.group()
+def mqtt() -> None:
+    """A broker for devices that come over MQTT; the fleet must be stopped."""
+
+
+@mqtt.command("broker-config")
+@data_dir_option
+@database_option
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Where the broker will find it.  [default: --out]")
+@click.option("--public-host", "hosts", multiple=True, help="Name of the broker; repeatable.  [default: localhost]")
+@click.option("--listen", default="0.0.0.0", show_default=True, help="Address to listen on.")  # noqa: S104
+@click.option("--port", default=8883, show_default=True, type=click.IntRange(0, 65535), help="MQTT; 0 for none.")
+@click.option("--websocket-port", default=0, type=click.IntRange(0, 65535), help="WebSockets, too, such as 443.")
+@click.option("--plugin", type=click.Path(path_type=Path, dir_okay=False), help="mosquitto_dynamic_security.so")
+@click.option("--user", default="mosquitto", show_default=True, help="Whom the broker becomes when root starts it.")
+@click.option("--days", default=397, show_default=True, type=click.IntRange(1, 3650), help="Life of its certificate.")
+def mqtt_broker_config(
+    data_dir: Path | None,
+    database_url: str | None,
+    out: Path,
+    folder: Path | None,
+    hosts: tuple[str, ...],
+    listen: str,
+    port: int,
+    websocket_port: int,
+    plugin: Path | None,
+    user: str,
+    days: int,
+) -> None:
+    """Write configuration and certificates for mosquitto. Again: a new certificate; who may do what is kept."""
+    settings = _settings(data_dir, database_url)
+    plan = mqtt_broker.BrokerPlan(
+        folder=(folder or out).absolute(),
+        plugin=plugin or mqtt_broker.find_plugin(),
+        listen=listen,
+        port=port,
+        websocket_port=websocket_port,
+        user=user,
+    )
+    names = tuple(dict.fromkeys((*hosts, "localhost", "127.0.0.1")))
+    with opened(settings) as database:
+        secret = passphrase.find(os.environ, settings.data_dir)
+        known = database.run_sync(lambda session: authority.load_or_create(session, secret, utc_now()))
+        devices = database.run_sync(ours)
+    mqtt_broker.write_broker(out, plan, known, devices, hosts=names, now=utc_now(), life=timedelta(days=days))
+    click.echo(f"{out}: written; its certificate is for {', '.join(names)} and lasts {days} days")
+    click.echo(f"  mosquitto -c {plan.folder / 'mosquitto.conf'}\n  edgeward-fleet serve --mqtt {names[0]}:{port}")
+
+
 @main.group("audit")
 def audit_group() -> None:
     """The audit log."""
@@ -225,6 +285,15 @@ def _settings(chosen: Path | None, database_url: str | None) -> Settings:
 
 def _chosen(chosen: Path | None) -> Path:
     return chosen or data_dir.default()
+
+
+def _broker(text: str | None, option: str) -> BrokerAddress | None:
+    if not text:
+        return None
+    try:
+        return BrokerAddress.parse(text if "://" in text else f"mqtts://{text}")
+    except ValueError as error:
+        raise SettingsError(f"{option}: {error}") from None
 
 
 def _public_host(host: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
+
+from edgeward_contract.mqtt.broker import BrokerAddress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,8 @@ class Settings:
     database_url: str | None = None
     storage_url: str | None = None  # artifacts, as fsspec understands it; None means a folder of the data folder
     ready_file: Path | None = None
+    mqtt_broker: BrokerAddress | None = None  # None: devices come over HTTPS alone
+    mqtt_public_url: str | None = None  # where devices reach that broker; None means under this fleet's own name
 
     device_certificate_life: timedelta = timedelta(days=30)
     server_certificate_life: timedelta = timedelta(days=90)
@@ -63,6 +67,13 @@ class Settings:
     @property
     def enrolment_url(self) -> str:
         return self._url(self.enrolment_port)
+
+    @property
+    def mqtt_url(self) -> str | None:
+        """What a device is told at its enrolment."""
+        if self.mqtt_broker is None or self.mqtt_public_url is not None:
+            return self.mqtt_public_url
+        return str(replace(self.mqtt_broker, host=self.public_host))
 
     def _url(self, port: int) -> str:
         host = f"[{self.public_host}]" if ":" in self.public_host else self.public_host

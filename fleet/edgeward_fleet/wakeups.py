@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -46,6 +46,7 @@ class Wakeups:
     def __init__(self) -> None:
         self._lock: Final = threading.Lock()
         self._watches: Final[defaultdict[DeviceId, set[Watch]]] = defaultdict(set)
+        self._listeners: Final[list[Callable[[DeviceId], None]]] = []
         self._closing = False
 
     @property
@@ -67,11 +68,24 @@ class Wakeups:
                 if not self._watches[device_id]:
                     del self._watches[device_id]
 
+    @contextmanager
+    def listen(self, listener: Callable[[DeviceId], None]) -> Iterator[None]:
+        """Tell `listener` of the wake-ups of every device, each in the thread that it happens in."""
+        with self._lock:
+            self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._listeners.remove(listener)
+
     def notify(self, device_id: DeviceId) -> None:
         """Wake the polls of `device_id`. Call it after the commit, from any thread."""
         with self._lock:
             for watch in self._watches.get(device_id, ()):
                 watch.set()
+            for listener in self._listeners:
+                listener(device_id)
 
     def close(self) -> None:
         """Wake everybody, for the last time."""

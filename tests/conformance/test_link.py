@@ -26,10 +26,11 @@ from support.link import (
 )
 from support.link_fleet import FleetHarness, OpenFleet, open_fleet
 from support.link_https import StubHarness
+from support.link_mqtt import MqttFleet, MqttHarness, open_mqtt_fleet
 
 Play = Callable[[Scenario], None]
 
-ADAPTERS = ("memory", "https", "https to the real fleet")
+ADAPTERS = ("memory", "https", "https to the real fleet", "mqtt", "mqtt over websockets")
 SOON_S = 5.0  # for what must happen at once
 
 
@@ -39,12 +40,20 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenFleet]:
         yield opened
 
 
+@pytest.fixture(scope="module")
+def mqtt_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MqttFleet]:
+    with open_mqtt_fleet(tmp_path_factory.mktemp("fleet")) as opened:
+        yield opened
+
+
 @pytest.fixture(params=ADAPTERS)
 def harness(request: pytest.FixtureRequest, tmp_path: Path) -> AbstractAsyncContextManager[LinkHarness]:
     if request.param == "memory":
         return MemoryHarness()
     if request.param == "https":
         return StubHarness(tmp_path)
+    if request.param.startswith("mqtt"):
+        return MqttHarness(request.getfixturevalue("mqtt_fleet"), websockets="websockets" in request.param)
     return FleetHarness(request.getfixturevalue("fleet"))
 
 
@@ -178,7 +187,7 @@ def test_after_an_outage_the_same_link_goes_on(play: Play) -> None:
 
 def test_the_largest_batch_goes_through(play: Play) -> None:
     async def scenario(fleet: LinkHarness) -> None:
-        largest = largest_batch()
+        largest = largest_batch(fleet.limit_bytes)
         assert len((await fleet.link.deliver(largest)).verdicts) == len(largest.records)
 
     play(scenario)

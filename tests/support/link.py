@@ -16,6 +16,9 @@ from edgeward_contract.reported import DeviceHealth, ReportedState
 class LinkHarness(Protocol):
     """One device and its fleet. Generations and records are set and read on the fleet's side of the link."""
 
+    limit_bytes: int
+    """Of one batch on this carrier."""
+
     @property
     def link(self) -> Link: ...
 
@@ -45,6 +48,8 @@ class LinkHarness(Protocol):
 
 class MemoryHarness:
     """See `LinkHarness`."""
+
+    limit_bytes = MAX_BATCH_BYTES
 
     def __init__(self) -> None:
         self.fleet = MemoryFleet()
@@ -119,9 +124,9 @@ def batch(*sequences: int, batch_id: str = "b1", epoch: str = "e1", padding_byte
     return Batch(batch_id=batch_id, records=records)
 
 
-def largest_batch() -> Batch:
-    """As close to the limit as whole records of 100 kB come."""
-    count = 1
-    while len(batch(*range(1, count + 2), padding_bytes=100_000).canonical()) <= MAX_BATCH_BYTES:
+def largest_batch(limit_bytes: int) -> Batch:
+    """As close to the limit as whole records of a tenth of it come."""
+    count, padding_bytes = 1, limit_bytes // 10
+    while len(batch(*range(1, count + 2), padding_bytes=padding_bytes).canonical()) <= limit_bytes:
         count += 1
-    return batch(*range(1, count + 1), padding_bytes=100_000)
+    return batch(*range(1, count + 1), padding_bytes=padding_bytes)

@@ -23,8 +23,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from edgeward_agent.identity import tls
 from edgeward_agent.link.https import HttpsLink
 from edgeward_agent.link.wire import Wire
+from edgeward_agent.ports import Link
 from edgeward_contract.artifact import DeviceId, sha256_of
 from edgeward_contract.desired import DesiredModel, DesiredState
+from edgeward_contract.record import MAX_BATCH_BYTES
 from edgeward_contract.reported import ReportedState
 from edgeward_fleet import app as fleet_app
 from edgeward_fleet.accounts.model import Role
@@ -66,8 +68,8 @@ class Busy:
 
 
 @contextmanager
-def open_fleet(folder: Path) -> Iterator[OpenFleet]:
-    """The real composition root, with one layer more."""
+def open_fleet(folder: Path, **changes: object) -> Iterator[OpenFleet]:
+    """The real composition root, with one layer more; `changes` are fields of Settings."""
     seen: list[tuple[Services, Busy]] = []
     build = fleet_app.build_device_app
 
@@ -76,7 +78,10 @@ def open_fleet(folder: Path) -> Iterator[OpenFleet]:
         seen.append((services, busy))
         return busy
 
-    with mock.patch.object(fleet_app, "build_device_app", build_with_layer), running_fleet(folder) as fleet:
+    with (
+        mock.patch.object(fleet_app, "build_device_app", build_with_layer),
+        running_fleet(folder, utc_now, **changes) as fleet,
+    ):
         ((services, busy),) = seen
         yield OpenFleet(fleet, services, busy)
 
@@ -142,23 +147,33 @@ class Proxy:
 class FleetHarness:
     """See `support.link.LinkHarness`. A device of its own for each."""
 
+    limit_bytes = MAX_BATCH_BYTES
+
     def __init__(self, opened: OpenFleet) -> None:
         self._opened = opened
         self._stack = AsyncExitStack()
-        self.link: HttpsLink
+        self.link: Link
         self.wire: Wire
 
     async def __aenter__(self) -> FleetHarness:
         device = await asyncio.to_thread(self._opened.fleet.enrol, f"bed-{next(_numbers)}")
         self._device = DeviceId(device.device_id)
-        parts = urlsplit(device.device_url)
-        self._proxy = Proxy(str(parts.hostname), int(parts.port or 0))
-        url = f"https://localhost:{await self._proxy.start()}"
+        self._proxy = Proxy(*self._target(device))
+        port = await self._proxy.start()
         self._stack.push_async_callback(self._proxy.close)
-        self.wire = Wire(url, _context(device), timeout_s=10)
-        self.link = HttpsLink(self.wire, park_s=30)
+        self.link = await self._open(device, port)
         self._stack.push_async_callback(self.link.aclose)
         return self
+
+    def _target(self, device: EnrolledDevice) -> tuple[str, int]:
+        """Where the proxy leads."""
+        parts = urlsplit(device.device_url)
+        return str(parts.hostname), int(parts.port or 0)
+
+    async def _open(self, device: EnrolledDevice, port: int) -> Link:
+        """A link that takes its way through the proxy at `port`."""
+        self.wire = Wire(f"https://localhost:{port}", context_of(device), timeout_s=10)
+        return HttpsLink(self.wire, park_s=30)
 
     async def __aexit__(self, *_: object) -> None:
         self._opened.busy.retry_after_s = None
@@ -213,5 +228,5 @@ class FleetHarness:
         return await asyncio.to_thread(self._opened.services.database.run_sync, work)
 
 
-def _context(device: EnrolledDevice) -> ssl.SSLContext:
+def context_of(device: EnrolledDevice) -> ssl.SSLContext:
     return tls.mutual_of(device.ca_file, device.certificate_file, device.key_file)

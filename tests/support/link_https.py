@@ -10,12 +10,15 @@ from edgeward_agent.identity import tls
 from edgeward_agent.link.https import HttpsLink
 from edgeward_agent.link.wire import Wire
 from edgeward_contract.desired import DesiredState
+from edgeward_contract.record import MAX_BATCH_BYTES
 from edgeward_contract.reported import ReportedState
 from support.stub_fleet import StubFleet
 
 
 class StubHarness:
     """See `support.link.LinkHarness`."""
+
+    limit_bytes = MAX_BATCH_BYTES
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

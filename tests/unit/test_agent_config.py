@@ -45,7 +45,7 @@ def test_a_file_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
         ("[update]\nprobation_s = -1\n", "agent.toml:2: update.probation_s: expected float >= 0.0, got -1"),
         ("[link]\nwait_s = 3\nwait_s = 4\n", "agent.toml:3: expected TOML, got: cannot overwrite a value"),
         ("[link\n", "agent.toml:1: expected TOML, got: "),
-        ("[link]\nkind = '''a\nb'''\n", "agent.toml:2: link.kind: expected one of https, got 'a\\nb'"),
+        ("[link]\nkind = '''a\nb'''\n", "agent.toml:2: link.kind: expected one of https, mqtt, got 'a\\nb'"),
     ],
 )
 def test_damage_is_named_by_line_and_key(text: str, complaint: str) -> None:

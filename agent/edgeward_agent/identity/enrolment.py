@@ -71,6 +71,7 @@ class _Grant:
     certificate_pem: bytes
     ca_pem: bytes
     device_url: str
+    mqtt_url: str
 
     @classmethod
     def read(cls, fields: Fields) -> _Grant:
@@ -80,6 +81,7 @@ class _Grant:
             certificate_pem=fields.text("certificate_pem", max_length=_MAX_ANSWER_BYTES).encode(),
             ca_pem=fields.text("ca_pem", max_length=_MAX_ANSWER_BYTES).encode(),
             device_url=fields.text("device_url"),
+            mqtt_url=fields.text("mqtt_url", default=""),
         )
 
 
@@ -103,7 +105,11 @@ def enrol(folder: Path, invitation: Invitation, *, force: bool = False) -> Ident
     except IdentityDamaged as error:
         raise EnrolmentFailed(f"the fleet's answer: {error}") from None
     facts = IdentityFacts(
-        device_id=grant.device_id, site=grant.site, device_url=grant.device_url, enrolment_url=invitation.fleet_url
+        device_id=grant.device_id,
+        site=grant.site,
+        device_url=grant.device_url,
+        enrolment_url=invitation.fleet_url,
+        mqtt_url=grant.mqtt_url,
     )
     keys.stage(folder, key=key, certificate_pem=grant.certificate_pem, ca_pem=grant.ca_pem, facts=facts)
     return keys.install(folder)

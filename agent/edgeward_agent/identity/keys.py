@@ -53,6 +53,7 @@ class IdentityFacts:
     site: str
     device_url: str
     enrolment_url: str
+    mqtt_url: str = ""  # of the fleet's broker; empty when it has none
 
     @classmethod
     def read(cls, fields: Fields) -> IdentityFacts:
@@ -61,6 +62,7 @@ class IdentityFacts:
             site=fields.text("site"),
             device_url=fields.text("device_url"),
             enrolment_url=fields.text("enrolment_url"),
+            mqtt_url=fields.text("mqtt_url", default=""),
         )
 
     def canonical(self) -> bytes:
@@ -70,6 +72,7 @@ class IdentityFacts:
                 "site": self.site,
                 "device_url": self.device_url,
                 "enrolment_url": self.enrolment_url,
+                "mqtt_url": self.mqtt_url,
             }
         )
 

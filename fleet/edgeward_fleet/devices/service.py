@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from edgeward_contract.artifact import DeviceId
@@ -91,6 +92,24 @@ class Devices:
         return revoked
 
 
+def heard_of(session: Session, device_id: DeviceId, via: str, now: datetime) -> None:
+    """For a link that has authenticated the device itself: is it still ours? Notes that it was seen.
+
+    Raises:
+        Forbidden: it never enrolled, was revoked, or has no certificate that is still good.
+    """
+    row = session.get(DeviceRow, device_id)
+    if row is None:
+        raise _unknown()
+    newest = session.scalar(_good_certificates(device_id, now).limit(1))
+    if row.revoked_at is not None or newest is None:
+        raise Forbidden(
+            f"device {device_id}: expected a device in good standing, it was revoked or its certificate expired",
+            hint=_ENROL_AGAIN,
+        )
+    _note_seen(row, via, now)
+
+
 def ensure_admitted(session: Session, principal: DevicePrincipal, now: datetime) -> None:
     """For a request that was parked: is the certificate that it came with still good? Raises Forbidden."""
     row = session.get(CertificateRow, principal.serial)
@@ -107,6 +126,12 @@ def _admit(session: Session, serial: str, digest: str, address: str, now: dateti
     _check(row, device, now)
     _note_seen(device, address, now)
     return DevicePrincipal(device_id=DeviceId(device.device_id), site=device.site, serial=serial, address=address)
+
+
+def _good_certificates(device_id: DeviceId, now: datetime) -> Select[str]:
+    return select(CertificateRow.serial).where(
+        CertificateRow.device_id == device_id, CertificateRow.revoked_at.is_(None), CertificateRow.not_after > now
+    )
 
 
 def _check(row: CertificateRow, device: DeviceRow, now: datetime) -> None:

@@ -66,6 +66,11 @@ class Authority:
     ) -> x509.Certificate:
         return ca.server_certificate(self.root, key, hosts, now, life)
 
+    def issue_service(
+        self, key: ec.EllipticCurvePublicKey, name: str, now: datetime, life: timedelta
+    ) -> x509.Certificate:
+        return ca.service_certificate(self.root, key, name, now, life)
+
 
 def load_or_create(session: Session, passphrase: Passphrase, now: datetime) -> Authority:
     """The CA of this database; makes the first root when there is none. Raises PassphraseError."""
