@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edgeward_agent.outbox import recovery
+from edgeward_agent.outbox.ballast import Ballast
 from edgeward_agent.outbox.model import StoreOptions
 from edgeward_agent.outbox.store import Store, open_store
 from edgeward_agent.outbox.wal import likely_frames
@@ -214,6 +217,51 @@ def test_damage_while_running_begins_anew_and_loses_no_call(tmp_path: Path) -> N
             assert receipt.epoch != before
             await salvaged(store, 1)
             assert 99 in [number_of(each) for each in await everything(store) if each.kind == "inference"]
+
+    asyncio.run(run())
+
+
+def test_damage_that_maintenance_finds_begins_anew(tmp_path: Path) -> None:
+    options = replace(OPTIONS, maintain_s=0.2)
+
+    async def set_aside() -> bool:
+        return bool(recovery.quarantined_stores(tmp_path))
+
+    async def run() -> None:
+        async with open_store(tmp_path, device=DEVICE, options=OPTIONS) as store:
+            for _ in range(8):
+                await store.append([draft(number, padding=2500) for number in range(300)])
+        async with open_store(tmp_path, device=DEVICE, options=options) as store:
+            before = (await store.stats()).epoch
+            database = tmp_path / "outbox.db"
+            _overwrite(database, 2 * PAGE, database.stat().st_size - 2 * PAGE)
+            await until(set_aside)  # nobody asks the store anything meanwhile
+            (receipt,) = await store.append([draft(99)])
+            assert receipt.epoch != before
+            assert (await store.stats()).alarms == ("outbox_corrupt",)
+
+    asyncio.run(run())
+
+
+def test_a_disk_that_refuses_maintenance_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Ballast) -> bool:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    async def run() -> None:
+        options = replace(OPTIONS, maintain_s=0.05, ballast_bytes=64 << 10)
+        async with open_store(tmp_path, device=DEVICE, options=options) as store:
+
+            async def neglected() -> bool:
+                return "outbox_maintenance" in (await store.stats()).alarms
+
+            async def well() -> bool:
+                return not await neglected()
+
+            with monkeypatch.context() as patch:
+                patch.setattr(Ballast, "restore", refuse)
+                await until(neglected)
+            await until(well)
+            await store.append([draft(1)])
 
     asyncio.run(run())
 

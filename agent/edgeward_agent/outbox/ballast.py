@@ -11,6 +11,8 @@ import os
 from pathlib import Path
 from typing import Final
 
+from edgeward_agent.errors import OutboxError
+
 _FILE: Final = "outbox.ballast"
 
 
@@ -34,9 +36,12 @@ class Ballast:
         return was_here
 
     def restore(self) -> bool:
-        """Lay it down again if the disk has room for it and as much again."""
-        if not self._here and self._room():
-            self._here = self._write()
+        """Lay it down again if the disk has room for it and as much again. Raises OutboxError: not writable at all."""
+        try:
+            if not self._here and self._room():
+                self._here = self._write()
+        except OSError as error:
+            raise OutboxError(f"expected to write in {self._path.parent}, got: {error}") from error
         return self._here
 
     def _measure(self) -> bool:

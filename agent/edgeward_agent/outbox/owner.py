@@ -75,6 +75,7 @@ class Owner:
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
         self.full = False
         self.refused = 0
+        self.neglected = False
 
     def start(self) -> Future[Cipher]:
         """Open the store; the future brings the key-encryption key or what went wrong."""
@@ -108,8 +109,9 @@ class Owner:
         """Destroy keys that are over, empty the log, lay the ballast; without room, it is left for later."""
         today = period_of(self._wall())
         try:
-            outgoing.destroy_keys(ledger, today=today, retention_days=self._options.key_retention_days)
-            shrink(ledger, all_of_it=not self._ballast.here)
+            with translated():
+                outgoing.destroy_keys(ledger, today=today, retention_days=self._options.key_retention_days)
+                shrink(ledger, all_of_it=not self._ballast.here)
         except OutboxFull as error:
             log.debug("maintenance waits for room: %s", error)
         self._ballast.restore()
@@ -138,7 +140,7 @@ class Owner:
         while jobs := self._take(due - time.monotonic()):
             self._work(jobs)
             if time.monotonic() >= due:
-                self._try(self.maintain)
+                self._maintain()
                 due = time.monotonic() + self._options.maintain_s
 
     def _open(self) -> Ledger:
@@ -259,8 +261,13 @@ class Owner:
         self._damaged()
         return fresh
 
-    def _try(self, work: Callable[[Ledger], None]) -> None:
+    def _maintain(self) -> None:
+        """The periodic one. Whatever the disk does, this thread goes on: appends have an answer of their own."""
         try:
-            self._sound(work)
-        except AgentError as error:
-            log.warning("outbox maintenance failed and is tried again: %s", error)
+            self._sound(self.maintain)
+        except (AgentError, OSError) as error:
+            if not self.neglected:
+                log.error("outbox maintenance failed and is tried again: %s", error)
+            self.neglected = True
+        else:
+            self.neglected = False

@@ -205,6 +205,7 @@ class Store:
         alarms = {
             "outbox_corrupt": bool(quarantined_stores(self._directory)),
             "outbox_full": self._owner.full,
+            "outbox_maintenance": self._owner.neglected,
             "outbox_quarantine": counts.quarantined > 0,
         }
         return Stats(
