@@ -78,10 +78,11 @@ def test_the_answer_has_all_that_a_device_needs(fleet: Fleet) -> None:
     answer = fleet.enrolment_client().post(ENROL, json={"token": token.token, "csr_pem": csr(), "hardware": hardware})
     body = answer.json()
     assert answer.status_code == 201
-    assert set(body) == {"device_id", "site", "certificate_pem", "ca_pem", "device_url", "not_after"}
+    assert set(body) == {"device_id", "site", "certificate_pem", "ca_pem", "device_url", "mqtt_url", "not_after"}
     assert body["device_id"] == token.device_id
     assert token.device_id.startswith("south-wing-")
     assert body["device_url"] == fleet.ready.device_url
+    assert body["mqtt_url"] is None
     shown = fleet.client(Role.VIEWER).get(f"/devices/{token.device_id}").json()
     assert shown["hardware"] == {"machine": "aarch64", "os": "Debian 12", "cpus": 4, "memory_bytes": 8 << 30}
 

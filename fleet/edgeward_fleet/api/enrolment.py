@@ -59,6 +59,7 @@ class IdentityView(BaseModel):
     certificate_pem: str
     ca_pem: str
     device_url: str
+    mqtt_url: str | None
     not_after: datetime
 
 
@@ -113,6 +114,7 @@ async def enrol(body: EnrolRequest, request: Request, services: AppServices) -> 
         certificate_pem=made.certificate_pem,
         ca_pem=made.ca_pem,
         device_url=services.settings.device_url,
+        mqtt_url=services.settings.mqtt_url,
         not_after=made.not_after,
     )
 

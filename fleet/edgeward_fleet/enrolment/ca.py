@@ -82,6 +82,17 @@ def device_certificate(
     )
 
 
+def service_certificate(
+    root: Root, public_key: ec.EllipticCurvePublicKey, name: str, now: datetime, life: timedelta
+) -> x509.Certificate:
+    """For client authentication by a part of the fleet itself, such as its connection to a broker."""
+    return (
+        _leaf_builder(root, public_key, name, now, life)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        .sign(root.key, hashes.SHA256())
+    )
+
+
 def server_certificate(
     root: Root, public_key: ec.EllipticCurvePublicKey, hosts: Sequence[str], now: datetime, life: timedelta
 ) -> x509.Certificate:
