@@ -145,6 +145,31 @@ def test_poison_is_isolated_and_the_rest_goes_on(scenario: Play, status: int) ->
     scenario(work)
 
 
+def test_batches_are_large_again_once_nobody_refuses_them(scenario: Play) -> None:
+    def refuse(batch: Batch) -> None:
+        if len(batch.canonical()) > 300_000:
+            raise LinkRefused("too large", status=413)
+
+    async def work(site: Site) -> None:
+        async def send(count: int) -> int:
+            """The largest batch among those of so many records of 100 kB, one batch at a time."""
+            before = len(site.fleet.batches)
+            for first in range(0, count, 10):
+                await site.store.append([draft(number, padding=100_000) for number in range(first, first + 10)])
+                await site.settled()
+            return max(len(batch.records) for batch in site.fleet.batches[before:])
+
+        async with site.forwarding():
+            site.fleet.before = refuse
+            assert await send(10) > 2
+            assert await send(10) == 2, "smaller ones from the start"
+            site.fleet.before = lambda _: None
+            await send(250)
+            assert await send(10) == 10
+
+    scenario(work)
+
+
 @pytest.mark.parametrize("status", [401, 403, 404, 426, 0])
 def test_a_refusal_that_is_no_fault_of_the_records_leaves_them(scenario: Play, status: int) -> None:
     async def work(site: Site) -> None:

@@ -37,6 +37,8 @@ _POISON: Final = {400, 413, 422}
 _TOO_LARGE: Final = 413
 _SUSPICIOUS: Final = 3
 """So many records put aside in a row look like a misunderstanding of versions, not like poison: go on slowly."""
+_WIDEN_AFTER: Final = 32
+"""So many batches that were taken after a 413 double their size again: what was in the way may be gone."""
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +74,7 @@ class Forwarder:
         self._failures = 0
         self._put_aside = 0
         self._limit_bytes = MAX_BATCH_BYTES
+        self._since_narrowed = 0
 
     async def run(self) -> NoReturn:
         """Send what is there, wait for more, wait out failures."""
@@ -111,6 +114,7 @@ class Forwarder:
             return
         if refused.status == _TOO_LARGE:  # somebody on the way takes less than the contract says
             self._limit_bytes = max(MAX_RECORD_BYTES, self._limit_bytes // 2)
+            self._since_narrowed = 0
         middle = len(records) // 2
         for half in (records[:middle], records[middle:]):
             await self._send(Batch(batch_id=f"b-{secrets.token_hex(8)}", records=tuple(half)))
@@ -136,6 +140,16 @@ class Forwarder:
         if not applied.removed and not applied.quarantined:
             raise LinkLost("expected the acknowledgement to let go of at least one record, it let go of none")
         self._recovered(delivered=applied.removed > 0)
+        self._widen()
+
+    def _widen(self) -> None:
+        """Go back to full batches by and by, each at the risk of one more refusal."""
+        if self._limit_bytes == MAX_BATCH_BYTES:
+            return
+        self._since_narrowed += 1
+        if self._since_narrowed >= _WIDEN_AFTER:
+            self._limit_bytes = min(MAX_BATCH_BYTES, 2 * self._limit_bytes)
+            self._since_narrowed = 0
 
     def _recovered(self, *, delivered: bool) -> None:
         if self._failures:
