@@ -9,15 +9,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Final
 
 from edgeward_agent.errors import AgentError
-from edgeward_agent.listening import check_unix_path
+from edgeward_agent.private_socket import private_socket
 from edgeward_contract.schema import ContractError, Fields, JsonValue, canonical_json, parse_json
 
 log = logging.getLogger(__name__)
@@ -41,26 +40,11 @@ class AgentSilent(AgentError):
     hint = "Try again; if it stays so, look at the agent's log."
 
 
-@asynccontextmanager
-async def answering(path: Path, answer: Answer) -> AsyncIterator[None]:
-    """Answer questions on `path`, for this user alone, until the end of the block. Raises ConfigError, OSError."""
-    check_unix_path(path)
-    connections: set[asyncio.Task[None]] = set()
-
-    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(_converse(reader, writer, answer), name="agent-socket")
-        connections.add(task)
-        task.add_done_callback(connections.discard)
-
-    server = await asyncio.start_unix_server(connected, sock=_bind(path), limit=_MAX_LINE_BYTES)
-    try:
-        yield
-    finally:
-        server.close()
-        for task in connections:
-            task.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
-        _remove(path)
+def answering(path: Path, answer: Answer) -> AbstractAsyncContextManager[None]:
+    """Answer questions on `path`, for this user alone, until the end of the block. Raises ConfigError."""
+    return private_socket(
+        path, lambda reader, writer: _converse(reader, writer, answer), name="agent", limit_bytes=_MAX_LINE_BYTES
+    )
 
 
 def ask(path: Path, question: dict[str, JsonValue]) -> Iterator[str]:
@@ -99,24 +83,6 @@ def _whole(lines: Iterator[str]) -> Iterator[str]:
         raise refusal
     if "end" not in last:
         raise AgentSilent("expected an answer to its end, the agent stopped in the middle")
-
-
-def _bind(path: Path) -> socket.socket:
-    _remove(path)  # left by an agent that was killed; one agent owns the folder
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)  # nobody else may connect in the moment before a chmod
-    try:
-        listener.bind(str(path))
-    except BaseException:
-        listener.close()
-        raise
-    finally:
-        os.umask(before)
-    return listener
-
-
-def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
 
 
 async def _converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Answer) -> None:

@@ -221,6 +221,9 @@ def test_a_place_where_no_socket_can_be_is_named(tmp_path: Path) -> None:
     async def run() -> None:
         async with open_store(tmp_path, device=DEVICE, options=TINY) as store:
             with pytest.raises(ConfigError, match=r"capture socket .*expected to listen there, got"):
+                async with capture_receiver(tmp_path / "no such folder" / "s", store):
+                    raise AssertionError
+            with pytest.raises(ConfigError, match="expected a socket path of at most 107 bytes"):
                 async with capture_receiver(tmp_path / ("x" * 120), store):
                     raise AssertionError
 

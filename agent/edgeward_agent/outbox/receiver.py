@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from edgeward_agent.errors import ConfigError, OutboxError, OutboxFull
+from edgeward_agent.errors import OutboxError, OutboxFull
 from edgeward_agent.outbox.model import Draft, Receipt, RecordRefused
+from edgeward_agent.private_socket import private_socket
 from edgeward_contract.record import RecordClass
 from edgeward_contract.schema import ContractError, JsonValue, canonical_json, parse_json
 
@@ -28,7 +27,6 @@ MAX_FRAME_BYTES: Final = 1 << 20
 log = logging.getLogger(__name__)
 
 Committing = asyncio.Future[tuple[Receipt, ...]]
-_Connected = Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]
 
 
 class Intake(Protocol):
@@ -61,54 +59,13 @@ class Frame:
         )
 
 
-@asynccontextmanager
-async def capture_receiver(path: Path, store: Intake) -> AsyncIterator[None]:
+def capture_receiver(path: Path, store: Intake) -> AbstractAsyncContextManager[None]:
     """Listen on `path`, for this user alone, until the end of the block.
 
     Raises:
         ConfigError: no socket can be made there.
     """
-    connections: set[asyncio.Task[None]] = set()
-
-    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(_Connection(store, writer).serve(reader), name="capture")
-        connections.add(task)
-        task.add_done_callback(connections.discard)
-
-    server = await _listen(path, connected)
-    try:
-        yield
-    finally:
-        server.close()
-        for task in connections:
-            task.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
-        _remove(path)
-
-
-async def _listen(path: Path, connected: _Connected) -> asyncio.Server:
-    try:
-        return await asyncio.start_unix_server(connected, sock=_bind(path))
-    except OSError as error:
-        raise ConfigError(f"capture socket {path}: expected to listen there, got: {error}") from error
-
-
-def _bind(path: Path) -> socket.socket:
-    _remove(path)  # left by a process that was killed; one agent owns the folder
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)  # nobody else may connect in the moment before a chmod
-    try:
-        listener.bind(str(path))
-    except BaseException:
-        listener.close()
-        raise
-    finally:
-        os.umask(before)
-    return listener
-
-
-def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
+    return private_socket(path, lambda reader, writer: _Connection(store, writer).serve(reader), name="capture")
 
 
 class _Connection:
