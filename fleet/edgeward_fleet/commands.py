@@ -76,6 +76,13 @@ def main() -> None:
 @click.option("--public-host", help="Name by which people and devices reach this fleet.  [default: localhost]")
 @click.option("--mqtt", "mqtt_broker", metavar="HOST:PORT", help="Broker to use as well; mqtts://… and wss://… too.")
 @click.option("--mqtt-public-url", help="How devices reach that broker.  [default: mqtts://PUBLIC-HOST:PORT]")
+@click.option(
+    "--enrolments-per-minute",
+    default=20,
+    show_default=True,
+    type=click.IntRange(1, 1_000_000),
+    help="From one address, as a whole site may have.",
+)
 @click.option("--ready-file", type=click.Path(path_type=Path, dir_okay=False), help="Written as JSON when listening.")
 @click.option("--log-level", default="info", type=click.Choice(["debug", "info", "warning", "error"]))
 @click.option("--log-format", default="text", type=click.Choice(["text", "json"]))
@@ -89,6 +96,7 @@ def serve(
     public_host: str | None,
     mqtt_broker: str | None,
     mqtt_public_url: str | None,
+    enrolments_per_minute: int,
     ready_file: Path | None,
     log_level: str,
     log_format: Literal["text", "json"],
@@ -105,6 +113,7 @@ def serve(
         public_host=public_host or _public_host(host),
         mqtt_broker=_broker(mqtt_broker, "--mqtt"),
         mqtt_public_url=str(_broker(mqtt_public_url, "--mqtt-public-url") or "") or None,
+        enrolments_per_minute=enrolments_per_minute,
         ready_file=ready_file,
     )
     asyncio.run(_serve(settings))

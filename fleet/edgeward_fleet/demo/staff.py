@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +34,9 @@ class Staff:
     approver: Client
 
 
-def open_fleet(folder: Path, household: Household, stack: ExitStack) -> Staff:
+def open_fleet(folder: Path, household: Household, stack: ExitStack, *options: str) -> Staff:
     """Start a fleet in `folder`, make the first admin by the one-time link and the others by the admin."""
-    ready = _start(folder, household)
+    ready = _start(folder, household, options)
     url, fingerprint = ready.text("admin_url"), ready.text("ca_fingerprint")
     password = secrets.token_urlsafe(18)
     password_file = _private(folder / "password", password)
@@ -57,10 +58,11 @@ def open_fleet(folder: Path, household: Household, stack: ExitStack) -> Staff:
     )
 
 
-def _start(folder: Path, household: Household) -> Fields:
+def _start(folder: Path, household: Household, options: Sequence[str]) -> Fields:
     ready_file = folder / "ready.json"
     ports = [f"--{port}-port=0" for port in ("admin", "device", "enrolment")]
-    household.start("fleet", FLEET, "serve", f"--data-dir={folder / 'fleet'}", f"--ready-file={ready_file}", *ports)
+    own = (f"--data-dir={folder / 'fleet'}", f"--ready-file={ready_file}")
+    household.start("fleet", FLEET, "serve", *own, *ports, *options)
     wait_until(ready_file.exists, household, "the fleet to listen", timeout_s=_START_S)
     return parse_json(ready_file.read_bytes())
 
