@@ -18,16 +18,12 @@ import msgspec
 from msgspec import Meta
 
 from edgeward_agent.errors import ConfigError
+from edgeward_agent.limits import Count, Interval, Positive, Seconds
+from edgeward_agent.update.settings import UpdateSettings
 from edgeward_contract.mqtt.broker import BrokerAddress
 from edgeward_contract.topics import MAX_PARK_S
 
 FILE_NAME: Final = "agent.toml"
-
-Seconds = Annotated[float, Meta(ge=0, le=86_400)]
-Interval = Annotated[float, Meta(gt=0, le=86_400)]
-Count = Annotated[int, Meta(ge=0)]
-Positive = Annotated[int, Meta(ge=1)]
-Percent = Annotated[float, Meta(ge=0, le=100)]
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -62,29 +58,6 @@ class ReportConfig(_Section, frozen=True):
     min_interval_s: Annotated[float, Meta(gt=0, le=60)] = 1.0
 
 
-class UpdateConfig(_Section, frozen=True):
-    """The file's form of `update.settings.UpdateSettings`, which explains each key."""
-
-    probation_s: Seconds = 60.0
-    probation_min_requests: Count = 0
-    max_error_percent: Percent = 2.0
-    min_errors: Positive = 5
-    latency_min_requests: Positive = 100
-    crash_limit: Positive = 2
-    max_attempts: Positive = 10
-    max_retries: Count = 5
-    max_stores: Positive = 500
-    fetch_timeout_s: Interval = 60.0
-    defer_poll_s: Interval = 30.0
-    poll_s: Interval = 1.0
-    watch_s: Interval = 5.0
-    disk_reserve_bytes: Count = 32 << 20
-    max_model_bytes: Positive = 1 << 30
-    probe_timeout_s: Interval = 300.0
-    probe_cpu_s: Positive = 60
-    probe_memory_bytes: Positive = 2 << 30
-
-
 class OutboxConfig(_Section, frozen=True):
     """The file's form of `outbox.model.StoreOptions`, which explains each key."""
 
@@ -108,7 +81,7 @@ class AgentConfig(_Section, frozen=True):
     serving: ServingConfig = ServingConfig()
     link: LinkConfig = LinkConfig()
     report: ReportConfig = ReportConfig()
-    update: UpdateConfig = UpdateConfig()
+    update: UpdateSettings = UpdateSettings()
     outbox: OutboxConfig = OutboxConfig()
     log: LogConfig = LogConfig()
 

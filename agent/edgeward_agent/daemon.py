@@ -47,7 +47,6 @@ from edgeward_agent.update.executor import Updater
 from edgeward_agent.update.journal import FILE as JOURNAL
 from edgeward_agent.update.journal import Journal
 from edgeward_agent.update.probe import ChildProbe
-from edgeward_agent.update.settings import UpdateSettings
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +178,7 @@ def _updater(
     serving: ServingControl,
     news: asyncio.Event,
 ) -> Updater:
-    settings = UpdateSettings(**msgspec.structs.asdict(config.update))
+    settings = config.update
     journal = stack.enter_context(closing(Journal(state.root / JOURNAL)))
     probe = ChildProbe(
         limits=Limits(cpu_s=settings.probe_cpu_s, memory_bytes=settings.probe_memory_bytes),

@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edgeward_agent.errors import LinkRefused
@@ -346,7 +347,7 @@ def test_a_manifest_of_a_newer_schema_is_rejected(device: Device, one: Release, 
 
 
 def test_a_model_larger_than_the_device_takes_is_rejected(tmp_path: Path) -> None:
-    device = Device(tmp_path, replace(QUICK, max_model_bytes=999))
+    device = Device(tmp_path, msgspec.structs.replace(QUICK, max_model_bytes=999))
     device.deploy(1, "d1", device.source.add(make_release(1)))
     status = device.status()
     assert status and (status.state, status.reason) == (UpdateState.REJECTED, "incompatible")
@@ -483,7 +484,7 @@ def test_crashes_are_remembered_over_restarts_of_the_agent(device: Device, one: 
 
 
 def test_a_device_that_is_switched_off_each_night_still_commits(tmp_path: Path) -> None:
-    device = Device(tmp_path, replace(QUICK, probation_s=60.0))
+    device = Device(tmp_path, msgspec.structs.replace(QUICK, probation_s=60.0))
     device.deploy(1, "d1", device.source.add(make_release(1)))
     two = device.source.add(make_release(2))
     offer(device, 2, "d2", two, until=UpdateState.PROBATION)
@@ -661,7 +662,7 @@ def test_a_step_that_cannot_be_stored_is_not_acted_on(device: Device, one: Relea
 
 
 def test_a_night_of_sleep_is_no_probation(tmp_path: Path) -> None:
-    device = Device(tmp_path, replace(QUICK, probation_s=60.0))
+    device = Device(tmp_path, msgspec.structs.replace(QUICK, probation_s=60.0))
     offer(device, 1, "d1", device.source.add(make_release(1)), until=UpdateState.PROBATION)
     for _ in range(10):
         device.step()

@@ -11,7 +11,6 @@ import pytest
 from edgeward_agent.config import AgentConfig, host_and_port, is_loopback, load_config, parse_config, settings
 from edgeward_agent.errors import ConfigError
 from edgeward_agent.outbox.model import StoreOptions
-from edgeward_agent.update.settings import UpdateSettings
 
 
 def test_no_file_is_a_complete_configuration(tmp_path: Path) -> None:
@@ -61,10 +60,9 @@ def test_bytes_that_are_no_text_are_named_by_line(tmp_path: Path) -> None:
         load_config(tmp_path)
 
 
-@pytest.mark.parametrize(("section", "kept"), [("update", UpdateSettings()), ("outbox", StoreOptions())])
-def test_a_section_is_the_files_form_of_what_uses_it(section: str, kept: UpdateSettings | StoreOptions) -> None:
+def test_the_outbox_section_is_the_files_form_of_what_uses_it() -> None:
     """Same keys, same defaults: the file adds limits and nothing else."""
-    assert msgspec.structs.asdict(getattr(AgentConfig(), section)) == dataclasses.asdict(kept)
+    assert msgspec.structs.asdict(AgentConfig().outbox) == dataclasses.asdict(StoreOptions())
 
 
 def test_every_default_would_be_accepted_in_a_file() -> None:

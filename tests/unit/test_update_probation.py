@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from edgeward_agent.errors import LinkRefused
@@ -48,7 +49,7 @@ def test_a_well_candidate_is_healthy_at_the_end() -> None:
 
 
 def test_an_idle_device_waits_for_its_requests() -> None:
-    settings = replace(SETTINGS, probation_min_requests=10)
+    settings = msgspec.structs.replace(SETTINGS, probation_min_requests=10)
     ended = Trial(elapsed_s=60.0, earlier_requests=4)
     assert judge(Traffic(requests=5), settings=settings, trial=ended) == UNDECIDED
     assert judge(Traffic(requests=6), settings=settings, trial=ended).event is Event.HEALTHY
