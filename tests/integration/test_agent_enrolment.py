@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from edgeward_agent.clock import SystemClock
 from edgeward_agent.errors import LinkLost, LinkRefused
@@ -19,10 +23,11 @@ from edgeward_agent.identity.keys import IdentityDamaged, load_identity
 from edgeward_agent.identity.renewal import Renewal
 from edgeward_agent.link.https import hello
 from edgeward_agent.link.wire import Wire
+from edgeward_contract.schema import parse_json
 from support.agent import Agent, until
 from support.fleet import Fleet, running_fleet
 from support.pki import TestCa
-from support.stub_fleet import Reply, Request, StubFleet, problem
+from support.stub_fleet import CutOff, Reply, Request, StubFleet, problem
 
 MINUTES = timedelta(minutes=1)
 
@@ -63,7 +68,7 @@ def test_a_token_works_once(fleet: Fleet, agent: Agent, tmp_path: Path) -> None:
     again = Agent(tmp_path / "another").enrol(token.enrolment_url, token.token, token.ca_fingerprint)
     assert again.returncode == 4
     assert "(409)" in again.stderr and "Traceback" not in again.stderr
-    assert not (tmp_path / "another/identity").exists()
+    assert list((tmp_path / "another/identity").iterdir()) == []  # no key waits for an answer that will not come
 
 
 def test_a_token_that_nobody_gave_out_is_refused(fleet: Fleet, agent: Agent) -> None:
@@ -87,7 +92,65 @@ def test_a_fleet_that_is_down_is_one_clear_line(agent: Agent) -> None:
         url = f"https://127.0.0.1:{nobody.getsockname()[1]}"
     done = agent.enrol(url, "t", "ab" * 32)
     assert done.returncode == 3
-    assert done.stderr.startswith(f"error: fleet at {url.removeprefix('https://')}: expected an answer, got ")
+    where = url.removeprefix("https://")
+    assert done.stderr.startswith(
+        f"error: fleet at {where}: expected an answer, got connection refused\n  Check the network"
+    )
+    assert "the token stays good for it" in done.stderr and "retries by itself" not in done.stderr
+
+
+@pytest.mark.parametrize("url", ["http://fleet.example:8445", "fleet.example:8445", "nonsense", "https://host:port"])
+def test_an_address_that_is_none_is_a_usage_error(agent: Agent, url: str) -> None:
+    done = agent.enrol(url, "t", "ab" * 32)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --fleet: expected an address that begins with https://, such as ")
+    assert "`edgeward device token`" in done.stderr
+
+
+def test_the_device_port_is_not_the_enrolment_port(fleet: Fleet, agent: Agent) -> None:
+    token = fleet.device_token()
+    done = agent.enrol(fleet.ready.device_url, token.token, token.ca_fingerprint)
+    assert done.returncode == 3
+    assert "expected an answer, got none: the connection was closed\n" in done.stderr
+    assert "--fleet is the enrolment address (port 8445" in done.stderr
+
+
+def test_a_full_disk_is_noticed_before_the_token_is_shown(fleet: Fleet, agent: Agent) -> None:
+    token = fleet.device_token()
+    options = ("--fleet", token.enrolment_url, "--token", token.token, "--ca-fingerprint", token.ca_fingerprint)
+    command = [sys.executable, "-m", "edgeward_agent", "enrol", "--state-dir", str(agent.state_dir), *options]
+    full = ["/bin/sh", "-c", 'ulimit -f 0; exec "$@"', "sh", *command]  # no file may grow: as if there were no room
+    done = subprocess.run(full, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 1
+    assert "identity: expected room for a key and a certificate, got: File too large\n" in done.stderr
+    assert "the token was not used" in done.stderr
+    assert agent.enrol(token.enrolment_url, token.token, token.ca_fingerprint).returncode == 0
+
+
+def test_who_lost_the_answer_asks_again_with_the_same_key(tmp_path: Path) -> None:
+    keys: list[str] = []
+
+    async def asked(stub: StubFleet) -> None:
+        invitation = Invitation(fleet_url=stub.enrolment_url, token="good-token", ca_fingerprint=stub.ca.fingerprint)
+
+        async def cut_once(request: Request) -> Reply:
+            if request.method == "POST":
+                csr = x509.load_pem_x509_csr(parse_json(request.body).text("csr_pem", max_length=10_000).encode())
+                keys.append(csr.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode())
+                if len(keys) == 1:
+                    raise CutOff
+            return await stub.enrolment(request)
+
+        stub.override = cut_once
+        with pytest.raises(LinkLost) as lost:
+            await asyncio.to_thread(enrol, tmp_path / "identity", invitation)
+        assert "run the same command again" in lost.value.hint
+        await asyncio.to_thread(enrol, tmp_path / "identity", invitation)
+
+    run_with_stub(tmp_path, asked)
+    assert len(keys) == 2 and keys[0] == keys[1]
+    names = {path.name for path in (tmp_path / "identity").iterdir()}
+    assert names == {"device.key", "device.pem", "ca.pem", "identity.json"}
 
 
 def test_an_enrolled_device_is_not_enrolled_again_by_accident(fleet: Fleet, agent: Agent) -> None:

@@ -76,7 +76,7 @@ class StubFleet:
 
     async def __aenter__(self) -> StubFleet:
         self.device_url = await self._listen(self._device, mutual=True)
-        self.enrolment_url = await self._listen(self._enrolment, mutual=False)
+        self.enrolment_url = await self._listen(self.enrolment, mutual=False)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -158,7 +158,7 @@ class StubFleet:
             self.fleet.check()
             return Reply(status=204)
 
-    async def _enrolment(self, request: Request) -> Reply:
+    async def enrolment(self, request: Request) -> Reply:
         if request.path == topics.CA:
             return _json({"ca_pem": self.ca.pem.decode()})
         if request.path != topics.ENROL:

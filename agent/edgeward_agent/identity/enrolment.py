@@ -17,17 +17,19 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from urllib3.exceptions import InsecureRequestWarning
 
-from edgeward_agent.errors import IdentityError, LinkRefused
-from edgeward_agent.identity import keys, tls
+from edgeward_agent.errors import ConfigError, IdentityError, LinkLost, LinkRefused
+from edgeward_agent.identity import keys, request, tls
 from edgeward_agent.identity.keys import Identity, IdentityDamaged, IdentityFacts
-from edgeward_agent.link.wire import JSON, Call, Wire
+from edgeward_agent.link.wire import JSON, Call, FleetNotTrusted, Wire, split_url
 from edgeward_contract.artifact import DeviceId, device_id
 from edgeward_contract.schema import ContractError, Fields, JsonValue, canonical_json, parse_json
 from edgeward_contract.topics import CA, ENROL
 
 _MAX_ANSWER_BYTES: Final = 64 * 1024
+_ROOM_BYTES: Final = 2 * _MAX_ANSWER_BYTES  # the answer as files, and what a file system adds
 _TIMEOUT_S: Final = 20.0
 
 
@@ -45,6 +47,33 @@ class WrongFingerprint(IdentityError):
 
 class TokenRefused(IdentityError, LinkRefused):
     """The fleet does not take the token: unknown, used, expired."""
+
+
+class BadAddress(IdentityError, ConfigError):
+    """What was given as the fleet's address is none."""
+
+    hint = "Use the address in the command that `edgeward device token` printed."
+
+
+class FleetSilent(IdentityError, LinkLost):
+    """The fleet gave no answer, or said later. The token stays good for this device."""
+
+    hint = (
+        "Check the network, and that --fleet is the enrolment address (port 8445 unless it was changed); then run the "
+        "same command again, the token stays good for it."
+    )
+
+
+class NotThatFleet(FleetSilent):
+    """The CA is the one that was promised; the certificate of the port is not for this address or this time."""
+
+    hint = "Use the host name in the command that `edgeward device token` printed, and check this device's clock."
+
+
+class AnswerNotKept(IdentityError):
+    """The fleet gave a certificate and the disk did not take it."""
+
+    hint = "Free some room on this disk, then run the same command again: the fleet repeats its answer to this device."
 
 
 class EnrolmentFailed(IdentityError):
@@ -86,20 +115,34 @@ class _Grant:
 
 
 def enrol(folder: Path, invitation: Invitation, *, force: bool = False) -> Identity:
-    """Make a key, get a certificate for it, and install both.
+    """Make a key, get a certificate for it, and install both. The token is shown once all that is needed is on disk.
 
     Raises:
+        BadAddress: the address is not https://host:port.
         AlreadyEnrolled: there is an identity and `force` is false.
         WrongFingerprint: the CA is another one; nothing was written.
         TokenRefused: the token is unknown, used or expired.
-        LinkLost: the fleet cannot be reached, or asks to come back later.
+        FleetSilent: the fleet cannot be reached, or asks to come back later.
+        NoRoom: the disk is full; the token was not shown.
+        AnswerNotKept: the disk filled up meanwhile; the same command may be run again.
         EnrolmentFailed: the answer is not what the contract says.
     """
+    _check_address(invitation.fleet_url)
     wanted = fingerprint_digits(invitation.ca_fingerprint)
     _check_free(folder, force)
     ca = _trusted_ca(invitation.fleet_url, wanted)
-    key = keys.new_key()
-    grant = _ask(invitation, ca, keys.signing_request(key, "edgeward-device"))
+    key = request.prepare(folder, _ROOM_BYTES)
+    try:
+        grant = _ask(invitation, ca, keys.signing_request(key, "edgeward-device"))
+    except TokenRefused:
+        request.forget(folder)
+        raise
+    identity = _kept(folder, key, grant, invitation.fleet_url)
+    request.forget(folder)
+    return identity
+
+
+def _kept(folder: Path, key: ec.EllipticCurvePrivateKey, grant: _Grant, fleet_url: str) -> Identity:
     try:
         keys.check_certificate(grant.certificate_pem, key, grant.ca_pem)
     except IdentityDamaged as error:
@@ -108,11 +151,15 @@ def enrol(folder: Path, invitation: Invitation, *, force: bool = False) -> Ident
         device_id=grant.device_id,
         site=grant.site,
         device_url=grant.device_url,
-        enrolment_url=invitation.fleet_url,
+        enrolment_url=fleet_url,
         mqtt_url=grant.mqtt_url,
     )
-    keys.stage(folder, key=key, certificate_pem=grant.certificate_pem, ca_pem=grant.ca_pem, facts=facts)
-    return keys.install(folder)
+    try:
+        request.release_room(folder)
+        keys.stage(folder, key=key, certificate_pem=grant.certificate_pem, ca_pem=grant.ca_pem, facts=facts)
+        return keys.install(folder)
+    except OSError as error:
+        raise AnswerNotKept(f"{folder}: expected room for the certificate, got: {error.strerror}") from None
 
 
 def fingerprint_digits(text: str) -> str:
@@ -135,6 +182,15 @@ def hardware() -> dict[str, JsonValue]:
         "cpus": os.cpu_count() or 1,
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     }
+
+
+def _check_address(url: str) -> None:
+    try:
+        split_url(url)
+    except LinkRefused:
+        raise BadAddress(
+            f"--fleet: expected an address that begins with https://, such as https://fleet.example:8445, got {url!r}"
+        ) from None
 
 
 def _check_free(folder: Path, force: bool) -> None:
@@ -184,6 +240,8 @@ def _exchange(fleet_url: str, context: ssl.SSLContext, call: Call) -> Fields:
         raise EnrolmentFailed(f"{fleet_url}{call.path}: expected {JSON}, got: {error}") from None
     except LinkRefused as error:
         raise _refused(error) from None
+    except LinkLost as error:
+        raise _silent(error) from None
     finally:
         wire.close()
 
@@ -195,3 +253,12 @@ def _refused(error: LinkRefused) -> IdentityError:
     if error.hint != LinkRefused.hint:
         refusal.hint = error.hint
     return refusal
+
+
+def _silent(error: LinkLost) -> FleetSilent:
+    """What the agent's own link would say of itself, such as that it retries, is not true of a command."""
+    kind = NotThatFleet if isinstance(error, FleetNotTrusted) else FleetSilent
+    silent = kind(str(error), retry_after_s=error.retry_after_s)
+    if error.hint != type(error).hint:  # the fleet's own words
+        silent.hint = error.hint
+    return silent

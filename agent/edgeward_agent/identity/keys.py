@@ -31,6 +31,7 @@ _STAGED: Final = "staged"
 _NEXT: Final = "next"
 _PREVIOUS: Final = {KEY: "previous.key", CERTIFICATE: "previous.pem"}
 _DAY_S: Final = 86_400
+_FRESH_S: Final = 3_600
 
 
 class NotEnrolled(IdentityError):
@@ -102,7 +103,9 @@ class Identity:
         return self.certificate.not_valid_after_utc.timestamp() - now_s
 
     def days_left(self, now_s: float) -> int:
-        return int(self.seconds_left(now_s) // _DAY_S)
+        """Whole days. The minutes since it was made cost a new one no day; an expired one has at most -1."""
+        left_s = self.seconds_left(now_s)
+        return int((left_s + _FRESH_S if left_s > 0 else left_s) // _DAY_S)
 
 
 def expiry_line(identity: Identity, now_s: float) -> str:
@@ -181,8 +184,8 @@ def stage(
     scratch.mkdir(mode=0o700)
     files = {KEY: key_pem(key), CERTIFICATE: certificate_pem, CA: ca_pem, FACTS: facts.canonical()}
     for name, data in files.items():
-        _create(scratch / name, data)
-    _sync_folder(scratch)
+        create(scratch / name, data)
+    sync_folder(scratch)
     return scratch
 
 
@@ -190,7 +193,7 @@ def install(folder: Path) -> Identity:
     """Make what was staged the identity, whatever interrupts; the pair before it stays as previous.*."""
     _keep_previous(folder)
     (folder / _STAGED).rename(folder / _NEXT)
-    _sync_folder(folder)
+    sync_folder(folder)
     finish_install(folder)
     return load_identity(folder)
 
@@ -202,7 +205,7 @@ def finish_install(folder: Path) -> None:
         return
     for file in sorted(pending.iterdir()):
         file.replace(folder / file.name)
-    _sync_folder(folder)
+    sync_folder(folder)
     pending.rmdir()
 
 
@@ -214,7 +217,7 @@ def _keep_previous(folder: Path) -> None:
             (folder / kept).hardlink_to(folder / name)
 
 
-def _create(path: Path, data: bytes) -> None:
+def create(path: Path, data: bytes) -> None:
     """Write a file that did not exist and that only its owner may read, down to the disk."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -223,7 +226,7 @@ def _create(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import socket
 import ssl
 import threading
@@ -275,7 +276,11 @@ def _words(error: BaseException) -> str:
     if isinstance(error, urllib3.exceptions.NameResolutionError):
         return "no address for its name"
     if isinstance(error, urllib3.exceptions.NewConnectionError):
-        return str(error).rpartition(": ")[2].lower()
+        return re.sub(r"^\[errno \d+\] ", "", str(error).rpartition(": ")[2].lower())
+    if isinstance(error, urllib3.exceptions.IncompleteRead):
+        return "half of one"
+    if isinstance(error, urllib3.exceptions.ProtocolError):
+        return "none: the connection was closed"
     if isinstance(error, urllib3.exceptions.TimeoutError):
         return "none in time"
     return " ".join(str(error).split())[:200] or type(error).__name__
