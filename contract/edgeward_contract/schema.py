@@ -46,7 +46,8 @@ def parse_json(data: bytes, *, limit_bytes: int = MAX_DOCUMENT_BYTES) -> Fields:
     """Read one JSON object.
 
     Raises:
-        ContractError: too large, not UTF-8, not JSON, not an object, a key twice, NaN or Infinity, too deep.
+        ContractError: too large, not UTF-8, not JSON, not an object, a key twice, too deep, or a value that could not
+            be written again: NaN, Infinity, a number beyond a double, half a surrogate pair.
     """
     if len(data) > limit_bytes:
         raise ContractError("", f"expected at most {limit_bytes} bytes, got {len(data)}")
@@ -56,9 +57,11 @@ def parse_json(data: bytes, *, limit_bytes: int = MAX_DOCUMENT_BYTES) -> Fields:
         raise ContractError("", f"expected at most {_MAX_DEPTH} levels") from None
     except UnicodeDecodeError as error:
         raise ContractError("", f"expected UTF-8, got byte {data[error.start]:#04x} at {error.start}") from None
-    except json.JSONDecodeError as error:
+    except ContractError:
+        raise
+    except ValueError as error:  # also a whole number of thousands of digits
         raise ContractError("", f"expected JSON, got: {error}") from None
-    _check_depth(value, 0)
+    _check(value, 0)
     return Fields.of(value, "")
 
 
@@ -209,12 +212,28 @@ def _no_constant(name: str) -> NoReturn:
     raise ContractError("", f"expected JSON numbers, got {name}")
 
 
-def _check_depth(value: JsonValue, depth: int) -> None:
+def _check(value: JsonValue, depth: int) -> None:
+    """What is read can be written again: digests are made of documents that somebody else sent."""
     if depth > _MAX_DEPTH:
         raise ContractError("", f"expected at most {_MAX_DEPTH} levels")
-    if isinstance(value, dict):
-        for item in value.values():
-            _check_depth(item, depth + 1)
+    if isinstance(value, str):
+        _check_text(value)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _check_text(key)
+            _check(item, depth + 1)
     elif isinstance(value, list):
         for item in value:
-            _check_depth(item, depth + 1)
+            _check(item, depth + 1)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ContractError("", "expected numbers that fit a double, got one beyond 1.8e308")
+
+
+def _check_text(text: str) -> None:
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        found = f"\\u{ord(text[error.start]):04x}"
+        raise ContractError("", f"expected whole characters, got half a surrogate pair: {found}") from None

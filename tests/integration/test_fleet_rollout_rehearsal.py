@@ -509,6 +509,16 @@ BAD_SPECS: list[tuple[dict[str, JsonValue], type[Exception], str]] = [
         ContractError,
         "start_at: expected a time with its zone",
     ),
+    (
+        {"release": "risk@2", "start_at": "0001-01-01T00:00:00+23:00"},
+        ContractError,
+        "start_at: expected a time in the years 1 to 9999",
+    ),
+    (
+        {"release": "risk@2", "start_at": "9999-12-31T23:59:59-10:00"},
+        ContractError,
+        "start_at: expected a time in the years 1 to 9999",
+    ),
 ]
 
 

@@ -112,11 +112,19 @@ def test_a_wrong_manifest_is_refused_with_its_place(change: Change, words: str) 
         (b'{"a":' + b"[" * 40 + b"]" * 40 + b"}", "expected at most 32 levels"),
         (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "expected at most 32 levels"),
         (b" " * (1 << 20) + b"{}", "expected at most 1048576 bytes"),
+        (b'{"a": ["\\ud800"]}', r"expected whole characters, got half a surrogate pair: \\ud800"),
+        (b'{"\\udfff": 1}', r"half a surrogate pair: \\udfff"),
+        (b'{"a": {"b": -1e999}}', "expected numbers that fit a double"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "expected JSON, got: Exceeds the limit"),
     ],
 )
 def test_what_is_not_a_document_is_refused(data: bytes, words: str) -> None:
     with pytest.raises(ContractError, match=words):
         parse_json(data)
+
+
+def test_a_whole_surrogate_pair_is_one_character() -> None:
+    assert parse_json(b'{"a": "\\ud83d\\ude00"}').text("a") == "\U0001f600"
 
 
 @given(st.dictionaries(SHORT, JSON, max_size=5))

@@ -298,7 +298,10 @@ def _read_moment(fields: Fields, key: str) -> datetime:
         raise ContractError(fields.at(key), f"expected a time such as 2026-11-23T22:00:00Z, got {value!r}") from None
     if moment.tzinfo is None:
         raise ContractError(fields.at(key), f"expected a time with its zone (Z for UTC), got {value!r}")
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ContractError(fields.at(key), f"expected a time in the years 1 to 9999 of UTC, got {value!r}") from None
 
 
 def _percent(fields: Fields, key: str, default: float) -> float:
