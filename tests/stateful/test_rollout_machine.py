@@ -134,6 +134,7 @@ class RolloutOfVersion2(RuleBasedStateMachine):
             return
         for device in self.devices:
             device.behaviour = Behaviour.TAKES
+            device.try_again()
         self.run(self.fleet.settle(self.devices))
         assert self.rollout.state is RolloutState.ROLLED_BACK
         assert all(device.live is not None and device.live[0].version == 1 for device in self.devices)

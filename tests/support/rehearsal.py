@@ -195,6 +195,11 @@ class SimulatedDevice:
             generation=self.generation, boot=self.boot, sequence=sequence, agent_version="1", models=models
         )
 
+    def try_again(self) -> None:
+        """What somebody who repairs the device makes it do: act on what it fetched last as if it were news."""
+        if self.fetched:
+            self._act(self.fetched[-1].models.get(MODEL))
+
     def _act(self, wanted: DesiredModel | None) -> None:
         if wanted is None:
             self.live = self.update = None
