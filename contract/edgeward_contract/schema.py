@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Final, NoReturn, TypeVar
@@ -225,7 +226,7 @@ def _check(value: JsonValue, depth: int) -> None:
     elif isinstance(value, list):
         for item in value:
             _check(item, depth + 1)
-    elif isinstance(value, float) and not math.isfinite(value):
+    elif isinstance(value, int | float) and not abs(value) <= sys.float_info.max:  # of NaN it is false, too
         raise ContractError("", "expected numbers that fit a double, got one beyond 1.8e308")
 
 

@@ -115,6 +115,7 @@ def test_a_wrong_manifest_is_refused_with_its_place(change: Change, words: str) 
         (b'{"a": ["\\ud800"]}', r"expected whole characters, got half a surrogate pair: \\ud800"),
         (b'{"\\udfff": 1}', r"half a surrogate pair: \\udfff"),
         (b'{"a": {"b": -1e999}}', "expected numbers that fit a double"),
+        (b'{"a": {"b": -' + b"9" * 310 + b"}}", "expected numbers that fit a double"),
         (b'{"a": ' + b"9" * 5000 + b"}", "expected JSON, got: Exceeds the limit"),
     ],
 )
