@@ -55,6 +55,10 @@ class StateDir:
         return self.root / path
 
     def make(self) -> None:
-        """Only its owner may read it: it holds a key and results. Raises OSError."""
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.run.mkdir(mode=0o700, exist_ok=True)
+        """Only its owner may read what is in it: a key, models and results. Raises OSError.
+
+        Others may pass through to a socket that is for them, but see nothing on the way.
+        """
+        self.root.mkdir(mode=0o711, parents=True, exist_ok=True)
+        for folder in (self.run, self.root / "releases", self.root / "chunks"):
+            folder.mkdir(mode=0o700, exist_ok=True)

@@ -133,7 +133,13 @@ class DatabaseError(FleetError):
 
     status = 503
     title = "The database cannot be used"
-    hint = "Restore a copy from the `backups` folder of the data folder, or check --database-url."
+    hint = "Restore a copy from the `backups` folder of the data folder."
+
+
+class DatabaseUrlError(DatabaseError, SettingsError):
+    """What was given as the database's address cannot be used."""
+
+    hint = "Correct --database-url or EDGEWARD_FLEET_DATABASE_URL; without it the fleet keeps SQLite in its data folder."
 
 
 class PassphraseError(FleetError):

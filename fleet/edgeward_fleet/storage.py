@@ -23,7 +23,7 @@ from edgeward_fleet.errors import FleetError, Unavailable
 class StorageError(Unavailable):
     """The artifact store did not do what was asked."""
 
-    hint = "Check room and rights of the artifact store (the data folder, or --storage-url)."
+    hint = "Check room and rights of the artifact store, the folder `artifacts` of the data folder."
 
 
 class ArtifactDamaged(FleetError):

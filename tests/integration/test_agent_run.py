@@ -49,6 +49,24 @@ def test_a_device_runs_reports_and_stops_cleanly(fleet: Fleet, agent: Agent) -> 
     assert [path.name for path in (agent.state_dir / "run").iterdir()] == ["agent.pid"]
 
 
+def test_what_the_folder_holds_is_its_owners_alone(agent: Agent) -> None:
+    os.umask(before := os.umask(0o022))
+    assert before == 0o022  # else this shows nothing
+    agent.start()
+    agent.ready()
+    assert mode(agent.state_dir) == 0o711  # a socket that is for others may lie below
+    private = {path.name: mode(path) for path in agent.state_dir.iterdir() if path.is_dir() and path.name != "socket"}
+    assert set(private.values()) == {0o700}, private
+    files = {path.name: mode(path) for path in agent.state_dir.iterdir() if path.name.endswith((".db", "-wal"))}
+    assert {"outbox.db", "outbox.db-wal", "agent.db"} <= set(files)
+    assert set(files.values()) == {0o600}, files
+    assert mode(agent.state_dir / "identity/device.key") == 0o600
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
 def test_a_killed_serving_process_answers_again_within_two_seconds_on_the_same_port(agent: Agent) -> None:
     agent.start()
     agent.ready()

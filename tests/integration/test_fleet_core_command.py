@@ -114,6 +114,12 @@ def test_a_damaged_database_is_named(tmp_path: Path) -> None:
     assert_one_line(serve(tmp_path / "fleet"), "expected a sound database, got: file is not a database", "backups")
 
 
+def test_a_database_url_that_is_none_is_a_usage_error(tmp_path: Path) -> None:
+    done = serve(tmp_path / "fleet", "--database-url", "nonsense")
+    assert done.returncode == 2
+    assert_one_line(done, "--database-url: expected one such as postgresql+psycopg://", "got 'nonsense'")
+
+
 def test_another_passphrase_does_not_open_the_ca(tmp_path: Path) -> None:
     first = {"EDGEWARD_CA_PASSPHRASE": "the first passphrase"}
     assert command("db", "upgrade", "--data-dir", tmp_path / "fleet", **first).returncode == 0

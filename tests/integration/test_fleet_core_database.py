@@ -26,7 +26,7 @@ from edgeward_fleet.db.base import Base
 from edgeward_fleet.db.engine import Database
 from edgeward_fleet.db.migrate import upgrade
 from edgeward_fleet.db.schema import AccountRow, AuditRow
-from edgeward_fleet.errors import DatabaseError
+from edgeward_fleet.errors import DatabaseError, DatabaseUrlError
 
 ADA = Actor(name="ada", address="192.0.2.1")
 
@@ -52,6 +52,33 @@ def test_sqlite_is_set_so_that_a_power_cut_loses_nothing(database: Database) -> 
         return [session.execute(text(f"PRAGMA {name}")).scalar() for name in names]
 
     assert database.run_sync(pragmas) == ["wal", 2, 1, 5000]
+
+
+def test_the_files_are_their_owners_alone_in_any_folder(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "fleet.db").touch(mode=0o644)  # of a version that left it readable
+    with closing(Database(f"sqlite:///{tmp_path / 'fleet.db'}")) as made:
+        upgrade(made, tmp_path / "backups", utc_now())
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("fleet.db*")}
+    assert modes == {"fleet.db": 0o600, "fleet.db-wal": 0o600, "fleet.db-shm": 0o600}
+
+
+@pytest.mark.parametrize("url", ["nonsense", "oracle+nothing://host/fleet", "nonsense://host"])
+def test_an_address_that_is_none_says_which_option_it_came_from(url: str) -> None:
+    with pytest.raises(DatabaseUrlError, match="--database-url: expected ") as caught:
+        Database(url)
+    assert "EDGEWARD_FLEET_DATABASE_URL" in caught.value.hint
+    assert "backups" not in caught.value.hint
+
+
+def test_a_server_that_does_not_answer_is_not_a_damaged_file() -> None:
+    pytest.importorskip("psycopg")
+    with (
+        closing(Database("postgresql+psycopg://fleet@127.0.0.1:1/fleet?connect_timeout=2")) as database,
+        pytest.raises(DatabaseError, match="expected an answer of the database, got") as caught,
+    ):
+        database.run_sync(lambda session: session.execute(text("SELECT 1")).scalar())
+    assert "--database-url" in caught.value.hint and "backups" not in caught.value.hint
 
 
 def test_all_work_runs_in_one_thread_also_when_many_ask_at_once(database: Database) -> None:

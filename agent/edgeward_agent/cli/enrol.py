@@ -32,6 +32,7 @@ def enrol(fleet: str, token: str, ca_fingerprint: str, force: bool, state_dir: P
     if token == "-":  # noqa: S105
         token = sys.stdin.readline().strip()
     state = StateDir(state_dir)
+    state.make()
     lock = StateFolderLock(state.agent_pid)
     try:
         invitation = Invitation(fleet_url=fleet.rstrip("/"), token=token, ca_fingerprint=ca_fingerprint)

@@ -146,6 +146,7 @@ def read_book(state_dir: Path) -> Book:
 
 
 def _open(path: Path) -> sqlite3.Connection:
+    path.touch(mode=0o600)  # SQLite gives the log the rights of the database
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
     try:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")

@@ -10,6 +10,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Final, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, exc
@@ -18,11 +19,12 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
-from edgeward_fleet.errors import DatabaseError
+from edgeward_fleet.errors import DatabaseError, DatabaseUrlError
 
 T = TypeVar("T")
 _SERVER_THREADS: Final = 8
 _BUSY_TIMEOUT_MS: Final = 5000
+_SERVER_HINT: Final = "Check that the database server runs, and the host, name and user in --database-url."
 
 
 class Database:
@@ -32,9 +34,11 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        """Raises DatabaseError when the URL cannot be understood."""
+        """Raises DatabaseError: the URL cannot be understood, or its file cannot be made."""
         self.url: Final = _parsed(url)
         self.is_sqlite: Final = self.url.get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            _make_private(self.url)
         self._engine = _sqlite_engine(self.url) if self.is_sqlite else _server_engine(self.url)
         self._threads = ThreadPoolExecutor(1 if self.is_sqlite else _SERVER_THREADS, thread_name_prefix="database")
 
@@ -77,7 +81,7 @@ class Database:
         except (exc.IntegrityError, exc.ProgrammingError):
             raise  # a broken rule of the schema, or a bug: not the database's fault
         except exc.DatabaseError as error:
-            raise _translated(error) from error
+            raise self._translated(error) from error
 
     def _on_connection(self, work: Callable[[Connection], T]) -> T:
         try:
@@ -86,7 +90,17 @@ class Database:
         except (exc.IntegrityError, exc.ProgrammingError):
             raise  # a broken rule of the schema, or a bug: not the database's fault
         except exc.DatabaseError as error:
-            raise _translated(error) from error
+            raise self._translated(error) from error
+
+    def _translated(self, error: exc.DatabaseError) -> DatabaseError:
+        words = str(error.orig)
+        if not self.is_sqlite:
+            return DatabaseError(f"expected an answer of the database, got: {words}", hint=_SERVER_HINT)
+        if "malformed" in words or "not a database" in words:
+            return DatabaseError(f"expected a sound database, got: {words}")
+        if "full" in words:
+            return DatabaseError(f"expected room for the database, got: {words}", hint="Free some space on its disk.")
+        return DatabaseError(f"expected an answer of the database, got: {words}")
 
     def _vacuum_into(self, target: str) -> None:
         pooled = self._engine.raw_connection()
@@ -102,14 +116,18 @@ def _parsed(url: str) -> URL:
     try:
         return make_url(url)
     except exc.ArgumentError:
-        raise DatabaseError(f"expected a database URL such as sqlite:///fleet.db, got {url[:80]!r}") from None
+        raise DatabaseUrlError(
+            f"--database-url: expected one such as postgresql+psycopg://user@host/fleet, got {url[:80]!r}"
+        ) from None
 
 
 def _server_engine(url: URL) -> Engine:
     try:
         return create_engine(url, pool_size=_SERVER_THREADS, pool_pre_ping=True)
     except (exc.NoSuchModuleError, ModuleNotFoundError) as error:
-        raise DatabaseError(f"expected an installed driver for {url.drivername}, got: {error}") from None
+        raise DatabaseUrlError(
+            f"--database-url: expected an installed driver for {url.drivername[:40]!r}, got: {error}"
+        ) from None
 
 
 def _sqlite_engine(url: URL) -> Engine:
@@ -117,6 +135,23 @@ def _sqlite_engine(url: URL) -> Engine:
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin)
     return engine
+
+
+def _make_private(url: URL) -> None:
+    """The file, its log and its index are for this user alone, whatever the folder and the umask allow."""
+    path = Path(url.database or ":memory:")
+    if path.name.startswith((":", "file:")):
+        return
+    try:
+        path.touch(mode=0o600)  # before SQLite does: it gives the log the rights of the database
+        for each in (path, *(path.with_name(path.name + ending) for ending in ("-wal", "-shm"))):
+            if each.exists():
+                each.chmod(0o600)
+    except OSError as error:
+        raise DatabaseError(
+            f"{path}: expected a database file that can be written, got: {error.strerror}",
+            hint="Choose a folder that you may write with --data-dir.",
+        ) from None
 
 
 def _prepare(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
@@ -130,12 +165,3 @@ def _prepare(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
 
 def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _translated(error: exc.DatabaseError) -> DatabaseError:
-    words = str(error.orig)
-    if "malformed" in words or "not a database" in words:
-        return DatabaseError(f"expected a sound database, got: {words}")
-    if "full" in words:
-        return DatabaseError(f"expected room for the database, got: {words}", hint="Free some space on its disk.")
-    return DatabaseError(f"expected an answer of the database, got: {words}")
