@@ -1,6 +1,6 @@
 """The client of bedside applications: numpy arrays in, numpy arrays out. Needs the standard library and numpy alone.
 
-with Client("unix:/var/lib/edgeward/run/serving.sock") as client:
+with Client("unix:/var/lib/edgeward/socket/serving.sock") as client:
     answer = client.infer("wdbc-risk", {"features": features})
     risk = answer["probability"]
 """

@@ -34,7 +34,8 @@ class ServingConfig(_Section, frozen=True):
     """Where the device answers, and what it takes."""
 
     http: str = "127.0.0.1:8500"  # empty: no TCP
-    unix: str = "run/serving.sock"  # relative to the state folder; empty: no unix socket
+    unix: str = "socket/serving.sock"  # relative to the state folder; empty: no unix socket
+    unix_group: str = ""  # who may connect besides the owner; empty: the owner's own group
     restart_backoff_s: Annotated[float, Meta(gt=0, le=60)] = 0.1
     stop_timeout_s: Seconds = 5.0
     start_timeout_s: Interval = 600.0

@@ -146,7 +146,11 @@ def _supervisor(state: StateDir, config: AgentConfig, serving: ServingControl) -
         control=state.control_socket,
         capture=state.capture_socket,
         pid_file=state.serving_pid,
-        wanted=Addresses(http=wanted.http, unix=str(state.inside(wanted.unix)) if wanted.unix else ""),
+        wanted=Addresses(
+            http=wanted.http,
+            unix=str(state.inside(wanted.unix)) if wanted.unix else "",
+            unix_group=wanted.unix_group,
+        ),
         max_body_mib=wanted.max_body_mib,
         log_level=config.log.level,
         log_format=config.log.format,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 from pathlib import Path
 from typing import Final
@@ -44,22 +45,33 @@ def listen_tcp(address: str) -> socket.socket:
         raise _refused(f"{host}:{port}", error) from None
 
 
-def listen_unix(path: Path) -> socket.socket:
-    """Listen on a unix socket that the owner's group may use; a socket that nobody serves any more is replaced.
+def listen_unix(path: Path, *, group: str = "") -> socket.socket:
+    """Listen on a unix socket that its group may use; a socket that nobody serves any more is replaced.
+
+    Others may pass through a folder that is made for it, since the socket itself says who may connect.
+
+    Args:
+        group: of the socket; empty is the group of this process.
 
     Raises PortInUse, UnixPathTooLong, ConfigError.
     """
     check_unix_path(path)
+    gid = _group_id(group) if group else None
     if _answers(path):
         raise PortInUse(f"{path}: expected a free address, found somebody listening")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
         listener.bind(str(path))
+        if gid is not None:
+            _give(path, gid, group)
         path.chmod(0o660)
         listener.listen(_BACKLOG)
+    except ConfigError:
+        listener.close()
+        raise
     except OSError as error:
         listener.close()
         raise _refused(str(path), error) from None
@@ -78,6 +90,30 @@ def exposure(address: str) -> str:
     if not address or is_loopback(host_and_port(address)[0]):
         return ""
     return f"serving on {address}: everyone who reaches this machine can ask its models; there is no password"
+
+
+def _make_folder(folder: Path) -> None:
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        folder.chmod(0o755)  # whatever the umask
+
+
+def _group_id(name: str) -> int:
+    import grp  # not on Windows
+
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise ConfigError(f"serving.unix_group: expected a group of this machine, got '{name}'") from None
+
+
+def _give(path: Path, gid: int, group: str) -> None:
+    try:
+        os.chown(path, -1, gid)
+    except PermissionError:
+        raise ConfigError(
+            f"serving.unix_group: expected a group that the agent's user is a member of, got '{group}'"
+        ) from None
 
 
 def _answers(path: Path) -> bool:

@@ -184,7 +184,8 @@ class ChildSupervisor:
             self._listeners["http"] = self._sockets.enter_context(listen_tcp(self._bound.http))
             self._bound = replace(self._bound, http=bound_address(self._listeners["http"]))
         if self._bound.unix and "unix" not in self._listeners:
-            self._listeners["unix"] = self._sockets.enter_context(listen_unix(Path(self._bound.unix)))
+            listener = listen_unix(Path(self._bound.unix), group=self._bound.unix_group)
+            self._listeners["unix"] = self._sockets.enter_context(listener)
 
     async def _end_stranger(self) -> None:
         """End a serving process of this state folder that was started for something else."""

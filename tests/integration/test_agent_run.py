@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edgeward_agent.client import Client
 from edgeward_agent.status import Status
 from edgeward_fleet.accounts.model import Role
 from support.agent import Agent, device, edgeward_agent, until
@@ -116,6 +118,21 @@ def test_other_settings_replace_the_process_that_was_left_running(agent: Agent) 
     status = agent.ready()
     assert status.serving.unix == "" and status.serving.pid != left
     assert not alive(left)
+
+
+def test_the_private_sockets_are_not_beside_the_one_for_applications(agent: Agent) -> None:
+    agent.start()
+    public = Path(agent.ready().serving.unix)
+    assert public == agent.state_dir / "socket/serving.sock"
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (public, public.parent, agent.state_dir / "run")}
+    assert list(modes.values()) == [0o660, 0o755, 0o700]
+    with Client(f"unix:{public}") as client:
+        assert client.ready()  # of no model, every one answers
+    assert {path.name for path in (agent.state_dir / "run").glob("*.sock")} == {
+        "agent.sock",
+        "capture.sock",
+        "control.sock",
+    }
 
 
 def test_a_recorded_id_that_is_another_process_now_is_let_alone(agent: Agent) -> None:

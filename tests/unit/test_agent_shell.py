@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import grp
 import json
 import logging
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -160,6 +163,30 @@ def test_a_socket_that_nobody_serves_is_replaced_and_a_served_one_is_not(tmp_pat
     listen_unix(path).close()
     with listen_unix(path), pytest.raises(PortInUse, match="found somebody listening"):
         listen_unix(path)
+
+
+def test_a_socket_belongs_to_the_group_that_may_use_it(tmp_path: Path) -> None:
+    """Under the strictest umask too: an application of another user must come as far as the socket."""
+    path = tmp_path / "socket" / "s.sock"
+    before = os.umask(0o077)
+    try:
+        with listen_unix(path, group=grp.getgrgid(os.getgid()).gr_name):
+            assert stat.S_IMODE(path.stat().st_mode) == 0o660
+            assert stat.S_IMODE(path.parent.stat().st_mode) == 0o755
+            assert path.stat().st_gid == os.getgid()
+    finally:
+        os.umask(before)
+
+
+def test_a_group_that_cannot_have_the_socket_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, uid: int, gid: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    with pytest.raises(ConfigError, match="serving.unix_group: expected a group of this machine, got 'nobody-has-it'"):
+        listen_unix(tmp_path / "s.sock", group="nobody-has-it")
+    monkeypatch.setattr(os, "chown", refuse)
+    with pytest.raises(ConfigError, match="serving.unix_group: expected a group that the agent's user is a member of"):
+        listen_unix(tmp_path / "s.sock", group=grp.getgrgid(os.getgid()).gr_name)
 
 
 def test_a_path_too_long_for_a_socket_is_named(tmp_path: Path) -> None:
