@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from edgeward_contract.artifact import Sha256
+from edgeward_contract.artifact import ModelName, Sha256
 from edgeward_contract.reported import Traffic
 from edgeward_contract.schema import ContractError, JsonValue, canonical_json
 from edgeward_fleet.db.schema import AuditRow
@@ -432,6 +432,60 @@ def test_a_later_rollout_takes_its_devices_out_of_an_older_roll_back(tmp_path: P
         done = await fleet.show(older)
         assert done.state is RolloutState.ROLLED_BACK
         assert next(each for each in done.devices if each.device == "d1").back is Back.LEFT
+
+    play(tmp_path, scenario)
+
+
+MANY = [ModelName("m" * 50 + f"-{number:02}") for number in range(12)]
+"""One more than a desired state holds."""
+
+
+async def _fill(fleet: Rehearsal, models: list[ModelName]) -> list[RolloutId]:
+    """A rollout of each model to everybody, all approved before the first tick."""
+    for name in models:
+        await fleet.register(1, name=name)
+    return [await fleet.start(f"{name}@1") for name in models]
+
+
+def test_a_rollout_that_a_device_has_no_room_for_is_paused_and_the_others_move(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        fleet.enrol("full")
+        filling = await _fill(fleet, MANY)
+        (device,) = fleet.enrol("roomy")
+        await fleet.register(1)
+        last = await fleet.start("risk@1", target={"devices": ["roomy"]})
+        await fleet.tick()
+        states = [(await fleet.show(each)).state for each in filling]
+        assert set(states) == {RolloutState.PROGRESSING, RolloutState.PAUSED}
+        paused = await fleet.show(filling[-1])
+        assert paused.state is RolloutState.PAUSED
+        assert "device full: its desired state would not fit" in paused.reason
+        assert paused.reason.endswith("Give it fewer models at once.")
+        assert (await fleet.rollouts.events(filling[-1], after=0, limit=100))[-1].actor == "system"
+        await device.turn()
+        assert device.live is not None
+        assert (await fleet.show(last)).state is RolloutState.PROGRESSING
+
+    play(tmp_path, scenario)
+
+
+def test_a_rollout_that_a_device_has_no_room_for_is_neither_taken_nor_approved(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        fleet.enrol("full", "roomy")
+        await fleet.register(1, name=MANY[-1])
+        waiting = (await fleet.rollouts.create(AUTHOR, canonical_json({"release": f"{MANY[-1]}@1"}))).rollout
+        for name in MANY[:-1]:
+            await fleet.register(1, name=name)
+            await fleet.start(f"{name}@1", target={"devices": ["full"]})
+            await fleet.tick()
+        words = r"room for one more model, the desired state of 1 would not fit \(full\)"
+        with pytest.raises(Conflict, match=words):
+            await fleet.rollouts.approve(APPROVER, waiting.id, waiting.spec.sha256())
+        assert (await fleet.show(waiting.id)).state is RolloutState.AWAITING_APPROVAL
+        await fleet.register(1, name=ModelName("n" * 50))
+        with pytest.raises(Conflict, match=words):
+            await fleet.start(f"{'n' * 50}@1")
+        await fleet.start(f"{'n' * 50}@1", target={"devices": ["roomy"]})
 
     play(tmp_path, scenario)
 

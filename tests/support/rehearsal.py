@@ -87,12 +87,12 @@ class Rehearsal:
 
         self.database.run_sync(work)
 
-    async def register(self, version: int) -> Release:
-        """A release of MODEL with artifacts of its own."""
-        data, golden = f"model {version}".encode() * 99, f"golden {version}".encode()
+    async def register(self, version: int, *, name: ModelName = MODEL) -> Release:
+        """A release with artifacts of its own."""
+        data, golden = f"{name} {version}".encode() * 99, f"golden {name} {version}".encode()
         for artifact in (data, golden):
             await self.registry.put_artifact(AUTHOR, sha256_of(artifact), pieces(artifact))
-        release, _ = await self.registry.add_release(AUTHOR, manifest(version, data, golden).canonical())
+        release, _ = await self.registry.add_release(AUTHOR, manifest(version, data, golden, name=name).canonical())
         return release
 
     async def start(self, release: str = "risk@1", **spec: JsonValue) -> RolloutId:

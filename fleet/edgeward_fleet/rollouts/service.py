@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -10,12 +11,13 @@ from typing import Final
 from sqlalchemy.orm import Session
 
 from edgeward_contract.artifact import DeviceId, ModelName, Sha256
+from edgeward_contract.desired import DesiredModel
 from edgeward_contract.schema import JsonValue
 from edgeward_fleet.audit import service as audit
 from edgeward_fleet.audit.model import SYSTEM, Actor
 from edgeward_fleet.clock import Clock
 from edgeward_fleet.db.engine import Database
-from edgeward_fleet.errors import Conflict, Forbidden, Invalid
+from edgeward_fleet.errors import Conflict, DatabaseError, FleetError, Forbidden, Invalid
 from edgeward_fleet.models import repository as releases
 from edgeward_fleet.rollouts import acting, repository
 from edgeward_fleet.rollouts.cohort import Fleet, candidates, reconcile
@@ -33,7 +35,9 @@ from edgeward_fleet.rollouts.model import Rollout, RolloutDevice, RolloutId, Rol
 from edgeward_fleet.rollouts.phases import Candidate, assign, uncovered
 from edgeward_fleet.rollouts.repository import Authorship, RolloutLine
 from edgeward_fleet.secrets import new_id
+from edgeward_fleet.states import desired
 
+_log: Final = logging.getLogger(__name__)
 # A roll-back that waits for silent devices has given them their former release; it need not hold up what comes next.
 _BLOCKING: Final = frozenset(RolloutState) - FINAL - {RolloutState.ROLLBACK_INCOMPLETE}
 
@@ -70,7 +74,7 @@ class Rollouts:
         Raises:
             ContractError: `data` is not a spec; names the key.
             Invalid: no such release, no such device, nobody to roll out to, or phases that leave devices out.
-            Conflict: another rollout of the model is under way on some of the devices.
+            Conflict: another rollout of the model is under way on some of the devices, or one of them is full.
         """
         spec = RolloutSpec.parse(data)
         return await self._database.run(lambda session: self._create(session, actor, spec))
@@ -81,6 +85,7 @@ class Rollouts:
         def work(session: Session) -> RolloutRecord:
             rollout = repository.load(session, rollout_id)
             _check_approval(rollout, repository.authorship(session, rollout_id), actor, spec_sha256)
+            _check_room(session, rollout)
             now = self._clock()
             if rollout.spec.supersedes is not None:
                 self._supersede(session, rollout.spec.supersedes, rollout, actor, now)
@@ -125,11 +130,20 @@ class Rollouts:
         return await self._database.run(work)
 
     async def tick(self) -> None:
-        """Decide what can be decided now, each decision in a transaction of its own."""
+        """Decide what can be decided now, each decision in a transaction of its own.
+
+        A rollout that cannot go on is paused with the reason, and the others move. Raises DatabaseError.
+        """
         active = await self._database.run(lambda session: repository.in_states(session, TICKING))
         for rollout_id in active:
-            while await self._step(rollout_id):
-                pass
+            try:
+                while await self._step(rollout_id):
+                    pass
+            except DatabaseError:
+                raise
+            except FleetError as error:
+                _log.error("rollout %s cannot go on: %s", rollout_id, error)
+                await self._halt(rollout_id, f"{error}. {error.hint}")
 
     async def _step(self, rollout_id: RolloutId) -> bool:
         def work(session: Session) -> tuple[bool, tuple[DeviceId, ...]]:
@@ -139,6 +153,16 @@ class Rollouts:
         for device in touched:
             self._wake_device(device)
         return went_on
+
+    async def _halt(self, rollout_id: RolloutId, reason: str) -> None:
+        """Only an advance can be paused; who is to give a release back is asked again at the next tick."""
+
+        def work(session: Session) -> None:
+            rollout = repository.load(session, rollout_id)
+            if rollout.state is RolloutState.PROGRESSING:
+                self._command(session, rollout, RolloutEvent.PAUSE, SYSTEM, reason, self._clock())
+
+        await self._database.run(work)
 
     def _decide_and_act(self, session: Session, rollout_id: RolloutId) -> tuple[bool, tuple[DeviceId, ...]]:
         before, now = repository.load(session, rollout_id), self._clock()
@@ -178,6 +202,7 @@ class Rollouts:
         fleet = repository.fleet_now(session, rollout.model)
         rollout = replace(rollout, devices=_cohort(rollout, fleet))
         _check_nobody_else(session, rollout, {each.device for each in rollout.devices}, spec.supersedes)
+        _check_room(session, rollout)
         repository.add(session, rollout, actor)
         repository.add_event(session, rollout.id, now, actor.name, "created", f"{spec.release} to {spec.target}")
         detail: dict[str, JsonValue] = {"release": str(spec.release), "spec_sha256": spec.sha256()}
@@ -256,6 +281,18 @@ def _check_nobody_else(
                 f"({', '.join(shared[:3])}{', …' if len(shared) > 3 else ''})",
                 hint=f"Wait for it, abort it, or name it in the new rollout: supersedes = {other_id}.",
             )
+
+
+def _check_room(session: Session, rollout: Rollout) -> None:
+    """Refuse what a device could not be told. Two rollouts may still fill a device between them: see `tick`."""
+    wanted = DesiredModel(release=rollout.spec.release, sha256=rollout.release_sha256, deployment=new_id("d-"))
+    full = desired.overfull(session, {each.device for each in rollout.devices}, rollout.model, wanted)
+    if full:
+        raise Conflict(
+            f"target: expected devices with room for one more model, the desired state of {len(full)} would not fit "
+            f"({', '.join(full[:3])}{', …' if len(full) > 3 else ''})",
+            hint="Roll back a model that they no longer need, or narrow the target.",
+        )
 
 
 def _check_approval(rollout: Rollout, authorship: Authorship, actor: Actor, spec_sha256: Sha256) -> None:

@@ -28,7 +28,10 @@ class Ticker:
         self._due.set()
 
     async def run(self) -> None:
-        """Until cancelled. A database that does not answer is tried again; a bug ends the process."""
+        """Until cancelled. A database that does not answer is tried again; a bug ends the process.
+
+        Whatever else is wrong with one rollout pauses that one: see `Rollouts.tick`.
+        """
         clock = asyncio.get_running_loop().time
         while True:
             self._due.clear()

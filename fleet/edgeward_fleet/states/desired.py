@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 
-from sqlalchemy import delete
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from edgeward_contract.artifact import DeviceId, ModelName
-from edgeward_contract.desired import DesiredModel, DesiredState
-from edgeward_contract.schema import ContractError
+from edgeward_contract.desired import MAX_DESIRED_BYTES, DesiredModel, DesiredState
+from edgeward_contract.schema import ContractError, canonical_json
 from edgeward_fleet.db.schema import DesiredModelRow, DesiredRow
 from edgeward_fleet.errors import Conflict
 
@@ -28,11 +29,7 @@ def set_model(
 
     The caller wakes the device's poll after its commit. Raises Conflict when the document would not fit its carriers.
     """
-    before = desired_of(session, device)
-    models = {name: each for name, each in before.models.items() if name != model}
-    if wanted is not None:
-        models[model] = wanted
-    after = DesiredState(generation=before.generation + 1, models=models)
+    after = _with(desired_of(session, device), model, wanted)
     _save(session, device, after, now)
     session.execute(delete(DesiredModelRow).filter_by(device_id=device, model=model))
     if wanted is not None:
@@ -41,6 +38,14 @@ def set_model(
         )
         session.flush()
     return after
+
+
+def overfull(session: Session, devices: Collection[DeviceId], model: ModelName, wanted: DesiredModel) -> list[DeviceId]:
+    """Those of `devices` that cannot be given `wanted` as well: their document would not fit its carriers."""
+    entry_bytes = len(canonical_json({model: wanted.document()}))
+    nearly_full = func.length(DesiredRow.document) > MAX_DESIRED_BYTES - 2 * entry_bytes
+    found = {DeviceId(each) for each in session.scalars(select(DesiredRow.device_id).where(nearly_full))}
+    return [each for each in sorted(found.intersection(devices)) if not _fits(session, each, model, wanted)]
 
 
 def fetch(session: Session, device: DeviceId, after: int, now: datetime) -> bytes | None:
@@ -60,6 +65,21 @@ def fetch(session: Session, device: DeviceId, after: int, now: datetime) -> byte
         return None
     row.fetched_generation = row.generation
     return row.document
+
+
+def _with(before: DesiredState, model: ModelName, wanted: DesiredModel | None) -> DesiredState:
+    models = {name: each for name, each in before.models.items() if name != model}
+    if wanted is not None:
+        models[model] = wanted
+    return DesiredState(generation=before.generation + 1, models=models)
+
+
+def _fits(session: Session, device: DeviceId, model: ModelName, wanted: DesiredModel) -> bool:
+    try:
+        _with(desired_of(session, device), model, wanted).canonical()
+    except ContractError:
+        return False
+    return True
 
 
 def _save(session: Session, device: DeviceId, state: DesiredState, now: datetime) -> None:
