@@ -15,46 +15,8 @@ import pytest
 
 from edgeward_fleet.accounts.model import Role
 from support.fleet import PASSWORD, Fleet, MovableClock, in_thread, make_settings, running_fleet
+from support.roles import NEEDS
 
-# What each route of the admin port needs; None lets anybody in. A new route needs a row here.
-NEEDS: dict[str, Role | None] = {
-    "POST /api/v1/setup": None,
-    "GET /api/v1/health": None,
-    "GET /api/v1/ca": None,
-    "POST /api/v1/login": None,
-    "GET /api/v1/me": Role.VIEWER,
-    "POST /api/v1/me/password": Role.VIEWER,
-    "POST /api/v1/logout": Role.VIEWER,
-    "GET /api/v1/tokens": Role.VIEWER,
-    "POST /api/v1/tokens": Role.VIEWER,
-    "DELETE /api/v1/tokens/{token_id}": Role.VIEWER,
-    "GET /api/v1/accounts": Role.ADMIN,
-    "POST /api/v1/accounts": Role.ADMIN,
-    "PATCH /api/v1/accounts/{username}": Role.ADMIN,
-    "GET /api/v1/audit": Role.VIEWER,
-    "GET /api/v1/devices": Role.VIEWER,
-    "GET /api/v1/devices/{device_id}": Role.VIEWER,
-    "GET /api/v1/devices/{device_id}/events": Role.VIEWER,
-    "POST /api/v1/devices/{device_id}/revoke": Role.ADMIN,
-    "POST /api/v1/device-tokens": Role.OPERATOR,
-    "PUT /api/v1/artifacts/{sha256}": Role.OPERATOR,
-    "GET /api/v1/artifacts/{sha256}": Role.VIEWER,
-    "POST /api/v1/releases": Role.OPERATOR,
-    "GET /api/v1/models": Role.VIEWER,
-    "GET /api/v1/models/{name}": Role.VIEWER,
-    "GET /api/v1/releases/{name}/{version}": Role.VIEWER,
-    "POST /api/v1/rollouts": Role.OPERATOR,
-    "GET /api/v1/rollouts": Role.VIEWER,
-    "GET /api/v1/rollouts/{rollout_id}": Role.VIEWER,
-    "GET /api/v1/rollouts/{rollout_id}/events": Role.VIEWER,
-    "POST /api/v1/rollouts/{rollout_id}/approve": Role.APPROVER,
-    "POST /api/v1/rollouts/{rollout_id}/pause": Role.OPERATOR,
-    "POST /api/v1/rollouts/{rollout_id}/resume": Role.OPERATOR,
-    "POST /api/v1/rollouts/{rollout_id}/abort": Role.OPERATOR,
-    "POST /api/v1/rollouts/{rollout_id}/rollback": Role.OPERATOR,
-    "GET /api/v1/records": Role.VIEWER,
-    "GET /api/v1/records/count": Role.VIEWER,
-}
 CALLERS = [None, *Role]
 
 
@@ -302,6 +264,14 @@ def test_bad_input_gets_one_clear_line(
     )
     assert answer.status_code == status, answer.text
     assert_problem(answer, words)
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"), [("/me", "GET"), ("/tokens", "GET, POST"), (f"/artifacts/{'0' * 64}", "GET, PUT")]
+)
+def test_a_wrong_method_is_told_the_right_ones(fleet: Fleet, path: str, methods: str) -> None:
+    answer = fleet.client(None).patch(path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, methods)
 
 
 def test_a_body_that_hides_its_length_is_cut_off(fleet: Fleet) -> None:
