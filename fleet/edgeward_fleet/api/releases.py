@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from edgeward_contract.artifact import ReleaseRef, Sha256, model_name
 from edgeward_contract.manifest import MAX_MANIFEST_BYTES
 from edgeward_contract.schema import ContractError
+from edgeward_fleet.api import documents
 from edgeward_fleet.api.auth import AppServices, Operator, Viewer
 from edgeward_fleet.api.device_api import Digest
 from edgeward_fleet.api.problems import problems
@@ -24,6 +25,8 @@ from edgeward_fleet.models.model import ModelSummary, Release, WhereItRuns
 
 router = APIRouter(prefix="/api/v1", tags=["releases"])
 _document = TypeAdapter(dict[str, JsonValue])
+_UPLOAD = documents.takes(documents.FILE, "The file", media_type=documents.BYTES)
+_FILE = documents.answers(documents.FILE, "The file", media_type=documents.BYTES)
 
 Version = Annotated[int, Path(ge=1, le=(1 << 63) - 1)]
 
@@ -123,6 +126,7 @@ class ReleasesView(BaseModel):
     "/artifacts/{sha256}",
     status_code=201,
     responses={200: {"model": ArtifactView, "description": "It was here already"}, **problems(401, 403, 503)},
+    openapi_extra=_UPLOAD,
 )
 async def put_artifact(
     sha256: Digest, request: Request, response: Response, principal: Operator, services: AppServices
@@ -133,7 +137,7 @@ async def put_artifact(
     return ArtifactView(sha256=artifact.sha256, size_bytes=artifact.size_bytes)
 
 
-@router.get("/artifacts/{sha256}", responses=problems(401, 403, 404))
+@router.get("/artifacts/{sha256}", response_class=StreamingResponse, responses={200: _FILE, **problems(401, 403, 404)})
 async def get_artifact(sha256: Digest, principal: Viewer, services: AppServices) -> StreamingResponse:
     """The whole file."""
     artifact, body = await services.registry.artifact(Sha256(sha256))

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import AwareDatetime, BaseModel, Field
 
 from edgeward_contract.artifact import Sha256, model_name
+from edgeward_fleet.api import documents
 from edgeward_fleet.api.auth import Approver, AppServices, Operator, Viewer
 from edgeward_fleet.api.problems import problems
 from edgeward_fleet.api.rollout_views import EventPage, EventView, RolloutPage, RolloutSummary, RolloutView
@@ -16,25 +17,20 @@ from edgeward_fleet.rollouts.model import RolloutId
 
 router = APIRouter(prefix="/api/v1", tags=["rollouts"])
 
-_SPEC_BODY = {
-    "required": True,
-    "description": "The spec: docs/rollout-machine.md. A key that is not known is refused.",
-    "content": {
-        "application/json": {
-            "schema": {"type": "object", "required": ["release"]},
-            "example": {
-                "release": "wdbc-risk@2",
-                "target": {"sites": ["north"]},
-                "phases": [
-                    {"name": "canary", "percent": 20, "soak_s": 600, "timeout_s": 3600},
-                    {"name": "everyone", "percent": 100},
-                ],
-                "gates": {"max_failed_percent": 0, "min_success_percent": 100, "max_error_percent": 2},
-                "on_failure": "rollback",
-            },
-        }
+_SPEC = documents.takes(
+    documents.ROLLOUT_SPEC,
+    "The spec: docs/rollout-machine.md. A key that is not known is refused.",
+    example={
+        "release": "wdbc-risk@2",
+        "target": {"sites": ["north"]},
+        "phases": [
+            {"name": "canary", "percent": 20, "soak_s": 600, "timeout_s": 3600},
+            {"name": "everyone", "percent": 100},
+        ],
+        "gates": {"max_failed_percent": 0, "min_success_percent": 100, "max_error_percent": 2},
+        "on_failure": "rollback",
     },
-}
+)
 
 
 class Approval(BaseModel):
@@ -49,12 +45,7 @@ class Why(BaseModel):
     reason: Annotated[str, Field(max_length=500)] = ""
 
 
-@router.post(
-    "/rollouts",
-    status_code=201,
-    responses=problems(401, 403, 409),
-    openapi_extra={"requestBody": _SPEC_BODY},
-)
+@router.post("/rollouts", status_code=201, responses=problems(401, 403, 409), openapi_extra=_SPEC)
 async def create(request: Request, principal: Operator, services: AppServices) -> RolloutView:
     """Ask for a rollout; it starts when somebody else has approved it."""
     return RolloutView.full(await services.rollouts.create(principal.actor, await request.body()))

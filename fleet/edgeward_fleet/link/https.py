@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from edgeward_contract import topics
 from edgeward_contract.record import MAX_BATCH_BYTES, Batch
 from edgeward_contract.reported import MAX_REPORTED_BYTES, ReportedState
+from edgeward_fleet.api import documents
 from edgeward_fleet.api.auth import AppServices
 from edgeward_fleet.api.device_auth import DeviceCaller
 from edgeward_fleet.api.problems import problems
@@ -19,10 +20,14 @@ from edgeward_fleet.link.parking import parked
 
 router = APIRouter(tags=["link"])
 _JSON = "application/json"
+_DESIRED = documents.answers(documents.DESIRED_STATE, "A newer desired state")
+_ACKNOWLEDGEMENT = documents.answers(documents.ACKNOWLEDGEMENT, "A verdict for each record")
+_REPORTED = documents.takes(documents.REPORTED_STATE, f"A reported state of at most {MAX_REPORTED_BYTES} bytes")
+_BATCH = documents.takes(documents.BATCH, f"A batch of at most {MAX_BATCH_BYTES} bytes")
 _MAX_GENERATION = 1 << 53  # what every JSON reader can count to
 
 
-@router.get(topics.DESIRED, responses={204: {"description": "Nothing newer"}, **problems(401, 403)})
+@router.get(topics.DESIRED, responses={200: _DESIRED, 204: {"description": "Nothing newer"}, **problems(401, 403)})
 async def desired(
     caller: DeviceCaller,
     services: AppServices,
@@ -41,14 +46,14 @@ async def desired(
     return Response(document, media_type=_JSON) if document else Response(status_code=204)
 
 
-@router.post(topics.REPORTED, status_code=204, responses=problems(401, 403))
+@router.post(topics.REPORTED, status_code=204, responses=problems(401, 403), openapi_extra=_REPORTED)
 async def reported(request: Request, caller: DeviceCaller, services: AppServices) -> None:
     """The device's reported state; an older one than what is here is ignored."""
     data = await _body(request, MAX_REPORTED_BYTES)
     await services.inbound.report(caller.device_id, ReportedState.parse(data))
 
 
-@router.post(topics.RECORDS, responses=problems(401, 403))
+@router.post(topics.RECORDS, responses={200: _ACKNOWLEDGEMENT, **problems(401, 403)}, openapi_extra=_BATCH)
 async def records(request: Request, caller: DeviceCaller, services: AppServices) -> Response:
     """Records from the device's outbox. The answer lists a verdict for each, and comes after the commit."""
     data = await _body(request, MAX_BATCH_BYTES)
