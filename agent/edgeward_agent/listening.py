@@ -25,6 +25,14 @@ class UnixPathTooLong(ConfigError):
     hint = "Choose a shorter --state-dir, or a shorter serving.unix."
 
 
+class CannotListen(ConfigError):
+    """The operating system gives no socket at that address."""
+
+    hint = (
+        "Choose an address of this machine with --http or --unix, or in agent.toml with serving.http or serving.unix."
+    )
+
+
 def check_unix_path(path: Path) -> None:
     """Raises UnixPathTooLong."""
     size = len(bytes(path))
@@ -128,4 +136,4 @@ def _answers(path: Path) -> bool:
 def _refused(where: str, error: OSError) -> PortInUse | ConfigError:
     if error.errno == errno.EADDRINUSE:
         return PortInUse(f"{where}: expected a free address, found it in use")
-    return ConfigError(f"{where}: cannot listen there: {(error.strerror or str(error)).lower()}")
+    return CannotListen(f"{where}: cannot listen there: {(error.strerror or str(error)).lower()}")

@@ -22,10 +22,12 @@ from edgeward_fleet.audit.model import Actor
 from edgeward_fleet.clock import utc_now
 from edgeward_fleet.enrolment import authority, passphrase
 from edgeward_fleet.errors import Conflict, FleetError, SettingsError
+from edgeward_fleet.hosts import host_name
 from edgeward_fleet.link import mqtt_broker
 from edgeward_fleet.link.mqtt_devices import ours
 from edgeward_fleet.opening import opened
 from edgeward_fleet.settings import Settings
+from edgeward_fleet.usage import usage_error
 
 if TYPE_CHECKING:
     from edgeward_fleet.serve import Ready
@@ -49,15 +51,22 @@ database_option = click.option(
 def run() -> None:
     """Entry point; a FleetError becomes one line, its hint the next."""
     try:
-        main(standalone_mode=False)
+        main(prog_name="edgeward-fleet", standalone_mode=False)
     except click.Abort:
         sys.exit(130)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
-        sys.exit(error.exit_code)
+        sys.exit(_USAGE)
+    except click.ClickException as error:
+        _complain(*usage_error(error, "edgeward-fleet"))
+        sys.exit(_USAGE)
     except FleetError as error:
-        click.echo(f"error: {error}\n  {error.hint}", err=True)
+        _complain(str(error), error.hint)
         sys.exit(_USAGE if isinstance(error, SettingsError) else _FAILED)
+
+
+def _complain(message: str, hint: str) -> None:
+    click.echo(f"error: {message}\n  {hint}", err=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -69,11 +78,17 @@ def main() -> None:
 @main.command()
 @data_dir_option
 @database_option
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is every one.")
 @click.option("--admin-port", default=8443, show_default=True, type=click.IntRange(0, 65535))
 @click.option("--device-port", default=8444, show_default=True, type=click.IntRange(0, 65535))
 @click.option("--enrolment-port", default=8445, show_default=True, type=click.IntRange(0, 65535))
-@click.option("--public-host", help="Name by which people and devices reach this fleet.  [default: localhost]")
+@click.option(
+    "--public-host",
+    type=host_name,
+    metavar="HOST",
+    help="Name or address by which people and devices reach --host, as their links and certificates have it."
+    "  [default: localhost]",
+)
 @click.option("--mqtt", "mqtt_broker", metavar="HOST:PORT", help="Broker to use as well; mqtts://… and wss://… too.")
 @click.option("--mqtt-public-url", help="How devices reach that broker.  [default: mqtts://PUBLIC-HOST:PORT]")
 @click.option(
@@ -207,7 +222,14 @@ def mqtt() -> None:
 @database_option
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Where the broker will find it.  [default: --out]")
-@click.option("--public-host", "hosts", multiple=True, help="Name of the broker; repeatable.  [default: localhost]")
+@click.option(
+    "--public-host",
+    "hosts",
+    type=host_name,
+    metavar="HOST",
+    multiple=True,
+    help="Name of the broker; repeatable.  [default: localhost]",
+)
 @click.option("--listen", default="0.0.0.0", show_default=True, help="Address to listen on.")  # noqa: S104
 @click.option("--port", default=8883, show_default=True, type=click.IntRange(0, 65535), help="MQTT; 0 for none.")
 @click.option("--websocket-port", default=0, type=click.IntRange(0, 65535), help="WebSockets, too, such as 443.")

@@ -139,7 +139,9 @@ class DatabaseError(FleetError):
 class DatabaseUrlError(DatabaseError, SettingsError):
     """What was given as the database's address cannot be used."""
 
-    hint = "Correct --database-url or EDGEWARD_FLEET_DATABASE_URL; without it the fleet keeps SQLite in its data folder."
+    hint = (
+        "Correct --database-url or EDGEWARD_FLEET_DATABASE_URL; without it the fleet keeps SQLite in its data folder."
+    )
 
 
 class PassphraseError(FleetError):

@@ -96,6 +96,27 @@ def test_a_host_of_another_machine_is_named(tmp_path: Path) -> None:
     assert_one_line(serve(tmp_path / "fleet", "--host", "192.0.2.1"), "--host: expected an address of this machine")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words", "hint"),
+    [
+        (("nonsense",), "No such command 'nonsense'", "`edgeward-fleet --help`"),
+        (("serve", "--nonsense"), "No such option", "`edgeward-fleet serve --help`"),
+        (("serve", "--admin-port", "x"), "'--admin-port': 'x' is not a valid integer", "`edgeward-fleet serve --help`"),
+        (
+            ("serve", "--public-host", "bad host!"),
+            "expected a host name or an IP address",
+            "`edgeward-fleet serve --help`",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_command_line_is_said_like_every_error(
+    arguments: tuple[str, ...], words: str, hint: str
+) -> None:
+    done = command(*arguments)
+    assert done.returncode == 2
+    assert_one_line(done, words, f"\n  {hint} shows what it takes.")
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = serve(tmp_path / "file" / "fleet")

@@ -15,8 +15,10 @@ from edgeward_agent.cli.inputs import read_pairs, read_request
 from edgeward_agent.client import InvalidRequest, ModelInfo
 from edgeward_agent.errors import AgentError, ConfigError, LinkLost, LinkRefused, ServingUnavailable
 from edgeward_agent.identity.enrolment import TokenRefused, WrongFingerprint
+from edgeward_agent.listening import listen_tcp
 from edgeward_contract.manifest import Datatype, TensorSpec
 from edgeward_contract.version import __version__
+from support.agent import edgeward_agent
 
 HEAVY = ("onnxruntime", "numpy", "cryptography", "urllib3", "msgspec", "sqlite3", "asyncio")
 MODEL = ModelInfo(
@@ -62,6 +64,50 @@ def test_the_version_is_the_distributions() -> None:
 def test_an_unknown_command_is_a_usage_error() -> None:
     done = CliRunner().invoke(app, ["enroll"])
     assert done.exit_code == 2 and "enroll" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words", "hint"),
+    [
+        (["enroll"], "No such command 'enroll'", "`edgeward-agent --help`"),
+        (["--nonsense"], "No such option", "`edgeward-agent --help`"),
+        (["enrol"], "Missing option", "`edgeward-agent enrol --help`"),
+        (
+            ["serve", "m.onnx", "--http", "nonsense"],
+            "'--http': expected HOST:PORT such as",
+            "`edgeward-agent serve --help`",
+        ),
+        (["serve", "m.onnx", "--http", "127.0.0.1:999999"], "got '127.0.0.1:999999'", "`edgeward-agent serve --help`"),
+        (["run", "--http", "8500"], "'--http': expected HOST:PORT such as", "`edgeward-agent run --help`"),
+    ],
+)
+def test_what_is_wrong_with_a_command_line_is_said_like_every_error(
+    arguments: list[str], words: str, hint: str
+) -> None:
+    done = edgeward_agent(*arguments)
+    assert done.returncode == 2
+    first, second = done.stderr.splitlines()
+    assert first.startswith("error: ") and words in first
+    assert second == f"  {hint} shows what it takes."
+
+
+def test_no_command_at_all_is_answered_with_the_help() -> None:
+    done = edgeward_agent()
+    assert done.returncode == 2 and done.stderr.startswith("Usage: edgeward-agent ")
+
+
+def test_a_model_that_is_not_there_is_looked_for_where_it_was_named(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["serve", str(tmp_path / "risk.onnx")])
+    assert done.exit_code == 1
+    assert (
+        f"{tmp_path / 'risk.onnx'}: expected an ONNX file, found none\n  Give the path of an ONNX file" in done.stderr
+    )
+
+
+def test_an_address_of_another_machine_is_not_looked_for_in_a_file() -> None:
+    with pytest.raises(ConfigError, match="192.0.2.1:8500: cannot listen there") as caught:
+        listen_tcp("192.0.2.1:8500")
+    assert "--http" in caught.value.hint and "Correct the line" not in caught.value.hint
 
 
 @pytest.mark.parametrize(

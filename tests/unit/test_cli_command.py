@@ -109,6 +109,11 @@ Options:
     )
 
 
+def test_no_command_at_all_is_answered_with_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(()) == 2
+    assert capsys.readouterr().err.startswith("Usage: edgeward ")
+
+
 @pytest.mark.parametrize("redirected", ["</dev/null", "<&-"])
 def test_a_question_that_nobody_can_answer_names_the_option(redirected: str) -> None:
     line = f"exec {sys.executable} -c 'from edgeward_fleet.cli import main; main()' device revoke d-1 {redirected}"

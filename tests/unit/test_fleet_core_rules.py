@@ -7,6 +7,7 @@ import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import click
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -19,6 +20,7 @@ from edgeward_fleet.audit.model import GENESIS, AuditEntry, problem_between
 from edgeward_fleet.devices.model import Presence, presence
 from edgeward_fleet.enrolment import ca, passphrase
 from edgeward_fleet.errors import FleetError, Invalid, PassphraseError, TooMany
+from edgeward_fleet.hosts import host_name
 from edgeward_fleet.ratelimit import RateLimit
 from support.fleet import signing_request
 
@@ -55,6 +57,33 @@ def test_a_weak_password_is_refused_with_the_rule_and_without_the_password(passw
 
 def test_length_is_enough_for_a_password() -> None:
     assert check_password("correct horse battery staple", "ada")
+
+
+@pytest.mark.parametrize("text", ["localhost", "fleet.example", "fleet-2", "192.0.2.1", "::1", "2001:db8::1", "a" * 63])
+def test_a_host_is_a_name_or_an_address(text: str) -> None:
+    assert host_name(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "bad host!",
+        "fleet:8443",
+        "https://fleet",
+        "-a",
+        "a-",
+        "a..b",
+        "a" * 64,
+        "300.1.1.1",
+        "flëet",
+        "[::1]",
+        "a\n",
+    ],
+)
+def test_what_is_no_host_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="expected a host name or an IP address, without a port, got"):
+        host_name(text)
 
 
 def test_nobody_is_called_as_the_audit_log_calls_the_fleet() -> None:

@@ -10,12 +10,13 @@ from typing import Final
 
 import click
 
-from edgeward_agent.cli.exits import FAILED, MEANING, exit_code
+from edgeward_agent.cli.exits import FAILED, MEANING, USAGE, exit_code
 from edgeward_agent.errors import AgentError
 from edgeward_contract.extras import load
 from edgeward_contract.schema import ContractError
 from edgeward_contract.version import __version__
 
+_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 COMMANDS: Final = {
     "run": "Run this device: serve models, follow the fleet, keep results until it has them.",
     "serve": "Serve ONNX files on this machine, with no fleet at all.",
@@ -76,7 +77,22 @@ def app() -> None:
 
 
 def main() -> None:
-    app(prog_name="edgeward-agent")
+    """Entry point of the console script. What click finds wrong looks like every other error."""
+    try:
+        ended = app.main(prog_name="edgeward-agent", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(USAGE)
+    except click.ClickException as error:
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        complain(
+            error.format_message(),
+            f"`{context.command_path if context else 'edgeward-agent'} --help` shows what it takes.",
+        )
+        sys.exit(USAGE)
+    except click.Abort:
+        sys.exit(_INTERRUPTED)
+    sys.exit(ended if isinstance(ended, int) else 0)
 
 
 def _os_words(error: OSError) -> str:

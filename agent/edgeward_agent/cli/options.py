@@ -33,5 +33,17 @@ def state_dir_option(command: F) -> F:
     )(command)
 
 
+def listening_address(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """HOST:PORT as typed, checked here: what is wrong on the command line is not looked for in a file."""
+    from edgeward_agent.config import host_and_port  # `--help` answers without it
+
+    try:
+        if value:
+            host_and_port(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return value
+
+
 def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")(command)

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from edgeward_agent import daemon, log
-from edgeward_agent.cli.options import state_dir_option
+from edgeward_agent.cli.options import listening_address, state_dir_option
 from edgeward_agent.config import AgentConfig, load_config
 from edgeward_agent.errors import AgentError
 from edgeward_agent.state_dir import StateDir
@@ -23,7 +23,12 @@ from edgeward_agent.state_dir import StateDir
     show_default="agent.toml of the state folder, if it is there",
     help="Configuration; docs/configuration.md lists every key.",
 )
-@click.option("--http", metavar="HOST:PORT", help="Serve here instead of where the configuration says; '' for nowhere.")
+@click.option(
+    "--http",
+    metavar="HOST:PORT",
+    callback=listening_address,
+    help="Serve here instead of where the configuration says; '' for nowhere.",
+)
 @click.option("--unix", metavar="PATH", help="Serve on this unix socket instead; '' for none.")
 def run(state_dir: Path, config: Path | None, http: str | None, unix: str | None) -> None:
     """Run this device until Ctrl-C or SIGTERM.

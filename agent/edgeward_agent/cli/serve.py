@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from edgeward_agent import log
+from edgeward_agent.cli.options import listening_address
 from edgeward_agent.serving import local
 from edgeward_agent.serving.local import Served
 
@@ -14,7 +15,10 @@ from edgeward_agent.serving.local import Served
 @click.command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL.onnx…", type=click.Path(path_type=Path))
 @click.option(
-    "--http", metavar="HOST:PORT", help=f"Where to answer; port 0 takes a free one.  [default: {local.DEFAULT_HTTP}]"
+    "--http",
+    metavar="HOST:PORT",
+    callback=listening_address,
+    help=f"Where to answer; port 0 takes a free one.  [default: {local.DEFAULT_HTTP}]",
 )
 @click.option("--unix", metavar="PATH", type=click.Path(path_type=Path), help="A unix socket to answer on.")
 def serve(models: tuple[Path, ...], http: str | None, unix: Path | None) -> None:

@@ -20,6 +20,12 @@ from edgeward_agent.serving.runtime import serving
 DEFAULT_HTTP: Final = "127.0.0.1:8500"
 
 
+class NoModelFile(ModelError):
+    """There is nothing at the path that was given."""
+
+    hint = f"Give the path of an ONNX file, or of a release folder that holds {MODEL}."
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedFile:
     """One model and the file that it came from."""
@@ -75,7 +81,7 @@ def load_file(path: Path) -> Version:
     """
     file = path / MODEL if path.is_dir() else path
     if not file.is_file():
-        raise ModelError(f"{file}: expected an ONNX file, found none")
+        raise NoModelFile(f"{file}: expected an ONNX file, found none")
     beside = file.with_name(MANIFEST)
     return load_model(file, *read_manifest(beside)) if beside.is_file() else load_plain(file)
 

@@ -20,6 +20,7 @@ from edgeward_fleet.cli.model import model
 from edgeward_fleet.cli.rollout import rollout
 from edgeward_fleet.cli.session import login, logout, setup, whoami
 from edgeward_fleet.errors import FleetError
+from edgeward_fleet.usage import usage_error
 
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 
@@ -51,8 +52,11 @@ def invoke(arguments: Sequence[str]) -> int:
         return _told(str(error), error.hint, error.exit_code, as_json=as_json)
     except FleetError as error:
         return _told(str(error), error.hint, Exit.FAILED, as_json=as_json)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return Exit.USAGE
     except click.ClickException as error:
-        return _told(error.format_message(), _usage_hint(error), Exit.USAGE, as_json=as_json)
+        return _told(*usage_error(error, "edgeward"), Exit.USAGE, as_json=as_json)
     except BrokenPipeError:
         return _reader_left()
     except OSError as error:
@@ -79,11 +83,6 @@ def _reader_left() -> int:
     """The other end of the pipe went away, as in `| head`; without this Python would complain again at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return Exit.FAILED
-
-
-def _usage_hint(error: click.ClickException) -> str:
-    context = error.ctx if isinstance(error, click.UsageError) else None
-    return f"`{context.command_path if context else 'edgeward'} --help` shows what it takes."
 
 
 def _os_error(error: OSError) -> str:
