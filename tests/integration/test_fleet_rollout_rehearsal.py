@@ -432,6 +432,112 @@ def test_a_later_rollout_takes_its_devices_out_of_an_older_roll_back(tmp_path: P
         done = await fleet.show(older)
         assert done.state is RolloutState.ROLLED_BACK
         assert next(each for each in done.devices if each.device == "d1").back is Back.LEFT
+        assert "rolled back on 4 devices; 1 has left" in done.reason
+
+    play(tmp_path, scenario)
+
+
+def test_a_roll_back_that_nobody_is_left_for_is_refused(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet, "d1", "d2")
+        older = await fleet.start("risk@2")
+        await fleet.settle(devices)
+        await fleet.register(3)
+        await fleet.start("risk@3")
+        await fleet.settle(devices)
+        with pytest.raises(Conflict, match="to give its former release back to, all 2 have left"):
+            await fleet.rollouts.command(AUTHOR, older, RolloutEvent.ROLL_BACK, "")
+        assert (await fleet.show(older)).state is RolloutState.SUCCEEDED
+        assert _versions(devices) == [3, 3]
+
+    play(tmp_path, scenario)
+
+
+def test_a_roll_back_counts_only_whom_it_brought_back(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet, "d1", "d2")
+        older = await fleet.start("risk@2")
+        await fleet.settle(devices)
+        await fleet.register(3)
+        await fleet.start("risk@3", target={"devices": ["d1"]})
+        await fleet.settle(devices)
+        await fleet.rollouts.command(AUTHOR, older, RolloutEvent.ROLL_BACK, "bad")
+        await fleet.settle(devices)
+        done = await fleet.show(older)
+        assert (done.state, done.reason) == (RolloutState.ROLLED_BACK, "bad; rolled back on 1 device; 1 has left")
+        assert _versions(devices) == [3, 1]
+
+    play(tmp_path, scenario)
+
+
+def test_only_an_unfinished_rollout_of_the_model_is_superseded(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        over = await fleet.start("risk@2")
+        await fleet.settle(devices)
+        await fleet.register(3)
+        await fleet.register(1, name=ModelName("other"))
+        with pytest.raises(NotFound, match="expected a rollout, there is no 'r-nothing'"):
+            await fleet.start("risk@3", supersedes="r-nothing")
+        with pytest.raises(Conflict, match=f"supersedes: expected a rollout that .*, {over} is SUCCEEDED"):
+            await fleet.start("risk@3", supersedes=over)
+        older = await fleet.start("risk@3")
+        await fleet.tick()
+        with pytest.raises(Conflict, match=f"expected a rollout of other, {older} is one of risk@3"):
+            await fleet.start("other@1", supersedes=older)
+        assert (await fleet.show(older)).state is RolloutState.PROGRESSING
+
+    play(tmp_path, scenario)
+
+
+def test_a_rollout_takes_the_place_of_another_only_with_all_whom_that_one_has_offered(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        await fleet.register(3)
+        older = await fleet.start("risk@2", phases=CANARY)
+        await fleet.tick()
+        canary = await _canary_of(fleet, older, devices)
+        others: list[JsonValue] = [device.id for device in devices if device is not canary]
+        with pytest.raises(Conflict, match=rf"has offered risk@2, it lacks 1 \({canary.id}\)"):
+            await fleet.start("risk@3", supersedes=older, target={"devices": others})
+        await fleet.start("risk@3", supersedes=older, target={"devices": [canary.id]})
+        assert (await fleet.show(older)).state is RolloutState.SUPERSEDED
+
+    play(tmp_path, scenario)
+
+
+def test_what_the_older_rollout_offers_before_the_approval_must_be_reached_too(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        await fleet.register(3)
+        older = await fleet.start("risk@2", phases=[{"name": "one", "devices": 1}, {"name": "all", "percent": 100}])
+        await fleet.tick()
+        canary = await _canary_of(fleet, older, devices)
+        spec: dict[str, JsonValue] = {"release": "risk@3", "supersedes": older, "target": {"devices": [canary.id]}}
+        newer = (await fleet.rollouts.create(AUTHOR, canonical_json(spec))).rollout
+        await canary.turn()
+        await fleet.tick()
+        await fleet.tick(after_s=31)
+        assert (await fleet.show(older)).phase == 1
+        with pytest.raises(Conflict, match="it lacks 4"):
+            await fleet.rollouts.approve(APPROVER, newer.id, newer.spec.sha256())
+        assert (await fleet.show(older)).state is RolloutState.PROGRESSING
+
+    play(tmp_path, scenario)
+
+
+def test_a_newcomer_whom_another_rollout_has_does_not_join(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet, "d1")
+        everybody = await fleet.start("risk@2", start_at=(fleet.clock() + timedelta(hours=1)).isoformat())
+        devices += fleet.enrol("newcomer", site="south")
+        south = await fleet.start("risk@1", target={"sites": ["south"]})
+        await fleet.tick()
+        assert [each.device for each in (await fleet.show(everybody)).devices] == ["d1"]
+        assert [each.device for each in (await fleet.show(south)).devices] == ["newcomer"]
+        await fleet.settle(devices)
+        await fleet.tick()
+        assert [each.device for each in (await fleet.show(everybody)).devices] == ["d1", "newcomer"]
 
     play(tmp_path, scenario)
 

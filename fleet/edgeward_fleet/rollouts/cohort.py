@@ -34,10 +34,10 @@ class DeviceNow:
 Fleet = Mapping[DeviceId, DeviceNow]
 
 
-def reconcile(rollout: Rollout, fleet: Fleet) -> Rollout:
-    """`rollout` without those who left, and with those who joined."""
+def reconcile(rollout: Rollout, fleet: Fleet, taken: frozenset[DeviceId] = frozenset()) -> Rollout:
+    """`rollout` without those who left, and with those who joined; never one of `taken`, whom another one has."""
     present = tuple(_as_it_is(device, fleet.get(device.device)) for device in rollout.devices)
-    return replace(rollout, devices=(*present, *_joiners(rollout, fleet)))
+    return replace(rollout, devices=(*present, *_joiners(rollout, fleet, taken)))
 
 
 def has_left(device: RolloutDevice, now: DeviceNow | None) -> bool:
@@ -56,7 +56,7 @@ def candidates(rollout: Rollout, fleet: Fleet) -> Iterator[DeviceNow]:
 
 
 def _as_it_is(device: RolloutDevice, now: DeviceNow | None) -> RolloutDevice:
-    if device.standing is Standing.LEFT or device.back in (Back.PROVEN, Back.NEVER_TOOK, Back.LEFT):
+    if device.standing is Standing.LEFT or device.is_back or device.back is Back.LEFT:
         return device
     if not has_left(device, now):
         return device
@@ -65,7 +65,7 @@ def _as_it_is(device: RolloutDevice, now: DeviceNow | None) -> RolloutDevice:
     return replace(device, standing=standing, back=back)
 
 
-def _joiners(rollout: Rollout, fleet: Fleet) -> Iterator[RolloutDevice]:
+def _joiners(rollout: Rollout, fleet: Fleet, taken: frozenset[DeviceId]) -> Iterator[RolloutDevice]:
     """Newcomers enter the last phase, never the canary; once it is open they are outside its frozen denominator."""
     if rollout.state not in _TAKES_JOINERS:
         return
@@ -73,5 +73,5 @@ def _joiners(rollout: Rollout, fleet: Fleet) -> Iterator[RolloutDevice]:
     last = len(rollout.spec.phases) - 1
     is_open = rollout.state is RolloutState.PROGRESSING and rollout.phase == last
     for now in candidates(rollout, fleet):
-        if now.device not in known:
+        if now.device not in known and now.device not in taken:
             yield RolloutDevice(device=now.device, site=now.site, phase=last, counted=not is_open)

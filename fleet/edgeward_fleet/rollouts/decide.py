@@ -178,12 +178,16 @@ def _is_to_be_asked(rollout: Rollout, device: RolloutDevice) -> bool:
 
 
 def _outcome(rollout: Rollout, missing: Sequence[RolloutDevice], what: str) -> str:
-    asked = sum(each.back is not Back.NONE for each in rollout.devices)
+    back, left = (
+        sum(each.is_back for each in rollout.devices),
+        sum(each.back is Back.LEFT for each in rollout.devices),
+    )
     cause = f"{rollout.reason}; " if rollout.reason else ""
+    gone = f"; {left} {'has' if left == 1 else 'have'} left" if left else ""
     if not missing:
-        return f"{cause}{what} on {asked} device{'' if asked == 1 else 's'}"
+        return f"{cause}{what} on {back} device{'' if back == 1 else 's'}{gone}"
     names = ", ".join(each.device for each in missing[:_NAMES_SHOWN]) + (", …" if len(missing) > _NAMES_SHOWN else "")
-    return f"{cause}{what} on {asked - len(missing)} of {asked} devices; no proof yet from {names}"
+    return f"{cause}{what} on {back} of {back + len(missing)} devices{gone}; no proof yet from {names}"
 
 
 def _open(rollout: Rollout) -> tuple[RolloutDevice, ...]:

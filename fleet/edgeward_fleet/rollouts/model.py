@@ -235,6 +235,16 @@ class RolloutDevice:
     def offered(self) -> bool:
         return self.deployment is not None
 
+    @property
+    def is_back(self) -> bool:
+        return self.back in (Back.PROVEN, Back.NEVER_TOOK)
+
+    @property
+    def holds_offer(self) -> bool:
+        """Offered the release, and neither gone nor known to have the former one again."""
+        gone = self.standing is Standing.LEFT or self.back is Back.LEFT
+        return self.offered and not gone and not self.is_back
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:

@@ -140,6 +140,18 @@ def of_device(
     return [(RolloutId(rollout), ModelName(model), Sha256(sha)) for rollout, model, sha in session.execute(query)]
 
 
+def taken(session: Session, rollout: Rollout, states: Iterable[RolloutState]) -> frozenset[DeviceId]:
+    """The devices that other rollouts of the model, in `states`, have and that have not left them."""
+    query = (
+        select(RolloutDeviceRow.device_id)
+        .join(RolloutRow, RolloutRow.rollout_id == RolloutDeviceRow.rollout_id)
+        .where(RolloutRow.model == rollout.model, RolloutRow.rollout_id != rollout.id)
+        .where(RolloutRow.state.in_([state.value for state in states]))
+        .where(RolloutDeviceRow.standing != Standing.LEFT.value)
+    )
+    return frozenset(DeviceId(each) for each in session.scalars(query))
+
+
 def device_of(session: Session, rollout_id: RolloutId, device: DeviceId) -> RolloutDevice:
     query = _with_former().where(RolloutDeviceRow.rollout_id == rollout_id, RolloutDeviceRow.device_id == device)
     return _device(session.execute(query).one())

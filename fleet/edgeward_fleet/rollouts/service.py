@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -11,15 +11,14 @@ from typing import Final
 from sqlalchemy.orm import Session
 
 from edgeward_contract.artifact import DeviceId, ModelName, Sha256
-from edgeward_contract.desired import DesiredModel
 from edgeward_contract.schema import JsonValue
 from edgeward_fleet.audit import service as audit
 from edgeward_fleet.audit.model import SYSTEM, Actor
 from edgeward_fleet.clock import Clock
 from edgeward_fleet.db.engine import Database
-from edgeward_fleet.errors import Conflict, DatabaseError, FleetError, Forbidden, Invalid
+from edgeward_fleet.errors import Conflict, DatabaseError, FleetError, Invalid
 from edgeward_fleet.models import repository as releases
-from edgeward_fleet.rollouts import acting, repository
+from edgeward_fleet.rollouts import acting, checks, repository
 from edgeward_fleet.rollouts.cohort import Fleet, candidates, reconcile
 from edgeward_fleet.rollouts.decide import Decision, apply, decide, moved
 from edgeward_fleet.rollouts.machine import (
@@ -35,11 +34,8 @@ from edgeward_fleet.rollouts.model import Rollout, RolloutDevice, RolloutId, Rol
 from edgeward_fleet.rollouts.phases import Candidate, assign, uncovered
 from edgeward_fleet.rollouts.repository import Authorship, RolloutLine
 from edgeward_fleet.secrets import new_id
-from edgeward_fleet.states import desired
 
 _log: Final = logging.getLogger(__name__)
-# A roll-back that waits for silent devices has given them their former release; it need not hold up what comes next.
-_BLOCKING: Final = frozenset(RolloutState) - FINAL - {RolloutState.ROLLBACK_INCOMPLETE}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +70,7 @@ class Rollouts:
         Raises:
             ContractError: `data` is not a spec; names the key.
             Invalid: no such release, no such device, nobody to roll out to, or phases that leave devices out.
+            NotFound: there is no rollout to supersede.
             Conflict: another rollout of the model is under way on some of the devices, or one of them is full.
         """
         spec = RolloutSpec.parse(data)
@@ -84,8 +81,8 @@ class Rollouts:
 
         def work(session: Session) -> RolloutRecord:
             rollout = repository.load(session, rollout_id)
-            _check_approval(rollout, repository.authorship(session, rollout_id), actor, spec_sha256)
-            _check_room(session, rollout)
+            checks.check_approval(rollout, repository.authorship(session, rollout_id), actor, spec_sha256)
+            checks.check_room(session, rollout)
             now = self._clock()
             if rollout.spec.supersedes is not None:
                 self._supersede(session, rollout.spec.supersedes, rollout, actor, now)
@@ -96,12 +93,14 @@ class Rollouts:
         return await self._database.run(work)
 
     async def command(self, actor: Actor, rollout_id: RolloutId, event: RolloutEvent, reason: str) -> RolloutRecord:
-        """Pause, resume, abort or roll back. Raises Conflict when the state does not allow it."""
+        """Pause, resume, abort or roll back. Raises Conflict when the state does not allow it or nobody is left."""
 
         def work(session: Session) -> RolloutRecord:
             rollout = repository.load(session, rollout_id)
             if event is RolloutEvent.ROLL_BACK and rollout.state in FINAL:
-                _check_nobody_else(session, rollout, {each.device for each in rollout.devices if each.offered}, None)
+                offered = {each.device for each in rollout.devices if each.offered}
+                checks.check_nobody_else(session, rollout, offered, None)
+                checks.check_anybody_left(reconcile(rollout, repository.fleet_now(session, rollout.model)))
             self._command(session, rollout, event, actor, reason, self._clock())
             return _record(session, rollout_id)
 
@@ -167,7 +166,7 @@ class Rollouts:
     def _decide_and_act(self, session: Session, rollout_id: RolloutId) -> tuple[bool, tuple[DeviceId, ...]]:
         before, now = repository.load(session, rollout_id), self._clock()
         fleet = repository.fleet_now(session, before.model)
-        seen = reconcile(before, fleet)
+        seen = reconcile(before, fleet, repository.taken(session, before, checks.BLOCKING))
         decision = decide(seen, now)
         after = seen if decision is None else self._act(session, seen, decision, fleet, now)
         repository.save(session, before, after)
@@ -201,8 +200,10 @@ class Rollouts:
         )
         fleet = repository.fleet_now(session, rollout.model)
         rollout = replace(rollout, devices=_cohort(rollout, fleet))
-        _check_nobody_else(session, rollout, {each.device for each in rollout.devices}, spec.supersedes)
-        _check_room(session, rollout)
+        if spec.supersedes is not None:
+            checks.check_superseded(repository.load(session, spec.supersedes), rollout, fleet)
+        checks.check_nobody_else(session, rollout, {each.device for each in rollout.devices}, spec.supersedes)
+        checks.check_room(session, rollout)
         repository.add(session, rollout, actor)
         repository.add_event(session, rollout.id, now, actor.name, "created", f"{spec.release} to {spec.target}")
         detail: dict[str, JsonValue] = {"release": str(spec.release), "spec_sha256": spec.sha256()}
@@ -227,6 +228,7 @@ class Rollouts:
     def _supersede(self, session: Session, older_id: RolloutId, newer: Rollout, actor: Actor, now: datetime) -> None:
         older = repository.load(session, older_id)
         if older.state not in FINAL:
+            checks.check_superseded(older, newer, repository.fleet_now(session, newer.model))
             self._command(session, older, RolloutEvent.SUPERSEDE, actor, f"superseded by {newer.id}", now)
 
 
@@ -264,49 +266,6 @@ def _cohort(rollout: Rollout, fleet: Fleet) -> tuple[RolloutDevice, ...]:
     assigned = assign(rollout.id, matching, spec.phases)
     members = (RolloutDevice(device=each.device, site=each.site, phase=phase) for each, phase in assigned.items())
     return tuple(sorted(members, key=lambda member: member.device))
-
-
-def _check_nobody_else(
-    session: Session, rollout: Rollout, devices: Iterable[DeviceId], superseded: RolloutId | None
-) -> None:
-    wanted = set(devices)
-    for other_id in repository.in_states(session, _BLOCKING):
-        if other_id in (superseded, rollout.id):
-            continue
-        other = repository.load(session, other_id)
-        shared = sorted(wanted & {each.device for each in other.devices})
-        if other.model == rollout.model and shared:
-            raise Conflict(
-                f"rollout {other_id} of {other.spec.release} is {other.state} on {len(shared)} of these devices "
-                f"({', '.join(shared[:3])}{', …' if len(shared) > 3 else ''})",
-                hint=f"Wait for it, abort it, or name it in the new rollout: supersedes = {other_id}.",
-            )
-
-
-def _check_room(session: Session, rollout: Rollout) -> None:
-    """Refuse what a device could not be told. Two rollouts may still fill a device between them: see `tick`."""
-    wanted = DesiredModel(release=rollout.spec.release, sha256=rollout.release_sha256, deployment=new_id("d-"))
-    full = desired.overfull(session, {each.device for each in rollout.devices}, rollout.model, wanted)
-    if full:
-        raise Conflict(
-            f"target: expected devices with room for one more model, the desired state of {len(full)} would not fit "
-            f"({', '.join(full[:3])}{', …' if len(full) > 3 else ''})",
-            hint="Roll back a model that they no longer need, or narrow the target.",
-        )
-
-
-def _check_approval(rollout: Rollout, authorship: Authorship, actor: Actor, spec_sha256: Sha256) -> None:
-    if authorship.created_by == actor.name:
-        raise Forbidden(
-            f"rollout {rollout.id}: expected somebody other than its author to approve it, {actor.name} wrote it",
-            hint="Ask another person with the role approver: nobody approves a rollout of their own.",
-        )
-    actual = rollout.spec.sha256()
-    if spec_sha256 != actual:
-        raise Conflict(
-            f"rollout {rollout.id}: expected an approval of spec {actual[:12]}…, got one of {spec_sha256[:12]}…",
-            hint="Look at the rollout again and approve the spec that it has.",
-        )
 
 
 def _note(session: Session, before: Rollout, after: Rollout, decision: Decision, now: datetime) -> None:
