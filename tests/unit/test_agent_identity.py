@@ -130,3 +130,12 @@ def test_renewal_comes_at_two_thirds_of_the_lifetime_give_or_take_a_tenth() -> N
 
 def test_identity_errors_are_of_one_family() -> None:
     assert issubclass(NotEnrolled, IdentityError) and issubclass(WrongFingerprint, IdentityError)
+
+
+def test_a_fresh_certificate_of_thirty_days_is_called_that(tmp_path: Path) -> None:
+    identity = TestCa().enrolled(tmp_path, "https://localhost:1", ends=timedelta(days=30))
+    end_s = identity.certificate.not_valid_after_utc.timestamp()
+    assert identity.days_left(end_s - 30 * 86_400 + 60) == 30
+    assert identity.days_left(end_s - 29 * 86_400 - 43_200) == 29
+    assert identity.days_left(end_s - 43_200) == 0
+    assert identity.days_left(end_s + 1) == -1
