@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Final
 
 from benchmarks import outbox, update_under_load
+from benchmarks.fleet import scenario
 from benchmarks.report import Result, keep
 
 BENCHMARKS: Final[dict[str, Callable[[], Result]]] = {
+    "fleet": scenario.measure,
     "outbox": outbox.measure,
     "update_under_load": update_under_load.measure,
 }
