@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
-from sqlalchemy import Select, select
+from sqlalchemy import Select, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from edgeward_contract.artifact import DeviceId
@@ -112,20 +113,57 @@ def heard_of(session: Session, device_id: DeviceId, via: str, now: datetime) -> 
 
 def ensure_admitted(session: Session, principal: DevicePrincipal, now: datetime) -> None:
     """For a request that was parked: is the certificate that it came with still good? Raises Forbidden."""
-    row = session.get(CertificateRow, principal.serial)
-    if row is None:
-        raise _unknown()
-    _check(row, repository.device_row(session, row.device_id), now)
+    _check(_shown(session, principal.serial), now)
 
 
 def _admit(session: Session, serial: str, digest: str, address: str, now: datetime) -> DevicePrincipal:
-    row = session.get(CertificateRow, serial)
-    if row is None or row.sha256 != digest:
+    shown = _shown(session, serial)
+    if shown.sha256 != digest:
         raise _unknown()
-    device = repository.device_row(session, row.device_id)
-    _check(row, device, now)
-    _note_seen(device, address, now)
-    return DevicePrincipal(device_id=DeviceId(device.device_id), site=device.site, serial=serial, address=address)
+    _check(shown, now)
+    if _is_news(shown.last_seen_at, now):
+        seen = update(DeviceRow).where(DeviceRow.device_id == shown.device_id)
+        session.connection().execute(seen.values(last_seen_at=now, last_address=address))
+    return DevicePrincipal(device_id=DeviceId(shown.device_id), site=shown.site, serial=serial, address=address)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A certificate that a device shows, and whose it is; in the order of `_SHOWN`."""
+
+    device_id: str
+    site: str
+    last_seen_at: datetime | None
+    ended_at: datetime | None  # the device itself was revoked
+    sha256: str
+    not_after: datetime
+    revoked_at: datetime | None
+    revoked_because: str | None
+
+
+# Every request of every device asks this, twice for a poll: columns by themselves take a quarter of the time of rows.
+_SHOWN: Final = (
+    select(
+        DeviceRow.device_id,
+        DeviceRow.site,
+        DeviceRow.last_seen_at,
+        DeviceRow.revoked_at,
+        CertificateRow.sha256,
+        CertificateRow.not_after,
+        CertificateRow.revoked_at,
+        CertificateRow.revoked_because,
+    )
+    .join(CertificateRow, CertificateRow.device_id == DeviceRow.device_id)
+    .where(CertificateRow.serial == bindparam("serial"))
+)
+
+
+def _shown(session: Session, serial: str) -> _Shown:
+    """Raises Forbidden: not one of ours."""
+    row = session.connection().execute(_SHOWN, {"serial": serial}).one_or_none()
+    if row is None:
+        raise _unknown()
+    return _Shown(*row)
 
 
 def _good_certificates(device_id: DeviceId, now: datetime) -> Select[str]:
@@ -134,24 +172,28 @@ def _good_certificates(device_id: DeviceId, now: datetime) -> Select[str]:
     )
 
 
-def _check(row: CertificateRow, device: DeviceRow, now: datetime) -> None:
-    if device.revoked_at is not None:
+def _check(shown: _Shown, now: datetime) -> None:
+    if shown.ended_at is not None:
         raise Forbidden(
-            f"device {device.device_id}: expected a device in good standing, it was revoked", hint=_ENROL_AGAIN
+            f"device {shown.device_id}: expected a device in good standing, it was revoked", hint=_ENROL_AGAIN
         )
-    if row.revoked_at is not None:
+    if shown.revoked_at is not None:
         raise Forbidden(
-            f"device {device.device_id}: expected a valid certificate, this one was revoked: {row.revoked_because}",
+            f"device {shown.device_id}: expected a valid certificate, this one was revoked: {shown.revoked_because}",
             hint=_ENROL_AGAIN,
         )
-    if row.not_after <= now:
-        raise Forbidden(f"device {device.device_id}: expected a valid certificate, it has expired", hint=_ENROL_AGAIN)
+    if shown.not_after <= now:
+        raise Forbidden(f"device {shown.device_id}: expected a valid certificate, it has expired", hint=_ENROL_AGAIN)
 
 
 def _note_seen(device: DeviceRow, address: str, now: datetime) -> None:
-    if device.last_seen_at is None or now - device.last_seen_at >= _SEEN_RESOLUTION:
+    if _is_news(device.last_seen_at, now):
         device.last_seen_at = now
         device.last_address = address
+
+
+def _is_news(last_seen_at: datetime | None, now: datetime) -> bool:
+    return last_seen_at is None or now - last_seen_at >= _SEEN_RESOLUTION
 
 
 def _serial(certificate_der: bytes) -> str:
