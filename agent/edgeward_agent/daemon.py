@@ -26,7 +26,7 @@ from edgeward_agent.identity.keys import Identity, expiry_line, load_identity
 from edgeward_agent.identity.renewal import Renewal
 from edgeward_agent.link.follow import follow_desired
 from edgeward_agent.link.observed import ObservedLink
-from edgeward_agent.link.opening import open_link
+from edgeward_agent.link.opening import open_link, wanted_broker
 from edgeward_agent.link.source import HttpsReleaseSource
 from edgeward_agent.link.wire import Wire
 from edgeward_agent.listening import exposure
@@ -47,6 +47,7 @@ from edgeward_agent.update.executor import Updater
 from edgeward_agent.update.journal import FILE as JOURNAL
 from edgeward_agent.update.journal import Journal
 from edgeward_agent.update.probe import ChildProbe
+from edgeward_contract.mqtt.broker import BrokerAddress
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ async def run(state: StateDir, config: AgentConfig) -> None:
     Raises:
         NotEnrolled, IdentityDamaged: there is no usable identity.
         AgentRunning: another agent has this state folder.
-        PortInUse, ConfigError: an address cannot be listened on.
+        PortInUse, ConfigError: an address cannot be listened on, or there is no broker where one is wanted.
         OutboxError, UpdateError: the disk does not work; the serving process goes on.
     """
     stop = stop_signals()
@@ -78,11 +79,12 @@ async def run(state: StateDir, config: AgentConfig) -> None:
     async with AsyncExitStack() as stack:
         stack.enter_context(closing(StateFolderLock(state.agent_pid)))
         identity = load_identity(state.identity)
+        broker = wanted_broker(config.link, identity.facts)
         serving = ServingControl(state.control_socket)
         supervisor = _supervisor(state, config, serving)
         await supervisor.start()
         stack.push(_leave_serving(supervisor))
-        parts = await _open(stack, state, config, identity, supervisor, serving)
+        parts = await _open(stack, state, config, identity, broker, supervisor, serving)
         await stack.enter_async_context(answering(state.agent_socket, Desk(parts.device, parts.link).answer))
         _announce(config, parts.device)
         await _work(parts, stop)
@@ -95,12 +97,13 @@ async def _open(
     state: StateDir,
     config: AgentConfig,
     identity: Identity,
+    broker: BrokerAddress | None,
     supervisor: ChildSupervisor,
     serving: ServingControl,
 ) -> _Parts:
     wire = Wire(identity.facts.device_url, tls.mutual(identity), timeout_s=config.link.timeout_s)
     renewal = Renewal(identity, wire, clock=_CLOCK, timeout_s=config.link.timeout_s)
-    carrier = open_link(config.link, wire, lambda: renewal.identity)
+    carrier = open_link(config.link, broker, wire, lambda: renewal.identity)
     link = ObservedLink(carrier, clock=_CLOCK, explain=lambda: expiry_line(renewal.identity, _CLOCK.wall()))
     stack.push_async_callback(link.aclose)
     store = await stack.enter_async_context(_store(state, config, renewal))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 from unittest import mock
 from urllib.parse import urlsplit
 
@@ -153,10 +153,11 @@ class FleetHarness:
         self._opened = opened
         self._stack = AsyncExitStack()
         self.link: Link
+        self.device: EnrolledDevice
         self.wire: Wire
 
-    async def __aenter__(self) -> FleetHarness:
-        device = await asyncio.to_thread(self._opened.fleet.enrol, f"bed-{next(_numbers)}")
+    async def __aenter__(self) -> Self:
+        self.device = device = await asyncio.to_thread(self._opened.fleet.enrol, f"bed-{next(_numbers)}")
         self._device = DeviceId(device.device_id)
         self._proxy = Proxy(*self._target(device))
         port = await self._proxy.start()

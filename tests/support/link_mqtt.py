@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
@@ -13,7 +14,8 @@ from edgeward_agent.errors import LinkRefused
 from edgeward_agent.link.mqtt import MqttLink
 from edgeward_agent.ports import Link
 from edgeward_contract.artifact import DeviceId
-from edgeward_contract.mqtt.broker import MAX_PAYLOAD_BYTES, BrokerAddress
+from edgeward_contract.mqtt.broker import MAX_PAYLOAD_BYTES, BrokerAddress, Options, Will
+from edgeward_contract.mqtt.connection import Connection
 from edgeward_contract.mqtt.documents import Answer, Up
 from edgeward_fleet.errors import TooMany
 from edgeward_fleet.link.mqtt_inbox import Inbox
@@ -100,3 +102,36 @@ async def let_in(link: Link) -> None:
             await asyncio.sleep(0.02)
         else:
             return
+
+
+class Mailbox:
+    """What a raw connection has heard."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[str, bytes]] = []
+
+    def __call__(self, topic: str, payload: bytes, _retained: bool) -> None:
+        self.messages.append((topic, payload))
+
+    @property
+    def topics(self) -> set[str]:
+        return {topic for topic, _ in self.messages}
+
+
+@asynccontextmanager
+async def raw(
+    tls: ssl.SSLContext,
+    address: BrokerAddress,
+    *,
+    name: str = "whatever",
+    will: Will | None = None,
+    session_expiry_s: int = 0,
+    mailbox: Mailbox | None = None,
+) -> AsyncIterator[Connection]:
+    """A connection to the broker that may try anything."""
+    options = Options(client_id=name, session_expiry_s=session_expiry_s, timeout_s=5, will=will)
+    connection = await Connection.open(address, tls, options, mailbox or Mailbox())
+    try:
+        yield connection
+    finally:
+        await connection.close()

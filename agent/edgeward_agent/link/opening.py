@@ -9,7 +9,7 @@ from typing import Final
 from edgeward_agent.config import LinkConfig
 from edgeward_agent.errors import ConfigError, LinkRefused
 from edgeward_agent.identity import tls
-from edgeward_agent.identity.keys import Identity
+from edgeward_agent.identity.keys import Identity, IdentityFacts
 from edgeward_agent.link.https import HttpsLink
 from edgeward_agent.link.mqtt import MqttLink
 from edgeward_agent.link.wire import Wire
@@ -34,22 +34,32 @@ class NoMqtt(ConfigError):
     hint = "pip install 'edgeward[mqtt]'"
 
 
-def open_link(config: LinkConfig, wire: Wire, identity: Callable[[], Identity]) -> Link:
-    """The link that `config` names. `identity` is asked at each connection to a broker: it is renewed now and then.
+def wanted_broker(config: LinkConfig, facts: IdentityFacts) -> BrokerAddress | None:
+    """The broker that the device is to use; None for HTTPS. To be asked before anything is started.
 
     Raises:
         ConfigError: a broker is wanted, and its address or the library for it is missing.
     """
-    https = HttpsLink(wire, park_s=config.wait_s)
     if config.kind == "https":
-        return https
+        return None
     if find_spec("paho") is None:
         raise NoMqtt('link.kind: expected paho-mqtt for "mqtt", it is not installed')
-    facts = identity().facts
     url = config.mqtt_url or facts.mqtt_url
     if not url:
         raise NoBroker('link.kind: expected the address of a broker for "mqtt", the fleet has told none')
-    mqtt = MqttLink(_address(url), facts.device_id, lambda: tls.mutual(identity()), timeout_s=config.timeout_s)
+    try:
+        return BrokerAddress.parse(url)
+    except ValueError as error:
+        raise NoBroker(f"the broker that the fleet has told: {error}") from None
+
+
+def open_link(config: LinkConfig, broker: BrokerAddress | None, wire: Wire, identity: Callable[[], Identity]) -> Link:
+    """The link by way of `broker`, or without one. `identity` is asked at each connection: it is renewed."""
+    https = HttpsLink(wire, park_s=config.wait_s)
+    if broker is None:
+        return https
+    device = identity().facts.device_id
+    mqtt = MqttLink(broker, device, lambda: tls.mutual(identity()), timeout_s=config.timeout_s)
     return LargeOverHttps(mqtt, https)
 
 
@@ -78,10 +88,3 @@ class LargeOverHttps:
     async def aclose(self) -> None:
         await self._link.aclose()
         await self._https.aclose()
-
-
-def _address(url: str) -> BrokerAddress:
-    try:
-        return BrokerAddress.parse(url)
-    except ValueError as error:
-        raise ConfigError(f"the broker's address: {error}") from None

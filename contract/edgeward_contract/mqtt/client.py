@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from edgeward_contract.mqtt.broker import BrokerAddress, Options
 
 if TYPE_CHECKING:
-    from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+    from paho.mqtt.client import Client, ConnectFlags, MQTTMessage
     from paho.mqtt.enums import MQTTErrorCode
     from paho.mqtt.properties import Properties
     from paho.mqtt.reasoncodes import ReasonCode
@@ -39,15 +39,7 @@ class Listener(Protocol):
 
 def new_client(address: BrokerAddress, tls: ssl.SSLContext, options: Options, listener: Listener) -> Client:
     """A client of whichever line is installed, that has not connected yet."""
-    from paho.mqtt import client as paho
-
-    if hasattr(paho, "CallbackAPIVersion"):
-        client = paho.Client(
-            paho.CallbackAPIVersion.VERSION2, options.client_id, protocol=paho.MQTTv5, transport=address.transport
-        )
-        client.on_publish = lambda _client, _data, mid, code, _properties: listener.heard_answer(mid, [_code(code)])
-    else:
-        client = _older(address, options, listener)
+    client = _candid(address, options, listener)
     client.tls_set_context(tls)
     if address.transport == "websockets":
         client.ws_set_options(path=address.path)
@@ -115,8 +107,6 @@ def say_goodbye(client: Client, *, with_will: bool) -> None:
 
 
 def _listen(client: Client, listener: Listener) -> None:
-    """`*_` takes what 2.x tells beyond 1.6.1."""
-
     def on_connect(
         _client: Client, _data: object, _flags: ConnectFlags, code: ReasonCode, properties: Properties | None
     ) -> None:
@@ -127,18 +117,12 @@ def _listen(client: Client, listener: Listener) -> None:
     ) -> None:
         listener.heard_answer(message_id, [_code(each) for each in codes])
 
-    def on_disconnect(
-        _client: Client, _data: object, flags: DisconnectFlags, code: ReasonCode | None = None, *_: object
-    ) -> None:
-        by_broker = getattr(flags, "is_disconnect_packet_from_server", False)
-        listener.heard_disconnect(_code(code) if by_broker and code is not None else 0)
-
     def on_message(_client: Client, _data: object, message: MQTTMessage) -> None:
         listener.heard_message(message.topic, bytes(message.payload), bool(message.retain))
 
     client.on_connect = on_connect
     client.on_subscribe = on_subscribe
-    client.on_disconnect = on_disconnect
+    client.on_disconnect = lambda *_: listener.heard_disconnect(0)
     client.on_message = on_message
     client.on_log = lambda _client, _data, _level, words: listener.heard_log(words)
     # Of the socket that is handed over: paho has forgotten it by the time that it closes it.
@@ -147,25 +131,29 @@ def _listen(client: Client, listener: Listener) -> None:
     client.on_socket_close = lambda _client, _data, sock: listener.closes_socket(sock.fileno())
 
 
-def _older(address: BrokerAddress, options: Options, listener: Listener) -> Client:
-    """1.6.1 keeps to itself why the broker refused a message or hung up, so both are read off the packet here."""
+def _candid(address: BrokerAddress, options: Options, listener: Listener) -> Client:
+    """1.6.1 keeps to itself why the broker refused a message or hung up. 2.x tells, but hangs up itself on a reason
+    that is not in its table for PUBACK, such as mosquitto's "packet too large". So both are read off the packet here.
+    """
     from paho.mqtt import client as paho
 
-    class Older(paho.Client):
-        """Of 1.6.1 alone, which is the last of its line: what is overridden will not change any more."""
+    class Candid(paho.Client):
+        """The two methods and the packet are the same in 1.6.1 and in every 2.x; the tests run both lines."""
 
         def _handle_pubackcomp(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
             packet = bytes(self._in_packet["packet"])
-            result = super()._handle_pubackcomp(cmd)
             listener.heard_answer(int.from_bytes(packet[:2]), [packet[2] if len(packet) > 2 else 0])
-            return result
+            return super()._handle_pubackcomp(cmd)
 
         def _handle_disconnect(self) -> None:
             packet = bytes(self._in_packet["packet"])
             listener.heard_disconnect(packet[0] if packet else 0)
             super()._handle_disconnect()
 
-    return Older(client_id=options.client_id, protocol=paho.MQTTv5, transport=address.transport)
+    if hasattr(paho, "CallbackAPIVersion"):
+        version = paho.CallbackAPIVersion.VERSION2
+        return Candid(version, options.client_id, protocol=paho.MQTTv5, transport=address.transport)
+    return Candid(client_id=options.client_id, protocol=paho.MQTTv5, transport=address.transport)
 
 
 def _properties(packet: Literal["CONNECT", "PUBLISH"]) -> Properties:
