@@ -136,11 +136,14 @@ def _tell(narrator: Narrator, result: Result, staff: Staff) -> None:
     )
     if result.folder is not None:
         narrator.say(f"kept: {result.folder}")
-    narrator.say(f"the fleet: {staff.url}")
+    narrator.say(f"the dashboard: {staff.url}")
 
 
 def _invite(narrator: Narrator, staff: Staff) -> None:
-    narrator.chapter("Everything goes on until Ctrl-C. Look around in another terminal:")
+    narrator.chapter("Everything goes on until Ctrl-C. Look around on the dashboard, or in another terminal:")
+    narrator.say(
+        f"{staff.url} as {ADMIN}, with the password in {staff.password_file} (the certificate is the fleet's own)"
+    )
     narrator.say(
         f"edgeward login --url {staff.url} --ca-fingerprint {staff.fingerprint} "
         f"--username {ADMIN} --password-file {staff.password_file}"
