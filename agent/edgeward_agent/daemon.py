@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, closing
@@ -75,6 +76,7 @@ async def run(state: StateDir, config: AgentConfig) -> None:
         OutboxError, UpdateError: the disk does not work; the serving process goes on.
     """
     stop = stop_signals()
+    os.umask(0o077)  # others may pass through the state folder; what lies in it is not for them
     state.make()
     async with AsyncExitStack() as stack:
         stack.enter_context(closing(StateFolderLock(state.agent_pid)))
