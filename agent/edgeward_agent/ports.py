@@ -125,4 +125,5 @@ class ProbeVerdict:
 class Probe(Protocol):
     """Runs a candidate's golden set in a process of its own. A bad model is a verdict, never an exception."""
 
-    async def examine(self, release_dir: Path) -> ProbeVerdict: ...
+    async def examine(self, release_dir: Path) -> ProbeVerdict:
+        """May take minutes. Cancelled, it ends the process before it returns."""

@@ -37,6 +37,7 @@ from support.update import (
     names_in,
     verdict,
 )
+from support.waiting import eventually
 
 OTHER = ModelName("other")
 
@@ -407,6 +408,40 @@ def test_a_probe_out_of_time_is_repeated(device: Device, one: Release, two: Rele
     device.deploy(3, "d3", one)
     status = device.status()
     assert status and (status.state, status.reason, status.attempt) == (UpdateState.FAILED, "timeout", 4)
+
+
+def test_a_newer_deployment_does_not_wait_for_a_probe(device: Device, one: Release, two: Release) -> None:
+    device.probe.endless = {two.sha256}
+    offer(device, 2, "d2", two, until=UpdateState.PROBING)
+    device.run_until(lambda: two.sha256 in device.probe.examined)
+    device.deploy(3, "d3", one)
+    assert device.state() is UpdateState.COMMITTED
+    assert device.probe.ended == [two.sha256], "the probe goes on"
+    assert device.probe.examined.count(two.sha256) == 1
+
+
+def test_another_model_is_judged_while_one_is_probed(device: Device, one: Release, two: Release) -> None:
+    device.probe.endless = {two.sha256}
+    other = device.source.add(make_release(1, name=OTHER))
+    offer(device, 2, "d2", two, until=UpdateState.PROBING)
+    device.offer(desired(3, ("d2", two), ("o1", other)))
+    device.run_until(lambda: device.state(OTHER) is UpdateState.COMMITTED, steps=400)
+    assert device.state() is UpdateState.PROBING
+    assert device.probe.examined.count(two.sha256) == 1
+
+
+def test_no_probe_is_left_behind(device: Device, one: Release, two: Release) -> None:
+    device.probe.endless = {two.sha256}
+    offer(device, 2, "d2", two, until=UpdateState.PROBING)
+
+    async def run() -> None:
+        task = asyncio.create_task(device.updater.run())
+        await eventually(lambda: two.sha256 in device.probe.examined, "a probe")
+        task.cancel()
+        await asyncio.wait({task})
+        assert device.probe.ended == [two.sha256]
+
+    device.runner.run(run())
 
 
 def test_errors_under_load_roll_back(device: Device, one: Release, two: Release) -> None:

@@ -173,6 +173,8 @@ class FakeProbe:
         self.verdicts: dict[Sha256, list[ProbeVerdict]] = {}
         self.faults: list[Exception] = []
         self.examined: list[Sha256] = []
+        self.endless: set[Sha256] = set()
+        self.ended: list[Sha256] = []
 
     async def examine(self, release_dir: Path) -> ProbeVerdict:
         sha256 = Sha256(release_dir.name)
@@ -181,6 +183,11 @@ class FakeProbe:
             raise self.faults.pop(0)
         self.examined.append(sha256)
         assert names_in(release_dir) == ["golden.npz", "manifest.json", "model.onnx"]
+        if sha256 in self.endless:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.ended.append(sha256)
         verdicts = self.verdicts.get(sha256, [])
         return verdicts.pop(0) if verdicts else ProbeVerdict(reason=ProbeReason.OK)
 

@@ -5,12 +5,13 @@ An action runs only after its state was stored, and can be repeated from the sta
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
 from edgeward_agent.errors import LinkLost, LinkRefused, UpdateError
-from edgeward_agent.ports import Probe, ProbeReason, ReleaseSource
+from edgeward_agent.ports import Probe, ProbeReason, ProbeVerdict, ReleaseSource
 from edgeward_agent.update.chunks import ChunkStore, Download, assemble, room_needed
 from edgeward_agent.update.deployment import Deployment, Outcome
 from edgeward_agent.update.failures import outcome_of
@@ -26,6 +27,8 @@ from edgeward_contract.reported import UpdateState
 from edgeward_contract.schema import ContractError
 
 Action = Callable[[Deployment, Slots], Awaitable[Outcome]]
+
+_GLANCE_S: Final = 0.05
 
 
 class Actions:
@@ -51,6 +54,7 @@ class Actions:
         self._settings = settings
         self._free_bytes = free_bytes
         self._downloads: dict[ModelName, Download] = {}
+        self._probes: dict[ModelName, asyncio.Task[ProbeVerdict]] = {}
         self._table: Final[dict[UpdateState, Action]] = {
             UpdateState.OFFERED: self._offered,
             UpdateState.ACCEPTED: self._accepted,
@@ -71,7 +75,7 @@ class Actions:
         except (LinkLost, LinkRefused, UpdateError, ContractError, OSError) as error:
             outcome = outcome_of(error, deployment, max_retries=self._settings.max_retries)
         if outcome.event is not None:
-            self._downloads.pop(deployment.model, None)
+            self.forget(deployment.model)
         return outcome
 
     def percent(self, deployment: Deployment) -> int:
@@ -82,7 +86,17 @@ class Actions:
         return 0 if deployment.state in _BEFORE_DOWNLOAD else 100
 
     def forget(self, model: ModelName) -> None:
+        """Let go of what is under way for the model; a probe of it ends."""
         self._downloads.pop(model, None)
+        if probe := self._probes.pop(model, None):
+            probe.cancel()
+
+    async def aclose(self) -> None:
+        """End every probe, and wait for it."""
+        probes = tuple(self._probes.values())
+        for model in tuple(self._probes):
+            self.forget(model)
+        await asyncio.gather(*probes, return_exceptions=True)
 
     async def _offered(self, deployment: Deployment, slots: Slots) -> Outcome:
         if slots.current == deployment.installed:
@@ -127,12 +141,25 @@ class Actions:
         if deployment.attempts >= self._settings.max_attempts:
             detail = f"expected a verdict within {self._settings.max_attempts} starts of the agent, got none"
             return Outcome(event=Event.ATTEMPTS_USED, reason="attempts", detail=detail)
-        verdict = await self._probe.examine(self._folders.path(deployment.sha256))
+        probe = self._begun_probe(deployment)
+        await asyncio.wait({probe}, timeout=_GLANCE_S)
+        if not probe.done():
+            return Outcome(wait_s=self._settings.poll_s)
+        verdict = probe.result()
         if verdict.ok:
             return Outcome(event=Event.PROBE_PASSED, slots=slots.with_candidate(deployment.installed))
         if verdict.reason is ProbeReason.TIMEOUT and deployment.retries < self._settings.max_retries:
             return Outcome(event=Event.RETRY, reason=verdict.reason, detail=verdict.detail, counted=True)
         return Outcome(event=Event.FAIL, reason=verdict.reason, detail=verdict.detail)
+
+    def _begun_probe(self, deployment: Deployment) -> asyncio.Task[ProbeVerdict]:
+        """A task, because it takes minutes: other models, and a fleet that changes its mind, do not wait for it."""
+        if deployment.model not in self._probes:
+            examining = self._probe.examine(self._folders.path(deployment.sha256))
+            probe = asyncio.ensure_future(examining)
+            probe.add_done_callback(_heard)
+            self._probes[deployment.model] = probe
+        return self._probes[deployment.model]
 
     def _download(self, deployment: Deployment) -> Download:
         return Download(
@@ -173,3 +200,9 @@ _BEFORE_DOWNLOAD: Final = (
     UpdateState.RETRY_WAIT,
     UpdateState.REJECTED,
 )
+
+
+def _heard(probe: asyncio.Task[ProbeVerdict]) -> None:
+    """Nobody asks one that was let go of how it failed; asyncio would complain."""
+    if not probe.cancelled():
+        probe.exception()

@@ -128,14 +128,20 @@ class Updater:
             self._wake.set()
 
     async def run(self) -> None:
-        """Never returns. Raises what is a bug, or a disk that fails."""
-        while True:
-            try:
-                if not await self.step():
-                    await self._rest()
-            except JournalFull as error:
-                log.error("%s", error)
-                await self._wait_for_room()
+        """Never returns. Raises what is a bug, or a disk that fails; no probe is left behind."""
+        try:
+            while True:
+                await self._turn()
+        finally:
+            await self._actions.aclose()
+
+    async def _turn(self) -> None:
+        try:
+            if not await self.step():
+                await self._rest()
+        except JournalFull as error:
+            log.error("%s", error)
+            await self._wait_for_room()
 
     async def step(self) -> bool:
         """Do one thing; False when there is nothing to do now. Raises JournalFull, after which nothing was done."""
