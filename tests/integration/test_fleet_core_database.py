@@ -152,16 +152,16 @@ def test_an_upgrade_copies_the_old_database_first(
 ) -> None:
     assert upgrade(database, tmp_path / "backups", utc_now()).copy is None  # nothing to change, nothing to copy
     database.run_sync(lambda session: audit.record(session, ADA, "a.b", "x"))
-    script = Script(former="0002", head="0003")
+    script = Script(former="0003", head="0004")
     monkeypatch.setattr(migrate, "ScriptDirectory", script)
     monkeypatch.setattr("alembic.command.upgrade", script.upgrade)
     done = upgrade(database, tmp_path / "backups", datetime(2026, 11, 23, tzinfo=UTC))
-    assert done.copy == tmp_path / "backups" / "fleet-0002-20261123T000000Z.db"
+    assert done.copy == tmp_path / "backups" / "fleet-0003-20261123T000000Z.db"
     assert done.copy.stat().st_mode & 0o777 == 0o600
     with closing(sqlite3.connect(done.copy)) as copy:
-        assert copy.execute("SELECT version_num FROM alembic_version").fetchall() == [("0002",)]
+        assert copy.execute("SELECT version_num FROM alembic_version").fetchall() == [("0003",)]
         assert copy.execute("SELECT subject FROM audit").fetchall() == [("x",)]
-    assert upgrade(database, tmp_path / "backups", utc_now()).former == "0003"
+    assert upgrade(database, tmp_path / "backups", utc_now()).former == "0004"
 
 
 class Script:
@@ -187,7 +187,7 @@ class Script:
 
 def test_a_database_of_a_newer_version_is_refused(database: Database, tmp_path: Path) -> None:
     database.run_sync(lambda session: session.execute(text("UPDATE alembic_version SET version_num = '9999'")))
-    with pytest.raises(DatabaseError, match="expected a database of at most revision 0002, got 9999"):
+    with pytest.raises(DatabaseError, match="expected a database of at most revision 0003, got 9999"):
         upgrade(database, tmp_path / "backups", utc_now())
 
 

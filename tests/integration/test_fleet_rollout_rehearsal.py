@@ -354,7 +354,7 @@ def test_who_joins_when_the_last_phase_is_open_is_served_outside_its_count(tmp_p
     play(tmp_path, scenario)
 
 
-def test_a_revoked_device_leaves_the_count(tmp_path: Path) -> None:
+def test_a_device_revoked_after_the_offer_counts_until_a_person_goes_on_without_it(tmp_path: Path) -> None:
     async def scenario(fleet: Rehearsal) -> None:
         devices = await _on_version_1(fleet)
         devices[3].behaviour = Behaviour.SILENT
@@ -363,9 +363,96 @@ def test_a_revoked_device_leaves_the_count(tmp_path: Path) -> None:
         assert (await fleet.show(rollout)).state is RolloutState.PROGRESSING
         fleet.revoke("d4")
         await fleet.settle(devices)
+        await fleet.tick(after_s=3600)
+        paused = await fleet.show(rollout)
+        assert paused.state is RolloutState.PAUSED
+        assert "4 of 5 devices succeeded, 100 % must; 1 has left since the offer" in paused.reason
+        await fleet.rollouts.command(AUTHOR, rollout, RolloutEvent.RESUME, "d4 is scrap")
+        await fleet.settle(devices)
         done = await fleet.show(rollout)
         assert done.state is RolloutState.SUCCEEDED
+        assert "4 of 4 devices" in done.reason
         assert next(each for each in done.devices if each.device == "d4").standing is Standing.LEFT
+
+    play(tmp_path, scenario)
+
+
+def test_a_failed_device_that_was_revoked_is_gone_after_one_resume(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        rollout = await fleet.start("risk@2", phases=[{"name": "all", "percent": 100}], on_failure="pause")
+        devices[3].bad[await _sha256(fleet, rollout)] = Behaviour.REJECTS
+        await fleet.settle(devices)
+        fleet.revoke("d4")
+        await fleet.rollouts.command(AUTHOR, rollout, RolloutEvent.RESUME, "d4 is scrap")
+        await fleet.settle(devices[:3] + devices[4:])
+        assert (await fleet.show(rollout)).state is RolloutState.SUCCEEDED
+
+    play(tmp_path, scenario)
+
+
+def test_a_device_revoked_before_its_turn_leaves_the_count(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        rollout = await fleet.start("risk@2", phases=CANARY)
+        await fleet.tick()
+        canary = await _canary_of(fleet, rollout, devices)
+        gone = next(device for device in devices if device is not canary)
+        fleet.revoke(gone.id)
+        await fleet.settle([device for device in devices if device is not gone])
+        done = await fleet.show(rollout)
+        assert done.state is RolloutState.SUCCEEDED
+        assert "3 of 3 devices of phase 'everyone'" in done.reason
+
+    play(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("min_success_percent", [0, 100])
+def test_a_canary_that_is_revoked_lets_nobody_have_the_release(tmp_path: Path, min_success_percent: int) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        gates: JsonValue = {"min_success_percent": min_success_percent}
+        rollout = await fleet.start("risk@2", phases=CANARY, gates=gates)
+        canary = await _canary_of(fleet, rollout, devices)
+        canary.behaviour = Behaviour.STALLS
+        await fleet.tick()
+        await canary.turn()
+        fleet.revoke(canary.id)
+        for _ in range(2):
+            await fleet.settle([device for device in devices if device is not canary])
+            paused = await fleet.show(rollout)
+            assert (paused.state, paused.phase) == (RolloutState.PAUSED, 0)
+            assert "phase 'canary': its only device has left" in paused.reason
+            await fleet.rollouts.command(AUTHOR, rollout, RolloutEvent.RESUME, "")
+        assert sorted(_versions(devices)) == [1] * 5
+
+    play(tmp_path, scenario)
+
+
+def test_a_resume_after_errors_judges_only_what_comes_after_it(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        phases: JsonValue = [{"name": "all", "percent": 100, "soak_s": 600}]
+        rollout = await fleet.start("risk@2", phases=phases, on_failure="pause")
+        await fleet.tick()
+        devices[0].traffic = Traffic(requests=100, errors=50)
+        await fleet.settle(devices)
+        assert "50 of 100 requests" in (await fleet.show(rollout)).reason
+        await fleet.rollouts.command(AUTHOR, rollout, RolloutEvent.RESUME, "the sensor was loose")
+        await fleet.settle(devices)
+        assert (await fleet.show(rollout)).state is RolloutState.PROGRESSING
+        devices[0].traffic = Traffic(requests=200, errors=60)
+        await fleet.settle(devices)
+        paused = await fleet.show(rollout)
+        assert paused.state is RolloutState.PAUSED
+        assert "10 of 100 requests (10 %)" in paused.reason
+        await fleet.rollouts.command(AUTHOR, rollout, RolloutEvent.RESUME, "another sensor, and a restart")
+        devices[0].traffic = Traffic(requests=50, errors=20)
+        await fleet.settle(devices)
+        assert "20 of 50 requests (40 %)" in (await fleet.show(rollout)).reason
+        await fleet.rollouts.command(AUTHOR, rollout, RolloutEvent.RESUME, "")
+        await fleet.settle(devices, soak_s=601)
+        assert (await fleet.show(rollout)).state is RolloutState.SUCCEEDED
 
     play(tmp_path, scenario)
 

@@ -234,10 +234,29 @@ def test_a_few_errors_in_few_requests_prove_nothing_unless_none_may_be() -> None
     assert breach(CANARY, Gates(max_error_percent=0), evidence) is not None
 
 
-def test_late_joiners_and_leavers_are_outside_the_denominator() -> None:
-    devices = [*_phase(SUCCEEDED=2, LEFT=1), replace(OFFERED, device=DeviceId("late"), counted=False)]
-    evidence = tally(devices)
-    assert (evidence.total, evidence.left, evidence.joined_late, evidence.unknown) == (2, 1, 1, 0)
+def test_late_joiners_are_outside_the_denominator_and_so_is_who_left_before_the_offer() -> None:
+    late = replace(OFFERED, device=DeviceId("late"), counted=False)
+    never_asked = RolloutDevice(device=DeviceId("gone"), site="north", phase=0, counted=False, standing=Standing.LEFT)
+    evidence = tally([*_phase(SUCCEEDED=2), late, never_asked])
+    assert (evidence.total, evidence.left, evidence.lost, evidence.joined_late) == (2, 1, 0, 1)
+    assert has_enough(Gates(), evidence)
+
+
+def test_who_left_after_the_offer_is_no_success_and_hides_no_failure() -> None:
+    evidence = tally(_phase(SUCCEEDED=2, FAILED=1, LEFT=2))
+    assert (evidence.total, evidence.present, evidence.success_percent) == (5, 3, 40.0)
+    assert breach(CANARY, Gates(max_failed_percent=25), evidence) == (
+        "1 of 3 devices of phase 'canary' failed (golden_mismatch); at most 25 % may"
+    )
+    assert not has_enough(Gates(), tally(_phase(SUCCEEDED=4, LEFT=1)))
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_phase_that_all_have_left_proves_nothing(counted: bool) -> None:
+    evidence = tally([replace(each, counted=counted) for each in _phase(LEFT=2)])
+    found = verdict(CANARY, Gates(min_success_percent=0), evidence)
+    assert (found.outcome, evidence.success_percent) == (Outcome.INCONCLUSIVE, 0.0)
+    assert "in phase 'canary': all its 2 devices have left" in found.reason
 
 
 @pytest.mark.parametrize(("devices", "percent"), [(12, 22.1), (60, 4.9), (120, 2.5), (298, 1.0)])

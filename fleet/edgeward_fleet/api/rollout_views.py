@@ -40,6 +40,7 @@ class EvidenceView(BaseModel):
     unknown: int
     waiting: int
     left: int
+    lost: int
     joined_late: int
     requests: int
     errors: int
@@ -60,6 +61,7 @@ class EvidenceView(BaseModel):
             unknown=evidence.unknown,
             waiting=evidence.waiting,
             left=evidence.left,
+            lost=evidence.lost,
             joined_late=evidence.joined_late,
             requests=evidence.requests,
             errors=evidence.errors,

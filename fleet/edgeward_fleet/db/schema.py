@@ -315,6 +315,8 @@ class RolloutDeviceRow(Base):
     back_generation: Mapped[int] = mapped_column(BigInteger)
     requests: Mapped[int] = mapped_column(BigInteger)
     errors: Mapped[int] = mapped_column(BigInteger)
+    earlier_requests: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    earlier_errors: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
 
 class RolloutEventRow(Base):

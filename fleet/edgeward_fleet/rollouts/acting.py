@@ -57,6 +57,8 @@ def _offer(
         former=device.former if device.offered else _former(session, current),
         requests=0,
         errors=0,
+        earlier_requests=0,
+        earlier_errors=0,
     )
 
 

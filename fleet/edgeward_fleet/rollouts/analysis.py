@@ -49,7 +49,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What is known of a phase. `total` is the frozen denominator, without devices that have left the fleet.
+    """What is known of a phase. `total` is the frozen denominator, with the `lost`: offered the release, then gone.
+
+    A device that goes takes its proof along, so it counts against success until a person resumes without it; it is no
+    failure either, so failures are counted among those that are `present`. `left` are all that went.
 
     `failure_bound_percent` is the upper 95 % bound (one-sided, Clopper and Pearson) of the rate at which such devices
     fail, given those that have answered: with none of 12 failed it is still 22 %.
@@ -63,6 +66,7 @@ class Evidence:
     unknown: int = 0
     waiting: int = 0
     left: int = 0
+    lost: int = 0
     joined_late: int = 0
     requests: int = 0
     errors: int = 0
@@ -71,13 +75,24 @@ class Evidence:
     silent: tuple[str, ...] = ()
 
     @property
+    def present(self) -> int:
+        return self.total - self.lost
+
+    @property
+    def is_deserted(self) -> bool:
+        """Every device is gone: whatever the gates ask, there is no evidence and there will be none."""
+        return self.left > 0 and not self.present
+
+    @property
     def success_percent(self) -> float:
-        """100 for a phase without devices: nothing was asked of it."""
-        return 100.0 * (self.succeeded + self.already) / self.total if self.total else 100.0
+        """100 for a phase that never had a device: nothing was asked of it."""
+        if not self.total:
+            return 0.0 if self.left else 100.0
+        return 100.0 * (self.succeeded + self.already) / self.total
 
     @property
     def failed_percent(self) -> float:
-        return 100.0 * self.failed / self.total if self.total else 0.0
+        return 100.0 * self.failed / self.present if self.present else 0.0
 
     @property
     def error_percent(self) -> float:
@@ -97,18 +112,21 @@ def observe(device: RolloutDevice, model: ModelName, sha256: Sha256, reported: R
 
 def tally(devices: Sequence[RolloutDevice]) -> Evidence:
     """Count the devices of one phase."""
+    gone = [each for each in devices if each.standing is Standing.LEFT]
     present = [each for each in devices if each.counted and each.standing is not Standing.LEFT]
+    lost = sum(each.counted and each.offered for each in gone)
     count = {standing: sum(each.standing is standing for each in present) for standing in Standing}
     return Evidence(
-        total=len(present),
+        total=len(present) + lost,
         succeeded=count[Standing.SUCCEEDED],
         already=count[Standing.ALREADY],
         failed=count[Standing.FAILED],
         working=count[Standing.WORKING],
         unknown=count[Standing.UNKNOWN],
         waiting=count[Standing.WAITING],
-        left=sum(each.standing is Standing.LEFT for each in devices),
-        joined_late=sum(not each.counted for each in devices),
+        left=len(gone),
+        lost=lost,
+        joined_late=sum(not each.counted and each.standing is not Standing.LEFT for each in devices),
         requests=sum(each.requests for each in present),
         errors=sum(each.errors for each in present),
         failure_bound_percent=100.0 * upper_bound(count[Standing.FAILED], count[Standing.SUCCEEDED]),
@@ -121,7 +139,7 @@ def breach(phase: PhaseSpec, gates: Gates, evidence: Evidence) -> str | None:
     """The sentence that says why the phase has failed, as soon as it has."""
     if evidence.failed_percent > gates.max_failed_percent:
         return (
-            f"{evidence.failed} of {_devices(evidence.total)} of phase '{phase.name}' failed "
+            f"{evidence.failed} of {_devices(evidence.present)} of phase '{phase.name}' failed "
             f"({_reasons(evidence.reasons)}); at most {gates.max_failed_percent:g} % may"
         )
     enough = evidence.errors >= gates.min_errors or gates.max_error_percent == 0
@@ -135,7 +153,7 @@ def breach(phase: PhaseSpec, gates: Gates, evidence: Evidence) -> str | None:
 
 def has_enough(gates: Gates, evidence: Evidence) -> bool:
     """Whether as many devices have proven their success as the gate asks for."""
-    return evidence.success_percent >= gates.min_success_percent
+    return not evidence.is_deserted and evidence.success_percent >= gates.min_success_percent
 
 
 def verdict(phase: PhaseSpec, gates: Gates, evidence: Evidence) -> Verdict:
@@ -145,7 +163,8 @@ def verdict(phase: PhaseSpec, gates: Gates, evidence: Evidence) -> Verdict:
         return Verdict(outcome=Outcome.FAILED, reason=failure)
     if has_enough(gates, evidence):
         return Verdict(outcome=Outcome.PASSED, reason=_passed(phase, evidence))
-    return Verdict(outcome=Outcome.INCONCLUSIVE, reason=_inconclusive(phase, gates, evidence))
+    why = _deserted(phase, evidence) if evidence.is_deserted else _inconclusive(phase, gates, evidence)
+    return Verdict(outcome=Outcome.INCONCLUSIVE, reason=why)
 
 
 def not_yet_back(devices: Sequence[RolloutDevice]) -> tuple[RolloutDevice, ...]:
@@ -173,7 +192,16 @@ def upper_bound(failed: int, succeeded: int, *, confidence: float = 0.95) -> flo
 def _with_traffic(device: RolloutDevice, sha256: Sha256, live: LiveModel | None) -> RolloutDevice:
     if live is None or live.sha256 != sha256 or not device.offered:
         return device
-    return replace(device, requests=live.traffic.requests, errors=live.traffic.errors)
+    said, earlier = live.traffic, (device.earlier_requests, device.earlier_errors)
+    if said.requests < earlier[0] or said.errors < earlier[1]:  # the serving process is another one and began at 0
+        earlier = (0, 0)
+    return replace(
+        device,
+        requests=said.requests - earlier[0],
+        errors=said.errors - earlier[1],
+        earlier_requests=earlier[0],
+        earlier_errors=earlier[1],
+    )
 
 
 def _with_standing(device: RolloutDevice, sha256: Sha256, said: ReportedModel, generation: int) -> RolloutDevice:
@@ -234,6 +262,14 @@ def _passed(phase: PhaseSpec, evidence: Evidence) -> str:
     )
 
 
+def _deserted(phase: PhaseSpec, evidence: Evidence) -> str:
+    whom = "its only device has left" if evidence.left == 1 else f"all its {evidence.left} devices have left"
+    return (
+        f"nothing shows what the release does in phase '{phase.name}': {whom} (revoked, or given something else); "
+        "abort or roll back, then ask for a new rollout"
+    )
+
+
 def _inconclusive(phase: PhaseSpec, gates: Gates, evidence: Evidence) -> str:
     good = evidence.succeeded + evidence.already
     parts = [
@@ -245,6 +281,9 @@ def _inconclusive(phase: PhaseSpec, gates: Gates, evidence: Evidence) -> str:
         parts.append(f"{evidence.unknown} not heard of ({shown})")
     if evidence.working:
         parts.append(f"{evidence.working} still at it")
+    if evidence.lost:
+        have = "1 has" if evidence.lost == 1 else f"{evidence.lost} have"
+        parts.append(f"{have} left since the offer; a resume goes on without")
     return "; ".join(parts)
 
 

@@ -62,7 +62,8 @@ def _as_it_is(device: RolloutDevice, now: DeviceNow | None) -> RolloutDevice:
         return device
     back = Back.LEFT if device.back is Back.ASKED else device.back
     standing = device.standing if device.standing is Standing.FAILED else Standing.LEFT
-    return replace(device, standing=standing, back=back)
+    asked = device.standing is not Standing.WAITING  # of who goes before that, nothing was lost
+    return replace(device, standing=standing, back=back, counted=device.counted and asked)
 
 
 def _joiners(rollout: Rollout, fleet: Fleet, taken: frozenset[DeviceId]) -> Iterator[RolloutDevice]:

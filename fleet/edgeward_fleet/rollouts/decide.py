@@ -83,7 +83,7 @@ def moved(rollout: Rollout, event: RolloutEvent, reason: str, now: datetime) -> 
     if event is RolloutEvent.PHASE_PASSED:
         return _opened(after, rollout.phase + 1, now)
     if event is RolloutEvent.RESUME:
-        return _opened(replace(after, devices=_to_retry(after)), rollout.phase, now)
+        return _opened(replace(after, devices=tuple(_resumed(after, each) for each in after.devices)), after.phase, now)
     return after
 
 
@@ -128,6 +128,8 @@ def _watch(rollout: Rollout, now: datetime) -> StepEvent | None:
             return StepEvent.UNSETTLED
         soaked = now >= rollout.step_since + timedelta(seconds=rollout.open_phase.soak_s)
         return StepEvent.SOAKED if soaked else None
+    if evidence.is_deserted:
+        return StepEvent.DESERTED
     if enough and (timed_out or not evidence.working):
         return StepEvent.SETTLED
     return StepEvent.TIMED_OUT if timed_out else None
@@ -199,9 +201,19 @@ def _opened(rollout: Rollout, phase: int, now: datetime) -> Rollout:
     return replace(rollout, phase=phase, step=step, phase_since=now, step_since=now)
 
 
-def _to_retry(rollout: Rollout) -> tuple[RolloutDevice, ...]:
-    """A resume offers the release again to devices that failed: whoever resumes has mended what made them fail."""
-    return tuple(
-        replace(each, standing=Standing.WAITING, reason="", detail="") if each.standing is Standing.FAILED else each
-        for each in rollout.devices
+def _resumed(rollout: Rollout, device: RolloutDevice) -> RolloutDevice:
+    """Whoever resumes has mended what made devices fail or err, and goes on without those that have left."""
+    if device.phase > rollout.phase:
+        return device
+    if device.standing is Standing.LEFT:
+        return replace(device, counted=False)
+    after = replace(
+        device,
+        requests=0,
+        errors=0,
+        earlier_requests=device.earlier_requests + device.requests,
+        earlier_errors=device.earlier_errors + device.errors,
     )
+    if device.standing is Standing.FAILED:
+        return replace(after, standing=Standing.WAITING, reason="", detail="")
+    return after

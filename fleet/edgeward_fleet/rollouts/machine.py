@@ -81,6 +81,7 @@ class StepEvent(StrEnum):
     SOAKED = "soaked"
     BREACHED = "breached"
     TIMED_OUT = "timed_out"
+    DESERTED = "deserted"
     OPENED = "opened"
 
 
@@ -127,6 +128,7 @@ STEPS: Final[Mapping[tuple[PhaseStep, StepEvent], PhaseStep]] = {
     (PhaseStep.OFFERING, StepEvent.SETTLED): PhaseStep.SOAKING,
     (PhaseStep.OFFERING, StepEvent.BREACHED): PhaseStep.ANALYSING,  # no need to wait for the others to fail too
     (PhaseStep.OFFERING, StepEvent.TIMED_OUT): PhaseStep.ANALYSING,
+    (PhaseStep.OFFERING, StepEvent.DESERTED): PhaseStep.ANALYSING,  # nobody is left to wait for
     (PhaseStep.SOAKING, StepEvent.SOAKED): PhaseStep.ANALYSING,
     (PhaseStep.SOAKING, StepEvent.BREACHED): PhaseStep.ANALYSING,
     (PhaseStep.SOAKING, StepEvent.UNSETTLED): PhaseStep.OFFERING,  # a device took its success back

@@ -213,6 +213,7 @@ class RolloutDevice:
     """One device of a rollout. `former` is frozen when the device is offered the release (None: it had no model).
 
     Joiners that came after their phase was selected are offered the release but not `counted`: a denominator is frozen.
+    `requests` and `errors` are of the release since the last resume; what it had answered before is `earlier_…`.
     """
 
     device: DeviceId
@@ -230,6 +231,8 @@ class RolloutDevice:
     back_generation: int = 0
     requests: int = 0
     errors: int = 0
+    earlier_requests: int = 0
+    earlier_errors: int = 0
 
     @property
     def offered(self) -> bool:

@@ -259,6 +259,8 @@ def _device_row(rollout_id: RolloutId, device: RolloutDevice) -> RolloutDeviceRo
         back_generation=device.back_generation,
         requests=device.requests,
         errors=device.errors,
+        earlier_requests=device.earlier_requests,
+        earlier_errors=device.earlier_errors,
     )
 
 
@@ -279,6 +281,8 @@ def _device(row: Row[*tuple[object, ...]]) -> RolloutDevice:
         back_generation=row.back_generation,
         requests=row.requests,
         errors=row.errors,
+        earlier_requests=row.earlier_requests,
+        earlier_errors=row.earlier_errors,
     )
 
 

@@ -71,7 +71,7 @@ def _failed(gates: Gates, evidence: Evidence) -> Gate:
     return Gate(
         name="Devices that failed",
         limit=f"at most {percent(gates.max_failed_percent)}",
-        seen=f"{number(evidence.failed)} of {number(evidence.total)} ({percent(evidence.failed_percent)})",
+        seen=f"{number(evidence.failed)} of {number(evidence.present)} ({percent(evidence.failed_percent)})",
         judgement=judgement,
     )
 
