@@ -30,7 +30,7 @@ from support.link_fleet import context_of
 from support.link_mqtt import Mailbox, MqttFleet, MqttHarness, link_of, open_mqtt_fleet, raw
 from support.mosquitto import broker
 from support.pki import TestCa
-from support.waiting import eventually
+from support.waiting import eventually, until
 
 T = TypeVar("T")
 
@@ -261,6 +261,31 @@ def test_a_certificate_that_the_broker_refuses_is_told_each_time_and_a_new_one_i
         shown[:] = [device.certificate_file, device.key_file]
         await link.report(reported_state(1))
         await link.aclose()
+
+    play(fleet, scenario)
+
+
+def test_the_fleet_knows_who_is_connected_and_who_was_cut_off(fleet: MqttFleet) -> None:
+    async def scenario(harness: MqttHarness) -> None:
+        await harness.link.report(reported_state(1))
+        await said_of(harness, ["connected", "enrolled"])
+        await harness.go_offline()  # without a word: the broker speaks the will
+        await said_of(harness, ["disconnected", "connected", "enrolled"])
+        await harness.come_back()
+        await harness.link.report(reported_state(2))
+        await said_of(harness, ["connected", "disconnected", "connected", "enrolled"])
+        await harness.link.aclose()
+        await said_of(harness, ["disconnected", "connected", "disconnected", "connected", "enrolled"])
+
+    async def said_of(harness: MqttHarness, kinds: list[str]) -> None:
+        """The life of the device, newest first."""
+        viewer, path = fleet.opened.fleet.client(Role.VIEWER), f"/devices/{harness.device.device_id}"
+
+        def is_told() -> bool:
+            events = viewer.get(path).json()["events"]
+            return [each["kind"] for each in events if each["kind"] not in ("update", "live", "alarms")] == kinds
+
+        await asyncio.to_thread(until, is_told, f"{kinds} of the device", within_s=10)
 
     play(fleet, scenario)
 

@@ -71,6 +71,21 @@ class Cable:
                 end.close()
 
 
+class Bundle:
+    """Every cable of one device: they are pulled together."""
+
+    def __init__(self, *cables: Cable) -> None:
+        self._all = cables
+
+    def unplug(self) -> None:
+        for cable in self._all:
+            cable.unplug()
+
+    def plug(self) -> None:
+        for cable in self._all:
+            cable.plug()
+
+
 class Cables:
     """All cables, driven by one loop in a thread of its own."""
 

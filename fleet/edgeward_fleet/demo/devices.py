@@ -1,4 +1,4 @@
-"""The devices of the demonstration: real agents, enrolled with real tokens, each at the end of a cable."""
+"""The devices of the demonstration: real agents, enrolled with real tokens, each at the end of its cables."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from urllib.parse import urlsplit
 
 from edgeward_contract.schema import Fields, parse_json
 from edgeward_fleet.cli.client import Client
-from edgeward_fleet.demo.cables import Cable, Cables
+from edgeward_fleet.demo.cables import Bundle, Cables
 from edgeward_fleet.demo.processes import Household, ask, wait_until
 
 AGENT: Final = "edgeward_agent"
 SITES: Final = ("north", "south", "harbour")
 _START_S: Final = 30.0
+_WAYS: Final = ("device_url", "mqtt_url")  # of identity.json
 
 # Patience of seconds instead of minutes: a demonstration has no nights. See docs/configuration.md for each key.
 # Latency is not judged: many devices share one machine here, and their p99 says more about each other than of a model.
@@ -46,7 +47,7 @@ class Device:
     name: str
     site: str
     state_dir: Path
-    cable: Cable
+    cable: Bundle
     address: str
 
     def status(self) -> Fields:
@@ -61,7 +62,7 @@ class _Place:
     name: str
     site: str
     state_dir: Path
-    cable: Cable
+    cable: Bundle
 
     @property
     def pid_file(self) -> Path:
@@ -102,21 +103,24 @@ def _enrol(number: int, folder: Path, link: str, operator: Client, cables: Cable
         secret=token.text("token") + "\n",
     )
     (state_dir / "agent.toml").write_text(_CONFIG.format(link=link))
-    return _Place(name=name, site=site, state_dir=state_dir, cable=_through_cable(state_dir, cables))
+    return _Place(name=name, site=site, state_dir=state_dir, cable=_through_cables(state_dir, cables))
 
 
-def _through_cable(state_dir: Path, cables: Cables) -> Cable:
-    """Lead the device's way to the fleet through a cable. The name stays, so the fleet's certificate still fits."""
+def _through_cables(state_dir: Path, cables: Cables) -> Bundle:
+    """Lead all ways of the device through cables. The names stay, so the certificates still fit."""
     facts_file = state_dir / "identity" / "identity.json"
     facts = parse_json(facts_file.read_bytes())
-    fleet = urlsplit(facts.text("device_url"))
-    assert fleet.hostname is not None
-    assert fleet.port is not None
-    cable = cables.lay("127.0.0.1", fleet.port)
-    facts_file.write_text(
-        json.dumps({**facts.members(), "device_url": f"https://{fleet.hostname}:{cable.port}"}, sort_keys=True)
-    )
-    return cable
+    urls = {key: facts.text(key) for key in _WAYS if facts.text(key, default="")}
+    laid = {key: cables.lay("127.0.0.1", _port(url)) for key, url in urls.items()}
+    led = {key: url.replace(f":{_port(url)}", f":{laid[key].port}") for key, url in urls.items()}
+    facts_file.write_text(json.dumps({**facts.members(), **led}, sort_keys=True))
+    return Bundle(*laid.values())
+
+
+def _port(url: str) -> int:
+    port = urlsplit(url).port
+    assert port is not None
+    return port
 
 
 def _started(place: _Place, household: Household) -> Device:

@@ -69,14 +69,18 @@ class Household:
                 child.end()
 
     def start(self, name: str, module: str, *arguments: str, leaves: Path | None = None) -> Child:
-        """Run `python -m module arguments…`; what it says goes to `NAME.log`.
+        """Run `python -m module arguments…`; see `run`."""
+        return self.run(name, _command(module, arguments), leaves=leaves)
+
+    def run(self, name: str, command: Sequence[str], *, leaves: Path | None = None) -> Child:
+        """Run `command`; what it says goes to `NAME.log`.
 
         It gets a session of its own: Ctrl-C is for us, and we end the others in order.
         """
         log = self._folder / f"{name}.log"
         with log.open("ab") as out:
             process = subprocess.Popen(
-                _command(module, arguments),
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

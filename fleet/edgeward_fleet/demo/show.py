@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edgeward_contract.schema import JsonValue
 from edgeward_fleet.cli.push import push_release
+from edgeward_fleet.demo.broker import chosen_link, start_broker
 from edgeward_fleet.demo.cables import Cables
 from edgeward_fleet.demo.devices import start_devices
 from edgeward_fleet.demo.ledger import Ledger
@@ -95,15 +96,17 @@ def _set(stack: ExitStack, folder: Path, models: Path, wishes: Wishes, narrator:
     cables = stack.enter_context(Cables())
     household = stack.enter_context(Household(folder))
     narrator.chapter(f"A fleet, {wishes.devices} devices and {len(patients)} patients, in {folder}")
-    staff = open_fleet(folder, household, stack)
+    link = chosen_link(wishes.link, narrator)
+    options = start_broker(folder, household).options if link == "mqtt" else ()
+    staff = open_fleet(folder, household, stack, *options)
     narrator.say(
         f"the fleet is at {staff.url}; {ADMIN} (admin), {OPERATOR} (operator), {APPROVER} (approver) work there"
     )
     for version in VERSIONS:
         push_release(staff.operator, read_release(models / "releases" / str(version)), lambda _: None)
     narrator.say(f"{MODEL} versions 1 to {VERSIONS[-1]} are registered")
-    devices = start_devices(wishes.devices, folder, wishes.link, staff.operator, cables, household)
-    narrator.say("enrolled and running: " + ", ".join(device.name for device in devices))
+    devices = start_devices(wishes.devices, folder, link, staff.operator, cables, household)
+    narrator.say(f"enrolled and running, over {link}: " + ", ".join(device.name for device in devices))
     wards = Wards([device.name for device in devices], patients)
     stage = Stage(staff=staff, devices=devices, wards=wards, ledger=ledger, household=household, narrator=narrator)
     stack.callback(stage.close_wards)

@@ -17,7 +17,7 @@ from edgeward_contract.mqtt.broker import BrokerError, Options
 from edgeward_contract.mqtt.connection import Connection
 from edgeward_contract.mqtt.documents import PresenceNote, Up
 from edgeward_contract.schema import ContractError
-from edgeward_fleet.errors import FleetError
+from edgeward_fleet.errors import FleetError, Forbidden
 from edgeward_fleet.link.mqtt_access import FLEET_NAME, RESPONSES, BrokerAccess
 from edgeward_fleet.link.mqtt_devices import is_ours, ours
 from edgeward_fleet.link.mqtt_identity import client_context
@@ -154,6 +154,8 @@ class Visit:
                     await self._presence(device, payload)
                 else:
                     await self._answer(device, what, payload)
+            except Forbidden:  # its will, after it was revoked
+                continue
             except FleetError as error:
                 _log.error("device %s: %s", device, error)
                 if what is None:  # nobody else would ask for it
@@ -186,7 +188,7 @@ class Visit:
             return
         if online:
             self._present.add(device)
-            await self._inbox.heard(device)
+        await self._inbox.presence(device, online=online)
 
     async def _answer(self, device: DeviceId, what: Up, payload: bytes) -> None:
         self._present.add(device)

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from sqlalchemy.orm import Session
+
 from edgeward_contract.artifact import DeviceId
 from edgeward_contract.mqtt.broker import MAX_PAYLOAD_BYTES
 from edgeward_contract.mqtt.documents import Answer, Hello, Up
@@ -18,8 +20,8 @@ from edgeward_fleet.db.engine import Database
 from edgeward_fleet.devices.service import heard_of
 from edgeward_fleet.errors import FleetError, TooMany
 from edgeward_fleet.link.inbound import Inbound
+from edgeward_fleet.link.mqtt_devices import VIA, note_presence
 
-VIA: Final = "mqtt"  # where a device was last seen: the broker does not tell its address
 _log: Final = logging.getLogger(__name__)
 _UNREADABLE: Final = 400
 _TOO_LARGE: Final = 413
@@ -62,6 +64,17 @@ class Inbox:
         """Note that the device was heard of. Raises Forbidden."""
         now = self._clock()
         await self._database.run(lambda session: heard_of(session, device, VIA, now))
+
+    async def presence(self, device: DeviceId, *, online: bool) -> None:
+        """Note that the device came to the broker, or left it. Raises Forbidden."""
+        now = self._clock()
+
+        def work(session: Session) -> None:
+            if online:
+                heard_of(session, device, VIA, now)
+            note_presence(session, device, online=online, now=now)
+
+        await self._database.run(work)
 
     async def _take(self, device: DeviceId, what: Up, payload: bytes) -> Acknowledgement | None:
         if what is Up.RECORDS:
