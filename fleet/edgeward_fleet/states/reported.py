@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Final
 
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
-from edgeward_contract.artifact import DeviceId
+from edgeward_contract.artifact import DeviceId, ModelName, Sha256
 from edgeward_contract.reported import ReportedModel, ReportedState, UpdateState
 from edgeward_contract.schema import JsonValue
 from edgeward_fleet.db.schema import DeviceEventRow, ReportedModelRow, ReportedRow
@@ -60,7 +60,8 @@ def take(session: Session, device: DeviceId, reported: ReportedState, now: datet
     row.unwell = " ".join(ailments(reported))
     row.outbox_records, row.outbox_oldest_s = reported.health.outbox_records, reported.health.outbox_oldest_s
     session.flush()
-    _replace_models(session, device, reported)
+    if before is None or _columns(before) != _columns(reported):  # a heartbeat, the most of all reports, changes none
+        _replace_models(session, device, reported)
     for kind, detail in changes(before, reported):
         session.add(DeviceEventRow(device_id=device, at=now, kind=kind, detail=detail))
     return True
@@ -101,17 +102,31 @@ def _live(model: ReportedModel) -> str | None:
     return f"{model.live.release} ({model.live.slot})" if model.live else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ModelColumns:
+    """What of a reported model can be asked for in a query."""
+
+    model: ModelName
+    live_sha256: Sha256 | None
+    live_slot: str | None
+    deployment: str | None
+    update_state: str | None
+
+
+def _columns(reported: ReportedState) -> tuple[_ModelColumns, ...]:
+    return tuple(
+        _ModelColumns(
+            model=name,
+            live_sha256=model.live.sha256 if model.live else None,
+            live_slot=model.live.slot if model.live else None,
+            deployment=model.update.deployment if model.update else None,
+            update_state=model.update.state.value if model.update else None,
+        )
+        for name, model in reported.models.items()
+    )
+
+
 def _replace_models(session: Session, device: DeviceId, reported: ReportedState) -> None:
     session.execute(delete(ReportedModelRow).filter_by(device_id=device))
-    for name, model in reported.models.items():
-        session.add(
-            ReportedModelRow(
-                device_id=device,
-                model=name,
-                live_sha256=model.live.sha256 if model.live else None,
-                live_slot=model.live.slot if model.live else None,
-                deployment=model.update.deployment if model.update else None,
-                update_state=model.update.state.value if model.update else None,
-            )
-        )
+    session.add_all(ReportedModelRow(device_id=device, **asdict(each)) for each in _columns(reported))
     session.flush()
