@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.orm import Session
 
 import edgeward_fleet.db.schema  # noqa: F401
@@ -96,6 +96,56 @@ def test_what_raises_is_rolled_back_whole(database: Database) -> None:
     with pytest.raises(LookupError):
         database.run_sync(work)
     assert database.run_sync(audit.verify).entries == 0
+
+
+async def together(database: Database, works: Sequence[Callable[[Session], int]]) -> list[int | BaseException]:
+    """Answers of works that wait while the database is busy with another."""
+    gate = threading.Event()
+    asking = [asyncio.create_task(database.run(work)) for work in (lambda _: int(gate.wait(10)), *works)]
+    await asyncio.sleep(0)  # each has taken its place in the queue
+    gate.set()
+    return (await asyncio.gather(*asking, return_exceptions=True))[1:]
+
+
+def noted(number: int) -> Callable[[Session], int]:
+    def work(session: Session) -> int:
+        audit.record(session, ADA, "a.b", str(number))
+        session.flush()
+        if number % 5 == 0:
+            raise LookupError(number)
+        return number
+
+    return work
+
+
+def test_works_that_wait_share_a_commit_but_no_failure(database: Database) -> None:
+    commits: list[Connection] = []
+    count = commits.append  # one object: SQLAlchemy knows a listener by its identity
+    event.listen(Engine, "commit", count)
+    try:
+        answers = asyncio.run(together(database, [noted(number) for number in range(20)]))
+    finally:
+        event.remove(Engine, "commit", count)
+    assert [answer if isinstance(answer, int) else type(answer) for answer in answers] == [
+        number if number % 5 else LookupError for number in range(20)
+    ]
+    assert len(commits) <= 2
+    assert database.run_sync(audit.verify).entries == 16
+
+
+def test_a_database_that_fails_fails_all_who_share_the_commit(database: Database) -> None:
+    def fill(session: Session) -> int:
+        session.execute(text("CREATE TABLE filler (x)"))
+        session.execute(text("INSERT INTO filler VALUES (zeroblob(10000000))"))
+        return 0
+
+    pages = database.run_sync(lambda session: session.execute(text("PRAGMA page_count")).scalar())
+    database.run_sync(lambda session: session.execute(text(f"PRAGMA max_page_count={pages}")).close())
+    answers = asyncio.run(together(database, [noted(1), fill, noted(2)]))
+    database.run_sync(lambda session: session.execute(text("PRAGMA max_page_count=100000")).close())
+    written = database.run_sync(audit.verify).entries
+    assert written == sum(isinstance(answer, int) for answer in answers)
+    assert isinstance(answers[1], DatabaseError)
 
 
 def test_a_full_disk_is_said_and_nothing_is_half_written(database: Database) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
+from edgeward_fleet.db.sharing import OWN_FAULT, Job, transact
 from edgeward_fleet.errors import DatabaseError, DatabaseUrlError
 
 T = TypeVar("T")
@@ -40,6 +42,7 @@ class Database:
         if self.is_sqlite:
             _make_private(self.url)
         self._engine = _sqlite_engine(self.url) if self.is_sqlite else _server_engine(self.url)
+        self._waiting: Final[deque[Job[object]]] = deque()
         self._threads = ThreadPoolExecutor(1 if self.is_sqlite else _SERVER_THREADS, thread_name_prefix="database")
 
     async def run(self, work: Callable[[Session], T]) -> T:
@@ -51,7 +54,12 @@ class Database:
         Raises:
             DatabaseError: the database is damaged, full, locked or gone.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._transact, work)
+        if not self.is_sqlite:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._transact, work)
+        job = Job(work)
+        self._waiting.append(job)
+        self._threads.submit(transact, self._engine, self._waiting, self._translated)
+        return await job.answer()
 
     def run_sync(self, work: Callable[[Session], T]) -> T:
         """`run` for commands and tests, which have no event loop."""
@@ -78,8 +86,8 @@ class Database:
         try:
             with Session(self._engine, expire_on_commit=False) as session, session.begin():
                 return work(session)
-        except (exc.IntegrityError, exc.ProgrammingError):
-            raise  # a broken rule of the schema, or a bug: not the database's fault
+        except OWN_FAULT:
+            raise
         except exc.DatabaseError as error:
             raise self._translated(error) from error
 
@@ -87,8 +95,8 @@ class Database:
         try:
             with self._engine.begin() as connection:
                 return work(connection)
-        except (exc.IntegrityError, exc.ProgrammingError):
-            raise  # a broken rule of the schema, or a bug: not the database's fault
+        except OWN_FAULT:
+            raise
         except exc.DatabaseError as error:
             raise self._translated(error) from error
 
