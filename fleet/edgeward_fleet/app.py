@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Final
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 
 from edgeward_contract.version import __version__
 from edgeward_fleet.accounts.service import Accounts
@@ -16,6 +16,7 @@ from edgeward_fleet.api import (
     device_api,
     devices,
     enrolment,
+    parameters,
     problems,
     records,
     releases,
@@ -134,5 +135,5 @@ def _build(
     app.add_middleware(BodyLimit, limit_for=limit_for)
     app.add_middleware(StandardHeaders)
     for router in routers:
-        app.include_router(router)
+        app.include_router(router, dependencies=[Depends(parameters.each_once)])
     return app

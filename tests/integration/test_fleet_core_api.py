@@ -252,6 +252,8 @@ def test_accounts_come_in_pages(fleet: Fleet) -> None:
         ("GET", "/audit?limit=99999999", b"", 422, "limit: expected less than or equal to 1000"),
         ("GET", f"/audit?after={10**20}", b"", 422, "after: expected less than or equal to"),
         ("GET", f"/devices/d-1/events?before={10**20}", b"", 422, "before: expected less than or equal to"),
+        ("GET", "/rollouts?after=0", b"", 422, "after: Value error, expected a time such as 2026-11-23T22:00:00Z"),
+        ("GET", "/records?kind=a&kind=b", b"", 422, "kind: expected one value, got 2"),
         ("GET", "/rollouts?after=2026-11-23T00:00:00", b"", 422, "after: Input should have timezone info"),
         ("GET", "/devices?state=asleep", b"", 422, "state: expected 'online'"),
     ],

@@ -68,10 +68,16 @@ def names(schema: documents.Schema, *path: str) -> set[str]:
     """The keys of the object at `path`; `items` steps into a list."""
     found: object = schema
     for step in path:
-        found = member(found, step) if step == "items" else member(member(found, "properties"), step)
+        found = present(member(found, step) if step == "items" else member(member(found, "properties"), step))
     keys = member(found, "properties")
     assert isinstance(keys, Iterable)
     return set(keys)
+
+
+def present(schema: object) -> object:
+    """The schema of a value that is there, where it may be null as well."""
+    assert isinstance(schema, dict)
+    return schema["anyOf"][0] if "anyOf" in schema else schema
 
 
 def member(value: object, key: str) -> object:

@@ -34,7 +34,9 @@ def answers(schema: Schema, description: str, *, media_type: str = _JSON) -> dic
 
 
 def _object(properties: Mapping[str, Schema], *required: str, closed: bool = False) -> Schema:
-    made: Schema = {"type": "object", "properties": {**properties}, "required": list(required)}
+    """What is not required may be null as well: the contract's reader takes both for absent."""
+    members = {name: each if name in required else _or_null(each) for name, each in properties.items()}
+    made: Schema = {"type": "object", "properties": {**members}, "required": list(required)}
     return {**made, "additionalProperties": False} if closed else made
 
 
@@ -129,7 +131,7 @@ DESIRED_STATE: Final = _object(
 
 _TRAFFIC: Final = _object({each: _whole() for each in ("requests", "errors", "p50_us", "p99_us")}, "requests", "errors")
 _LIVE: Final = _object(
-    {"release": _RELEASE, "sha256": _SHA256, "slot": _text(16), "traffic": _or_null(_TRAFFIC)},
+    {"release": _RELEASE, "sha256": _SHA256, "slot": _text(16), "traffic": _TRAFFIC},
     "release",
     "sha256",
     "slot",
@@ -168,7 +170,7 @@ REPORTED_STATE: Final = _object(
         "boot": _text(64),
         "sequence": _whole(),
         "agent_version": _text(64),
-        "models": _map(_object({"live": _or_null(_LIVE), "update": _or_null(_UPDATE)})),
+        "models": _map(_object({"live": _LIVE, "update": _UPDATE})),
         "health": _HEALTH,
     },
     "schema",

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 
 from edgeward_contract.artifact import Sha256, model_name
 from edgeward_fleet.api import documents
 from edgeward_fleet.api.auth import Approver, AppServices, Operator, Viewer
+from edgeward_fleet.api.parameters import Moment
 from edgeward_fleet.api.problems import problems
 from edgeward_fleet.api.rollout_views import EventPage, EventView, RolloutPage, RolloutSummary, RolloutView
 from edgeward_fleet.rollouts.machine import RolloutEvent
@@ -45,7 +46,7 @@ class Why(BaseModel):
     reason: Annotated[str, Field(max_length=500)] = ""
 
 
-@router.post("/rollouts", status_code=201, responses=problems(401, 403, 409), openapi_extra=_SPEC)
+@router.post("/rollouts", status_code=201, responses=problems(401, 403, 404, 409), openapi_extra=_SPEC)
 async def create(request: Request, principal: Operator, services: AppServices) -> RolloutView:
     """Ask for a rollout; it starts when somebody else has approved it."""
     return RolloutView.full(await services.rollouts.create(principal.actor, await request.body()))
@@ -56,7 +57,7 @@ async def rollouts(
     principal: Viewer,
     services: AppServices,
     model: Annotated[str, Query(max_length=64)] | None = None,
-    after: AwareDatetime | None = None,
+    after: Moment | None = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> RolloutPage:
     """Rollouts, newest first; `after` is the `next` of the page before."""
