@@ -23,6 +23,8 @@ from edgeward_agent.health import disk_free_bytes
 from edgeward_agent.identity import tls
 from edgeward_agent.identity.keys import Identity, expiry_line, load_identity
 from edgeward_agent.link.https import hello
+from edgeward_agent.link.mqtt_knock import knock
+from edgeward_agent.link.opening import wanted_broker
 from edgeward_agent.link.wire import CertificateNotTaken, FleetNotTrusted, Wire
 from edgeward_agent.listening import listen_tcp
 from edgeward_agent.process import agent_is_running
@@ -63,6 +65,8 @@ def examine(state: StateDir) -> Iterator[Check]:
         yield _permissions(identity)
         yield _certificate(identity)
         yield _fleet(identity, config)
+        if config.link.kind == "mqtt":
+            yield _broker(identity, config)
     yield _clock(identity)
     yield _agent(state)
     yield _serving(state, config)
@@ -136,11 +140,28 @@ def _fleet(identity: Identity, config: AgentConfig) -> Check:
     try:
         wire.request_blocking(hello())
     except LinkError as error:
-        passing = isinstance(error, LinkLost) and not isinstance(error, CertificateNotTaken | FleetNotTrusted)
-        return (warn if passing else fail)("fleet", str(error), error.hint)
+        return _out_of_reach("fleet", error)
     finally:
         wire.close()
     return ok("fleet", f"{where} answers and takes the certificate")
+
+
+def _broker(identity: Identity, config: AgentConfig) -> Check:
+    try:
+        address = wanted_broker(config.link, identity.facts)
+        assert address is not None
+        knock(address, tls.mutual(identity), timeout_s=min(config.link.timeout_s, 10.0))
+    except LinkError as error:
+        return _out_of_reach("broker", error)
+    except AgentError as error:
+        return fail("broker", str(error), error.hint)
+    return ok("broker", f"{address} answers and takes the certificate")
+
+
+def _out_of_reach(name: str, error: LinkError) -> Check:
+    """Silence passes; a certificate that is not taken does not."""
+    passing = isinstance(error, LinkLost) and not isinstance(error, CertificateNotTaken | FleetNotTrusted)
+    return (warn if passing else fail)(name, str(error), error.hint)
 
 
 def _agent(state: StateDir) -> Check:

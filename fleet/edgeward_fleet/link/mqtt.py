@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from contextlib import suppress
 from typing import Final, NoReturn
 
 from edgeward_contract import topics
@@ -31,6 +32,7 @@ _LONGEST_WAIT_S: Final = 15.0  # between two tries to reach the broker
 _LOOK_AGAIN_S: Final = 5.0
 _LANES: Final = 8
 _MAX_WAITING: Final = 2000  # messages in a lane; beyond it they are dropped, and their devices send them again
+_TELL_EVERY: Final = 1000
 _ANSWER_EXPIRY_S: Final = 120  # a device that comes back later has asked anew
 
 
@@ -44,10 +46,10 @@ async def serve_mqtt(services: Services) -> None:
         visit = Visit(services)
         try:
             await visit.run()
-        except BrokerError as error:
+        except (BrokerError, FleetError, OSError) as error:  # a database or a disk in trouble is no end of the fleet
             failures = 0 if visit.was_there else failures + 1
             if failures <= 1:
-                _log.warning("the broker is out of reach: %s", error)
+                _log.warning("not at the broker: %s", error)
         await asyncio.sleep(random.uniform(0.2, min(2.0**failures, _LONGEST_WAIT_S)))  # noqa: S311  # no secret
 
 
@@ -63,6 +65,7 @@ class Visit:
         self._granted: set[DeviceId] = set()
         self._connection: Connection
         self._access: BrokerAccess
+        self._dropped = 0
         self.was_there = False
 
     async def run(self) -> NoReturn:
@@ -123,7 +126,8 @@ class Visit:
 
     def _woken(self, device: DeviceId) -> None:
         """From any thread: the device enrolled, was revoked, or should be something else."""
-        self._loop.call_soon_threadsafe(self._enqueue, device, None, b"")
+        with suppress(RuntimeError):  # the loop is closed, and this visit with it
+            self._loop.call_soon_threadsafe(self._enqueue, device, None, b"")
 
     def _was_here(self, device: DeviceId, payload: bytes) -> None:
         """What the broker kept tells who uses it; whether they are there still is told by what they send."""
@@ -138,7 +142,9 @@ class Visit:
     def _enqueue(self, device: DeviceId, what: Up | None, payload: bytes) -> None:
         lane = self._lanes[hash(device) % _LANES]
         if what is not None and lane.qsize() >= _MAX_WAITING:
-            _log.warning("too much at once: a message of %s is dropped, it will come again", device)
+            self._dropped += 1
+            if self._dropped % _TELL_EVERY == 1:
+                _log.warning("too much at once: messages are dropped and will come again, %d so far", self._dropped)
             return
         lane.put_nowait((device, what, payload))
 

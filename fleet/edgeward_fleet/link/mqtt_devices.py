@@ -23,6 +23,8 @@ def ours(session: Session) -> set[DeviceId]:
 
 def note_presence(session: Session, device: DeviceId, *, online: bool, now: datetime) -> None:
     """A line in the device's life, unless the last of its kind says the same: a will may come twice."""
+    if not is_ours(session, device):
+        return
     kinds = ("connected", "disconnected")
     newest = select(DeviceEventRow.kind).where(DeviceEventRow.device_id == device, DeviceEventRow.kind.in_(kinds))
     kind = kinds[0] if online else kinds[1]
