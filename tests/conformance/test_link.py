@@ -91,7 +91,10 @@ def test_the_newest_generation_wins_and_an_older_one_is_not_heard(play: Play) ->
     async def scenario(fleet: LinkHarness) -> None:
         for generation in (2, 4, 3):
             await fleet.set_desired(desired_state(generation))
-        assert (await fleet.link.next_desired(0)).generation == 4
+        heard = 0
+        while heard < 4:  # a broker may still hold the one before when the device comes
+            heard = (await asyncio.wait_for(fleet.link.next_desired(heard), SOON_S)).generation
+            assert heard in (2, 4)
         waiting = asyncio.create_task(fleet.link.next_desired(4))
         await fleet.set_desired(desired_state(1))
         await never_done(waiting)

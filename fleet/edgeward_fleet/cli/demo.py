@@ -21,7 +21,9 @@ _PLAIN_WIDTH: Final = 120  # a log has no width of its own
 @click.option("--devices", type=click.IntRange(3, 20), default=5, show_default=True, help="How many devices.")
 @click.option("--headless", is_flag=True, help="End by itself, with 1 when a count is not what it must be.")
 @click.option("--keep", is_flag=True, help="Keep the folder with logs, databases and the bedside's ledger.")
-@click.option("--link", type=click.Choice(["https", "mqtt"]), default="https", show_default=True, help="The way to the fleet.")
+@click.option(
+    "--link", type=click.Choice(["https", "mqtt"]), default="https", show_default=True, help="The way to the fleet."
+)
 @click.option("--models", type=FOLDER, help="The folder of the reference models; found by itself in a checkout.")
 @answering
 def demo(devices: int, headless: bool, keep: bool, link: str, models: Path | None, out: Output) -> None:
