@@ -61,6 +61,11 @@ def may(port: str, label: str, caller: str) -> bool:
     return caller != REVOKED
 
 
+def refusal(caller: str) -> int:
+    """Who is known is told so; who is not is asked for a token."""
+    return 403 if caller in {*Role, REVOKED} else 401
+
+
 def least(port: str, label: str) -> str:
     """The caller with the least right that is enough."""
     return next(caller for caller in CALLERS[port] if may(port, label, caller))
@@ -140,8 +145,15 @@ def test_whoever_may_not_is_refused_whatever_is_asked(fleet: Stage, port: str, l
     for number, case in enumerate(coverage(fleet, port, label)):
         for caller in refused if number % OTHERS_ASK_EVERY == 0 else refused[-1:]:
             answer = fleet.ask(case, port, caller)
-            expected = 401 if caller not in {*Role, REVOKED} else 403
-            assert answer.status_code in {expected, *UNREADABLE}, (caller, case, answer.text)
+            assert answer.status_code in {refusal(caller), *UNREADABLE}, (caller, case, answer.text)
+
+
+@each_operation
+def test_whoever_may_not_is_refused_what_others_are_granted(fleet: Stage, port: str, label: str) -> None:
+    case = fleet.case(port, label, fleet.good(port, label))
+    for caller in CALLERS[port]:
+        if not may(port, label, caller):
+            assert fleet.ask(case, port, caller).status_code == refusal(caller), caller
 
 
 @each_operation
