@@ -131,7 +131,10 @@ def serve(
         enrolments_per_minute=enrolments_per_minute,
         ready_file=ready_file,
     )
-    asyncio.run(_serve(settings))
+    from edgeward_fleet.listeners import new_loop  # as in `_serve`
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(_serve(settings))
 
 
 @main.command("setup-link")

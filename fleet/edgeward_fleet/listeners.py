@@ -21,6 +21,15 @@ _GRACE_S: Final = 10
 _MAX_CONNECTIONS: Final = 10_000
 
 
+def new_loop() -> asyncio.AbstractEventLoop:
+    """Uvloop where there is one: asyncio fills 256 KiB for each TLS connection, and every parked poll is one."""
+    try:
+        import uvloop
+    except ModuleNotFoundError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
 class PromptProtocol(HttpToolsProtocol):
     """Ends an idle connection at once when the server stops.
 
