@@ -83,10 +83,10 @@ class MqttHarness(FleetHarness):
         self._patches.enter_context(mock.patch.object(Inbox, "answer", once))
 
     async def answer_later(self, retry_after_s: float) -> None:
-        async def later(_inbox: Inbox, _device: DeviceId) -> None:
+        async def later(_inbox: Inbox, _device: DeviceId, _what: Up, _payload: bytes) -> None:
             raise TooMany("busy", retry_after_s=int(retry_after_s))
 
-        self._patches.enter_context(mock.patch.object(Inbox, "heard", later))
+        self._patches.enter_context(mock.patch.object(Inbox, "_take", later))
 
 
 def link_of(device: EnrolledDevice, address: BrokerAddress, *, timeout_s: float = 10) -> MqttLink:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
-from sqlalchemy import Select, bindparam, select, update
+from sqlalchemy import bindparam, exists, select, update
 from sqlalchemy.orm import Session
 
 from edgeward_contract.artifact import DeviceId
@@ -99,16 +99,16 @@ def heard_of(session: Session, device_id: DeviceId, via: str, now: datetime) -> 
     Raises:
         Forbidden: it never enrolled, was revoked, or has no certificate that is still good.
     """
-    row = session.get(DeviceRow, device_id)
-    if row is None:
+    known = session.connection().execute(_KNOWN, {"device": device_id, "now": now}).one_or_none()
+    if known is None:
         raise _unknown()
-    newest = session.scalar(_good_certificates(device_id, now).limit(1))
-    if row.revoked_at is not None or newest is None:
+    last_seen_at, ended_at, has_certificate = known
+    if ended_at is not None or not has_certificate:
         raise Forbidden(
             f"device {device_id}: expected a device in good standing, it was revoked or its certificate expired",
             hint=_ENROL_AGAIN,
         )
-    _note_seen(row, via, now)
+    _note_seen(session, device_id, last_seen_at, via, now)
 
 
 def ensure_admitted(session: Session, principal: DevicePrincipal, now: datetime) -> None:
@@ -121,9 +121,7 @@ def _admit(session: Session, serial: str, digest: str, address: str, now: dateti
     if shown.sha256 != digest:
         raise _unknown()
     _check(shown, now)
-    if _is_news(shown.last_seen_at, now):
-        seen = update(DeviceRow).where(DeviceRow.device_id == shown.device_id)
-        session.connection().execute(seen.values(last_seen_at=now, last_address=address))
+    _note_seen(session, shown.device_id, shown.last_seen_at, address, now)
     return DevicePrincipal(device_id=DeviceId(shown.device_id), site=shown.site, serial=serial, address=address)
 
 
@@ -166,10 +164,15 @@ def _shown(session: Session, serial: str) -> _Shown:
     return _Shown(*row)
 
 
-def _good_certificates(device_id: DeviceId, now: datetime) -> Select[str]:
-    return select(CertificateRow.serial).where(
-        CertificateRow.device_id == device_id, CertificateRow.revoked_at.is_(None), CertificateRow.not_after > now
-    )
+_KNOWN: Final = select(
+    DeviceRow.last_seen_at,
+    DeviceRow.revoked_at,
+    exists().where(
+        CertificateRow.device_id == DeviceRow.device_id,
+        CertificateRow.revoked_at.is_(None),
+        CertificateRow.not_after > bindparam("now", type_=CertificateRow.not_after.type),
+    ),
+).where(DeviceRow.device_id == bindparam("device"))
 
 
 def _check(shown: _Shown, now: datetime) -> None:
@@ -186,10 +189,10 @@ def _check(shown: _Shown, now: datetime) -> None:
         raise Forbidden(f"device {shown.device_id}: expected a valid certificate, it has expired", hint=_ENROL_AGAIN)
 
 
-def _note_seen(device: DeviceRow, address: str, now: datetime) -> None:
-    if _is_news(device.last_seen_at, now):
-        device.last_seen_at = now
-        device.last_address = address
+def _note_seen(session: Session, device_id: str, last_seen_at: datetime | None, address: str, now: datetime) -> None:
+    if _is_news(last_seen_at, now):
+        seen = update(DeviceRow).where(DeviceRow.device_id == device_id)
+        session.connection().execute(seen.values(last_seen_at=now, last_address=address))
 
 
 def _is_news(last_seen_at: datetime | None, now: datetime) -> bool:

@@ -47,11 +47,12 @@ class Inbound:
 
         return await self._database.run(work)
 
-    async def report(self, device: DeviceId, state: ReportedState) -> None:
-        """Store a report, unless a newer one is here, and let the rollouts see it."""
+    async def report(self, device: DeviceId, state: ReportedState, check: Check = anybody) -> None:
+        """Store a report, unless a newer one is here, and let the rollouts see it. Raises Forbidden."""
         now = self._clock()
 
         def work(session: Session) -> bool:
+            check(session, now)
             is_news = reported.take(session, device, state, now)
             if is_news:
                 take_report(session, device, state, now)

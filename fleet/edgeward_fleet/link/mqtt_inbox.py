@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Final
 
 from sqlalchemy.orm import Session
@@ -19,7 +20,7 @@ from edgeward_fleet.clock import Clock
 from edgeward_fleet.db.engine import Database
 from edgeward_fleet.devices.service import heard_of
 from edgeward_fleet.errors import FleetError, TooMany
-from edgeward_fleet.link.inbound import Inbound
+from edgeward_fleet.link.inbound import Check, Inbound
 from edgeward_fleet.link.mqtt_devices import VIA, note_presence
 
 _log: Final = logging.getLogger(__name__)
@@ -49,7 +50,6 @@ class Inbox:
             _log.warning("device %s: a message on %s cannot be answered: %s", device, what, error)
             return None
         try:
-            await self.heard(device)
             acknowledgement = await self._take(device, what, payload)
         except ContractError as error:
             return Answer(tag=tag, status=_UNREADABLE, detail=str(error))
@@ -59,11 +59,6 @@ class Inbox:
             _log.exception("device %s: a message on %s could not be handled", device, what)
             return Answer(tag=tag, status=_FAILED, detail="the fleet failed; its log has the cause")
         return _fitting(Answer(tag=tag, acknowledgement=acknowledgement))
-
-    async def heard(self, device: DeviceId) -> None:
-        """Note that the device was heard of. Raises Forbidden."""
-        now = self._clock()
-        await self._database.run(lambda session: heard_of(session, device, VIA, now))
 
     async def presence(self, device: DeviceId, *, online: bool) -> None:
         """Note that the device came to the broker, or left it. Raises Forbidden."""
@@ -76,13 +71,21 @@ class Inbox:
 
         await self._database.run(work)
 
+    async def _heard(self, check: Check) -> None:
+        now = self._clock()
+        await self._database.run(lambda session: check(session, now))
+
     async def _take(self, device: DeviceId, what: Up, payload: bytes) -> Acknowledgement | None:
+        def check(session: Session, now: datetime) -> None:
+            heard_of(session, device, VIA, now)
+
+        if what is Up.REPORTED:
+            await self._inbound.report(device, ReportedState.parse(payload), check)
+            return None
+        await self._heard(check)
         if what is Up.RECORDS:
             return await self._inbound.deliver(device, await asyncio.to_thread(Batch.parse, payload))
-        if what is Up.REPORTED:
-            await self._inbound.report(device, ReportedState.parse(payload))
-        else:
-            await self._offer(device, Hello.parse(payload).generation)
+        await self._offer(device, Hello.parse(payload).generation)
         return None
 
 
