@@ -6,13 +6,14 @@ certificate, is refused whatever the request looks like. `EDGEWARD_SOAK=1` asks 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from typing import Final
 
 import pytest
 import requests
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.core.result import Ok
@@ -186,6 +187,8 @@ def test_chance_finds_nothing_that_is_not_described(fleet: Stage, port: str, lab
     )
     @given(case=cases, is_aimed=st.booleans())
     def probe(case: AnyCase, is_aimed: bool) -> None:
+        # A port that is told of too long a body answers and closes; who still writes may see the end, not the answer.
+        assume(len(json.dumps(case.body, default=str)) < 60_000)
         fleet.ask(aimed(fleet, port, label, case) if is_aimed else case, port, caller)
 
     probe()
