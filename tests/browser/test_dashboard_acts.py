@@ -134,13 +134,15 @@ def test_pause_and_resume_by_keyboard_alone(browser: Browser, ward: Ward) -> Non
 
 def test_an_approver_approves_what_somebody_else_asked_for(browser: Browser, ward: Ward) -> None:
     spec: dict[str, JsonValue] = {"release": "wdbc-risk@1", "supersedes": ward.rollout}
-    own = scene.ask(ward.fleet, {**spec, "target": {"devices": ["bed-1"]}}, Role.APPROVER)
-    other = scene.ask(ward.fleet, {**spec, "target": {"devices": ["bed-2"]}})
+    own = scene.ask(ward.fleet, spec, Role.APPROVER)
     with logged_in(browser, ward.fleet, Role.APPROVER) as person:
         page = person.page
         person.goes(f"/rollouts/{own.id}")
         wait_until_shown(page, "You asked for this rollout; somebody else has to approve it.")
         assert page.get_by_role("link", name="Approve").count() == 0
+        assert ward.fleet.client(Role.APPROVER).post(f"/rollouts/{own.id}/abort", json={}).status_code == 200
+        scene.until(ward.fleet, own.id, lambda found: found.text("state") == "ABORTED")
+        other = scene.ask(ward.fleet, spec)
         person.goes(f"/rollouts/{other.id}")
         page.get_by_role("link", name="Approve").click()
         page.get_by_role("dialog").get_by_role("button", name="Approve").click()
