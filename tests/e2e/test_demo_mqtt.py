@@ -30,7 +30,7 @@ def test_every_count_is_what_it_must_be_over_mqtt(checkout: Path) -> None:
     wrong = [check.members() for check in summary.objects("checks") if not check.boolean("ok")]
     assert not wrong, done.stderr
     assert (done.returncode, summary.boolean("ok")) == (0, True)
-    assert "enrolled and running, over mqtt: north-1, south-1, harbour-1" in done.stderr
+    assert "devices come over mqtt" in done.stderr
     for number in (1, 2, 3):
         assert 'kind = "mqtt"' in (folder / f"d{number}" / "agent.toml").read_text()
     fleet = (folder / "fleet.log").read_text()

@@ -97,7 +97,11 @@ def _set(stack: ExitStack, folder: Path, models: Path, wishes: Wishes, narrator:
     household = stack.enter_context(Household(folder))
     narrator.chapter(f"A fleet, {wishes.devices} devices and {len(patients)} patients, in {folder}")
     link = chosen_link(wishes.link, narrator)
-    options = start_broker(folder, household).options if link == "mqtt" else ()
+    options: tuple[str, ...] = ()
+    if link == "mqtt":
+        broker = start_broker(folder, household)
+        narrator.say(f"a broker of its own listens at port {broker.port}; devices come over mqtt")
+        options = broker.options
     staff = open_fleet(folder, household, stack, *options)
     narrator.say(
         f"the fleet is at {staff.url}; {ADMIN} (admin), {OPERATOR} (operator), {APPROVER} (approver) work there"
@@ -106,7 +110,7 @@ def _set(stack: ExitStack, folder: Path, models: Path, wishes: Wishes, narrator:
         push_release(staff.operator, read_release(models / "releases" / str(version)), lambda _: None)
     narrator.say(f"{MODEL} versions 1 to {VERSIONS[-1]} are registered")
     devices = start_devices(wishes.devices, folder, link, staff.operator, cables, household)
-    narrator.say(f"enrolled and running, over {link}: " + ", ".join(device.name for device in devices))
+    narrator.say("enrolled and running: " + ", ".join(device.name for device in devices))
     wards = Wards([device.name for device in devices], patients)
     stage = Stage(staff=staff, devices=devices, wards=wards, ledger=ledger, household=household, narrator=narrator)
     stack.callback(stage.close_wards)
