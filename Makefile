@@ -4,6 +4,7 @@
 VENV := .venv
 RUN := $(VENV)/bin
 READY := $(VENV)/.ready
+PROGRAMS := $(VENV)/.programs
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -11,10 +12,14 @@ help: ## this list
 $(READY): pyproject.toml constraints.txt packaging/bootstrap
 	@packaging/bootstrap $(VENV)
 
+$(PROGRAMS): $(READY)
+	@packaging/bootstrap --programs
+	@touch $@
+
 demo: $(READY) ## a fleet, five devices and 569 real patients on this machine; ARGS=--headless ends by itself
 	@$(RUN)/edgeward demo $(ARGS)
 
-test: $(READY) ## every check, with its time; ARGS="unit integration" chooses tiers
+test: $(READY) $(PROGRAMS) ## every check, with its time; ARGS="unit integration" chooses tiers
 	@$(RUN)/python tests/tiers.py $(ARGS)
 
 lint: $(READY) ## ruff, mypy --strict, the dependency rule

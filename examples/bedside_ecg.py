@@ -2,7 +2,7 @@
 
 edgeward-agent serve models/ecg-rhythm/releases/1
 python examples/bedside_ecg.py --simulate atrial_fibrillation
-python examples/bedside_ecg.py --record ../shared/data/ecg/s0010_re.hea --device unix:/run/edgeward/serving.sock
+python examples/bedside_ecg.py --record FILE.hea --device unix:/var/lib/edgeward/socket/serving.sock
 
 Each second it sends the last ten seconds, 240 kB, and keeps its pace whatever the device does: a device that does not
 answer costs the verdict of that second and nothing else. Needs numpy and the client alone.

@@ -56,7 +56,7 @@ class Answering:
         return ServingState(pid=SilentProcess.pid, started_us=1)
 
     async def load(self, *_: object, **__: object) -> None:
-        raise NotImplementedError
+        raise AssertionError("expected to be asked for its state alone")
 
     activate = unload = load
 
