@@ -1,0 +1,175 @@
+"""The two C programs: built at the first use, and run on the cores that a measurement names.
+
+A client in Python would be what is measured: it takes longer to write a request than the server to answer one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+SOURCES: Final = Path(__file__).parent
+CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "edgeward-bench"
+_PATIENCE_S: Final = 60.0
+
+Kind = Literal["tcp", "stream", "seqpacket"]
+Cores = tuple[int, ...]
+"""Cores that a process may run on; empty is all."""
+
+
+class NoCompiler(Exception):
+    """There is no C compiler, or it refuses our programs."""
+
+    hint = "Install one (Debian: apt-get install gcc libc6-dev), or name it in CC."
+
+
+class LoadFailed(Exception):
+    """The server gave another answer than was expected, or none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where a server listens: a port on loopback for tcp, else the path of a socket."""
+
+    kind: Kind
+    where: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What is asked: `every_us` other than 0 is an open loop of one connection, counted from the intended time."""
+
+    request: bytes
+    connections: int = 1
+    seconds: float = 1.0
+    warm_up_s: float = 0.2
+    every_us: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """Latencies in ns, sorted, and how many answers came in a second."""
+
+    latencies_ns: npt.NDArray[np.uint64]
+    per_s: float
+
+    def quantile_us(self, share: float) -> float:
+        """The smallest latency that `share` of the answers do not exceed, in µs."""
+        last = len(self.latencies_ns) - 1
+        return float(self.latencies_ns[min(last, int(share * len(self.latencies_ns)))]) / 1e3
+
+
+def program(name: Literal["echo", "load"]) -> Path:
+    """Path of a built program.
+
+    Raises:
+        NoCompiler: it was never built, and cannot be now.
+    """
+    sources = [SOURCES / f"{name}.c", SOURCES / "common.h"]
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
+    built = CACHE / "bin" / f"{name}-{digest}"
+    if not built.exists():
+        _compile(sources[0], built)
+    return built
+
+
+def _compile(source: Path, built: Path) -> None:
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        raise NoCompiler(f"expected a C compiler, found no {os.environ.get('CC', 'cc')}. {NoCompiler.hint}")
+    built.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=built.parent) as folder:
+        made = Path(folder) / built.name
+        command = [compiler, "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(made), str(source), "-pthread"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise NoCompiler(f"{compiler} refused {source.name}: {done.stderr.strip()}. {NoCompiler.hint}")
+        made.replace(built)
+
+
+def pinned(command: Sequence[str | Path], cores: Cores) -> list[str]:
+    """The command, held to `cores` from its first instruction on."""
+    words = [str(word) for word in command]
+    return ["taskset", "-c", ",".join(map(str, cores)), *words] if cores else words
+
+
+def load(target: Target, what: Load, *, cores: Cores = (), keep_answer: Path | None = None) -> Sample:
+    """Ask until the time is over.
+
+    Raises:
+        LoadFailed: an answer was not what it should be; the text holds it.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgeward-load-") as folder:
+        request, latencies = Path(folder) / "request", Path(folder) / "latencies"
+        request.write_bytes(what.request)
+        command = [program("load"), target.kind, target.where, "--request", request, "--latencies", latencies]
+        command += _options(what) + (["--keep-answer", keep_answer] if keep_answer else [])
+        done = subprocess.run(
+            pinned(command, cores),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=what.seconds + what.warm_up_s + 2 * _PATIENCE_S,
+        )
+        if done.returncode != 0:
+            raise LoadFailed(f"{target.kind} {target.where}: {done.stderr.strip()}")
+        told = json.loads(done.stdout)
+        return Sample(
+            latencies_ns=np.sort(np.fromfile(latencies, np.uint64)),
+            per_s=told["in_window"] / (told["window_ns"] / 1e9),
+        )
+
+
+def _options(what: Load) -> list[str]:
+    options = {
+        "--connections": what.connections,
+        "--seconds": what.seconds,
+        "--warm-up": what.warm_up_s,
+        "--every-us": what.every_us,
+    }
+    return [word for name, value in options.items() for word in (name, str(value))]
+
+
+@contextmanager
+def echo(kind: Kind, *, request_bytes: int, answer: bytes, cores: Cores = ()) -> Iterator[Target]:
+    """The floor: a server that answers each `request_bytes` with `answer`."""
+    with tempfile.TemporaryDirectory(prefix="edgeward-echo-") as folder:
+        file = Path(folder) / "answer"
+        file.write_bytes(answer)
+        where = "0" if kind == "tcp" else str(Path(folder) / "s")
+        with _running([program("echo"), kind, where, str(request_bytes), file], cores) as told:
+            yield Target(kind=kind, where=told)
+
+
+@contextmanager
+def drain(path: Path, *, cores: Cores = ()) -> Iterator[None]:
+    """Somebody who takes records at `path` and forgets them."""
+    with _running([program("echo"), "drain", path], cores):
+        yield
+
+
+@contextmanager
+def _running(command: Sequence[str | Path], cores: Cores) -> Iterator[str]:
+    """A server of ours until the block ends; gives its first line, which says where it listens."""
+    process = subprocess.Popen(pinned(command, cores), stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+    finally:
+        process.terminate()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
