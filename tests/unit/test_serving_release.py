@@ -19,7 +19,8 @@ from edgeward_agent.serving.local import load_file
 from edgeward_agent.serving.protocol import Refusal
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.release import load_release
-from edgeward_agent.serving.session import RunFailed, Session
+from edgeward_agent.serving.session import RunFailed, Session, Tuning, providers
+from edgeward_agent.serving.tensors import Array
 from edgeward_contract.artifact import ModelName, Sha256
 from edgeward_contract.manifest import Datatype, TensorSpec
 from support.serving import (
@@ -164,6 +165,16 @@ def test_a_failing_node_is_the_models_fault_and_a_shape_the_callers(tmp_path: Pa
     with pytest.raises(Refusal, match="expected inputs that fit the model") as caught:
         adder.run(["sum"], {"a": np.zeros((1, 4), np.int32), "b": np.zeros(4, np.int32)})
     assert caught.value.status == 400
+
+
+def test_a_tuned_session_answers_the_same_and_says_where_it_runs(tmp_path: Path) -> None:
+    path = constant_model(tmp_path / "toy.onnx", 4.0)
+    feeds: dict[str, Array] = {"features": np.ones((2, FEATURES), np.float32)}
+    assert "CPUExecutionProvider" in providers() and not any("Azure" in each for each in providers())
+    for tuning in (Tuning(), Tuning(threads=2)):
+        session = Session(path, tuning)
+        assert session.provider == "CPUExecutionProvider"
+        assert session.run(["score"], feeds)[0].tolist() == [[4.0], [4.0]]
 
 
 def test_external_data_outside_the_folder_does_not_load(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ One thread and no spinning: on two cores a spinning pool doubled the tail and to
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
@@ -37,6 +38,18 @@ _DATATYPES: Final = {
     "tensor(string)": Datatype.BYTES,
 }
 _WARM_RUNS: Final = 3
+CPU: Final = "CPUExecutionProvider"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """How the runtime runs a model; the defaults are what a device does.
+
+    `provider` is one of `providers()`; what it cannot run falls back to the CPU, and `Session.provider` tells.
+    """
+
+    threads: int = 1
+    provider: str = CPU
 
 
 class RunFailed(ServingError):
@@ -50,11 +63,14 @@ class Session:
         ModelError: there is no such file, it is not ONNX, or it uses what the protocol cannot carry.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tuning: Tuning | None = None) -> None:
+        wanted = tuning or Tuning()
         if not path.is_file():
             raise ModelError(f"{path}: expected an ONNX file, found none")
         try:
-            self._session = ort.InferenceSession(path, _options(), providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(
+                path, _options(wanted.threads), providers=list(dict.fromkeys((wanted.provider, CPU)))
+            )
         except Exception as error:  # the runtime's errors have no common base but this
             reason = _reason(error).removeprefix(f"Load model from {path} failed:")
             raise ModelError(f"{path}: expected an ONNX model that loads, got: {reason}") from None
@@ -62,6 +78,12 @@ class Session:
             [_spec(path, "input", each) for each in self._session.get_inputs()],
             [_spec(path, "output", each) for each in self._session.get_outputs()],
         )
+
+    @property
+    def provider(self) -> str:
+        """The first of the execution providers that took part in the model."""
+        names: list[str] = self._session.get_providers()
+        return names[0]
 
     def run(self, outputs: Sequence[str], feeds: dict[str, Array]) -> list[Array]:
         """Results in the order of `outputs`. Callable from any thread.
@@ -90,9 +112,14 @@ class Session:
         del self._session
 
 
-def _options() -> ort.SessionOptions:
+def providers() -> tuple[str, ...]:
+    """The execution providers of the installed runtime that work on this machine alone; Azure's calls a cloud."""
+    return tuple(each for each in ort.get_available_providers() if not each.startswith("Azure"))
+
+
+def _options(threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = QUIET
