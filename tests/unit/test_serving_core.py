@@ -1,16 +1,21 @@
-"""Traffic, pace, scheduler: where an inference runs and what is counted of it."""
+"""Traffic and scheduler: what is counted of inferences, and the threads on which they run."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeward_agent.serving.protocol import Refusal
-from edgeward_agent.serving.scheduler import Pace, Scheduler, usable_cores
+from edgeward_agent.serving.line import NEVER_NS, Company, Job
+from edgeward_agent.serving.outcome import Outcome
+from edgeward_agent.serving.pace import Pace
+from edgeward_agent.serving.scheduler import Scheduler, Turned, usable_cores
 from edgeward_agent.serving.traffic import TrafficMeter
 from support.serving import until
 
@@ -40,31 +45,25 @@ def test_errors_count_as_requests_and_an_eternity_fits() -> None:
     assert (counted.requests, counted.errors) == (2, 1)
 
 
-def test_a_size_that_was_never_seen_is_not_short() -> None:
-    pace = Pace()
-    assert not pace.is_short(100)
-    pace.learn(100, 10_000)
-    assert pace.is_short(120)
-    assert not pace.is_short(100_000)
-
-
-def test_a_model_that_becomes_slow_leaves_the_loop_and_comes_back() -> None:
-    pace = Pace()
-    pace.learn(100, 10_000)
-    for _ in range(20):
-        pace.learn(100, 5_000_000)
-    assert not pace.is_short(100)
-    for _ in range(60):
-        pace.learn(100, 10_000)
-    assert pace.is_short(100)
-
-
 class _Job:
-    def __init__(self, *, short: bool = False, gate: threading.Event | None = None) -> None:
-        self.short = short
+    """`short` says what its version has learned; `gate` holds its run back."""
+
+    def __init__(
+        self, *, short: bool = False, gate: threading.Event | None = None, deadline_ns: int = NEVER_NS, rows: int = 0
+    ) -> None:
+        self.size_bytes = 100
+        self.pace = Pace()
+        if short:
+            self.pace.learn(self.size_bytes, 10_000, 0)
+        self.deadline_ns = deadline_ns
+        self.strict = deadline_ns != NEVER_NS
+        self.urgent = False
+        self.company = Company(key="k", rows=rows, max_rows=4) if rows else None
         self.abandoned = False
         self.ran_on = ""
+        self.ran_with = 0
         self.finished_on = ""
+        self.outcome = Outcome.ANSWERED
         self._gate = gate
 
     def run(self) -> None:
@@ -72,46 +71,67 @@ class _Job:
             assert self._gate.wait(10)
         self.ran_on = threading.current_thread().name
 
+    def run_with(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            assert isinstance(job, _Job)
+            job.ran_with = len(jobs)
+            job.run()
+
     def finish(self) -> None:
+        assert not self.finished_on
         self.finished_on = threading.current_thread().name
+
+    def drop(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        self.finish()
+
+
+@asynccontextmanager
+async def _scheduler(*, threads: int = 1, capacity: int = 256) -> AsyncIterator[Scheduler]:
+    scheduler = Scheduler(asyncio.get_running_loop(), threads=threads, capacity=capacity)
+    scheduler.start()
+    yield scheduler
+    await scheduler.close()
+
+
+async def _occupy(scheduler: Scheduler, gate: threading.Event) -> _Job:
+    """Give the only thread something to do until the gate opens."""
+    running = _Job(gate=gate)
+    scheduler.submit(running)
+    await until(lambda: not scheduler.waiting)
+    return running
 
 
 def test_a_short_job_runs_at_once_and_a_long_one_elsewhere() -> None:
     async def main() -> None:
-        scheduler = Scheduler(asyncio.get_running_loop(), threads=1)
-        scheduler.start()
-        here = threading.current_thread().name
-        short, long = _Job(short=True), _Job()
-        scheduler.submit(short)
-        assert (short.ran_on, short.finished_on) == (here, here)
-        scheduler.submit(long)
-        await until(lambda: long.finished_on)
-        assert (long.ran_on, long.finished_on) == ("inference-0", here)
-        await scheduler.close()
+        async with _scheduler() as scheduler:
+            here = threading.current_thread().name
+            short, long = _Job(short=True), _Job()
+            scheduler.submit(short)
+            assert (short.ran_on, short.finished_on) == (here, here)
+            scheduler.submit(long)
+            await until(lambda: long.finished_on)
+            assert (long.ran_on, long.finished_on) == ("inference-0", here)
 
     asyncio.run(main())
 
 
-def test_nobody_overtakes_the_queue_and_a_full_one_refuses() -> None:
+def test_nobody_overtakes_the_line_and_a_full_one_refuses() -> None:
     async def main() -> None:
-        scheduler = Scheduler(asyncio.get_running_loop(), threads=1, capacity=2)
-        scheduler.start()
         gate = threading.Event()
-        running = _Job(gate=gate)
-        scheduler.submit(running)
-        await until(scheduler._queue.empty)
-        waiting = [_Job(short=True, gate=gate), _Job(short=False)]
-        beside = _Job(short=True)
-        scheduler.submit(beside)
-        assert beside.finished_on  # nobody waits, so it may run beside the long one
-        scheduler.submit(waiting[1])
-        scheduler.submit(waiting[0])
-        assert not waiting[0].ran_on
-        with pytest.raises(Refusal, match="expected at most 2 waiting requests, the queue is full") as caught:
-            scheduler.submit(_Job())
-        assert caught.value.status == 503
-        gate.set()
-        await scheduler.close()
+        async with _scheduler(capacity=2) as scheduler:
+            running = await _occupy(scheduler, gate)
+            waiting = [_Job(gate=gate), _Job(short=True)]
+            beside = _Job(short=True)
+            scheduler.submit(beside)
+            assert beside.finished_on  # nobody waits, so it may run beside the long one
+            for each in waiting:
+                scheduler.submit(each)
+            assert not waiting[1].ran_on
+            with pytest.raises(Turned, match="expected at most 2 waiting requests, the queue is full") as caught:
+                scheduler.submit(_Job())
+            assert (caught.value.status, caught.value.outcome) == (503, Outcome.FULL)
+            gate.set()
         await until(lambda: all(each.finished_on for each in (running, *waiting)))
 
     asyncio.run(main())
@@ -119,19 +139,63 @@ def test_nobody_overtakes_the_queue_and_a_full_one_refuses() -> None:
 
 def test_a_job_that_nobody_waits_for_does_not_run() -> None:
     async def main() -> None:
-        scheduler = Scheduler(asyncio.get_running_loop(), threads=1)
-        scheduler.start()
-        job = _Job()
-        job.abandoned = True
-        scheduler.submit(job)
-        await until(lambda: job.finished_on)
-        assert not job.ran_on
-        await scheduler.close()
+        async with _scheduler() as scheduler:
+            job = _Job()
+            job.abandoned = True
+            scheduler.submit(job)
+            await until(lambda: job.finished_on)
+            assert (job.ran_on, job.outcome) == ("", Outcome.ABANDONED)
+
+    asyncio.run(main())
+
+
+def test_a_deadline_that_cannot_be_made_is_refused_at_once() -> None:
+    async def main() -> None:
+        async with _scheduler() as scheduler:
+            job = _Job(deadline_ns=time.perf_counter_ns() + 1_000_000)
+            for _ in range(3):
+                job.pace.learn(job.size_bytes, 2_000_000, time.perf_counter_ns())
+            words = r"expected to answer before the deadline, in \d+ µs, got 0 waiting and a p99 of 2000 µs"
+            with pytest.raises(Turned, match=words) as caught:
+                scheduler.submit(job)
+            assert (caught.value.status, caught.value.outcome) == (503, Outcome.REFUSED)
+            assert not job.ran_on
+
+    asyncio.run(main())
+
+
+def test_a_deadline_that_passes_in_the_line_is_told_while_the_thread_is_busy() -> None:
+    async def main() -> None:
+        gate = threading.Event()
+        async with _scheduler() as scheduler:
+            running = await _occupy(scheduler, gate)
+            late, patient = _Job(deadline_ns=time.perf_counter_ns() + 20_000_000), _Job(gate=gate)
+            scheduler.submit(late)
+            scheduler.submit(patient)
+            await until(lambda: late.finished_on)
+            assert (late.ran_on, late.outcome, running.finished_on) == ("", Outcome.EXPIRED, "")
+            gate.set()
+            await until(lambda: patient.finished_on)
+
+    asyncio.run(main())
+
+
+def test_company_runs_as_one_and_the_end_leaves_nobody_behind() -> None:
+    async def main() -> None:
+        gate = threading.Event()
+        async with _scheduler() as scheduler:
+            await _occupy(scheduler, gate)
+            jobs = [_Job(rows=1) for _ in range(6)]
+            for each in jobs:
+                scheduler.submit(each)
+            gate.set()
+        await until(lambda: all(each.finished_on for each in jobs))
+        assert [each.ran_with for each in jobs] == [4, 4, 4, 4, 2, 2]
 
     asyncio.run(main())
 
 
 def test_there_are_as_many_threads_as_cores() -> None:
-    scheduler = Scheduler(asyncio.new_event_loop())
-    assert len(scheduler._threads) == usable_cores() >= 1
-    scheduler._loop.close()
+    loop = asyncio.new_event_loop()
+    assert len(Scheduler(loop)._threads) == usable_cores() >= 1
+    loop.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from http import HTTPStatus
 from typing import Final, NamedTuple
@@ -14,17 +14,20 @@ from edgeward_agent.errors import ServingError
 from edgeward_agent.serving.capture import Capture
 from edgeward_agent.serving.exchange import Request
 from edgeward_agent.serving.interface import model_metadata, server_metadata
+from edgeward_agent.serving.line import NEVER_NS, Company, Job
+from edgeward_agent.serving.outcome import Outcome
 from edgeward_agent.serving.protocol import InferRequest, Refusal, build_infer, parse_infer
 from edgeward_agent.serving.records import InferenceRecord
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.release import Version
-from edgeward_agent.serving.scheduler import Scheduler
+from edgeward_agent.serving.scheduler import Scheduler, Turned
 from edgeward_agent.serving.tensors import Array
 from edgeward_contract.manifest import CaptureMode
 from edgeward_contract.version import __version__
 
 _log: Final = logging.getLogger(__name__)
 _REMEMBERED: Final = 256
+_HIGHEST: Final = 1  # priority
 
 
 class _What(Enum):
@@ -82,22 +85,32 @@ class DataApi:
         version.begin()
         try:
             self._scheduler.submit(job)
-        except Refusal:
+        except Turned as turned:
             version.end()
+            version.traffic.not_run(turned.outcome)
             raise
 
     def finish(self, job: _Job) -> None:
-        """Answer a job that has run, or was given up."""
+        """Answer a job that has run."""
         version = job.version
         version.end()
-        if job.abandoned:
-            return
-        version.pace.learn(job.size_bytes, job.run_ns)
         try:
-            self._conclude(job)
+            if not job.abandoned:
+                self._conclude(job)
         except Exception as error:  # a bug here must cost one answer, not the wait for it
             _log.exception("an inference of %s could not be answered", version.name)
             _refuse(job, error)
+        # After the answer is on its way, where it costs nobody anything. A failure is quicker than a run.
+        if not isinstance(job.outcome, Exception):
+            version.pace.learn(job.ran_bytes, job.run_ns, job.ended_ns)
+
+    def drop(self, job: _Job, outcome: Outcome) -> None:
+        """Answer a job that waited and was not run."""
+        job.version.end()
+        job.version.traffic.not_run(outcome)
+        if outcome is Outcome.EXPIRED:
+            text = f"expected to run before the deadline, it passed while {self._scheduler.waiting} others waited too"
+            job.request.refuse(HTTPStatus.SERVICE_UNAVAILABLE, text)
 
     def _conclude(self, job: _Job) -> None:
         if isinstance(job.outcome, Exception):
@@ -144,24 +157,43 @@ class DataApi:
 class _Job:
     """One inference on its way through the scheduler."""
 
-    __slots__ = ("_api", "asked", "outcome", "request", "run_ns", "size_bytes", "version")
+    __slots__ = (
+        "_api",
+        "asked",
+        "company",
+        "deadline_ns",
+        "ended_ns",
+        "outcome",
+        "pace",
+        "ran_bytes",
+        "request",
+        "run_ns",
+        "size_bytes",
+        "strict",
+        "urgent",
+        "version",
+    )
 
     def __init__(self, api: DataApi, version: Version, request: Request, asked: InferRequest) -> None:
         self._api = api
         self.version = version
         self.request = request
         self.asked = asked
-        self.size_bytes = len(request.body)
+        self.pace = version.pace
+        self.size_bytes = self.ran_bytes = len(request.body)
         self.outcome: list[Array] | Exception = []
         self.run_ns = 0
+        self.ended_ns = 0
+        self.urgent = asked.priority == _HIGHEST
+        self.company: Company | None = None
+        timeout_us = asked.timeout_us
+        self.strict = bool(timeout_us)
+        budget_ns = version.budget_ns if timeout_us is None else timeout_us * 1000 or NEVER_NS
+        self.deadline_ns = request.received_ns + budget_ns
 
     @property
     def abandoned(self) -> bool:
         return self.request.gone
-
-    @property
-    def short(self) -> bool:
-        return self.version.pace.is_short(self.size_bytes)
 
     def run(self) -> None:
         begin = time.perf_counter_ns()
@@ -169,16 +201,28 @@ class _Job:
             self.outcome = self.version.session.run(list(self.asked.outputs), self.asked.feeds)
         except Exception as error:
             self.outcome = error
-        self.run_ns = time.perf_counter_ns() - begin
+        self.ended_ns = time.perf_counter_ns()
+        self.run_ns = self.ended_ns - begin
+
+    def run_with(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            job.run()
 
     def finish(self) -> None:
         self._api.finish(self)
+
+    def drop(self, outcome: Outcome) -> None:
+        self._api.drop(self, outcome)
 
 
 def _answer(job: _Job, results: list[Array]) -> None:
     header_length, parts = build_infer(job.version.interface, job.version.head, job.asked, results)
     job.request.answer(parts, header_length=header_length)
-    job.version.traffic.answered(time.perf_counter_ns() - job.request.received_ns)
+    now_ns = time.perf_counter_ns()
+    traffic = job.version.traffic
+    traffic.answered(now_ns - job.request.received_ns)
+    if now_ns > job.deadline_ns:
+        traffic.late += 1
 
 
 def _refuse(job: _Job, error: Exception) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import chain
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -46,6 +46,8 @@ class InferRequest:
     feeds: dict[str, Array]
     outputs: dict[str, bool]
     capture: CaptureMode
+    timeout_us: int | None = None  # 0: no deadline; None: the caller does not say
+    priority: int = 0  # 1 is the highest, 0 the default
 
 
 class _InputParameters(msgspec.Struct, frozen=True, gc=False):
@@ -62,6 +64,8 @@ class _OutputParameters(msgspec.Struct, frozen=True, gc=False):
 class _Parameters(msgspec.Struct, frozen=True, gc=False):
     binary_data_output: bool = False
     capture: CaptureMode = CaptureMode.OFF
+    timeout: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)] | None = None
+    priority: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class _Input(msgspec.Struct):
@@ -118,7 +122,8 @@ def parse_infer(interface: Interface, body: bytes | bytearray, header_length: in
     request = _decode(header)
     outputs = _wanted(interface, request)
     feeds = _feeds(interface, request.inputs, binary)
-    return InferRequest(request.id, feeds, outputs, request.parameters.capture)
+    asked = request.parameters
+    return InferRequest(request.id, feeds, outputs, asked.capture, asked.timeout, asked.priority)
 
 
 def build_infer(

@@ -10,7 +10,8 @@ from typing import Final
 
 from edgeward_agent.errors import ModelError
 from edgeward_agent.serving.interface import Interface, response_head
-from edgeward_agent.serving.scheduler import Pace
+from edgeward_agent.serving.line import NEVER_NS
+from edgeward_agent.serving.pace import Pace
 from edgeward_agent.serving.session import Session
 from edgeward_agent.serving.traffic import TrafficMeter
 from edgeward_contract.artifact import ModelName, Sha256, sha256_of, sha256_of_file
@@ -31,6 +32,7 @@ class Version:
     session: Session
     interface: Interface
     capture: CapturePolicy
+    budget_ns: int = NEVER_NS  # the deadline of a request that brings none
     head: bytes = b""
     pace: Pace = field(default_factory=Pace)
     traffic: TrafficMeter = field(default_factory=TrafficMeter)
@@ -86,6 +88,7 @@ def load_model(path: Path, manifest: Manifest, sha256: Sha256) -> Version:
         session=session,
         interface=Interface.of(manifest.inputs, manifest.outputs),
         capture=manifest.capture,
+        budget_ns=manifest.budget.latency_us * 1000,
     )
 
 

@@ -1,7 +1,9 @@
-"""Where an inference runs: on the loop when that is quicker than a hand-over, else in one queue to few threads.
+"""Where an inference runs: on the loop when that is quicker than a hand-over, else in one line to few threads.
 
 A hand-over to a thread and back costs more than a small model takes. A long model on the loop would hold up
-everybody else: one FIFO for all into as many threads as cores gave 1.9 times the throughput and fair tails.
+everybody else: one line for all into as many threads as cores gave 1.9 times the throughput and fair tails.
+
+What is decided is decided in `line`; here are the threads around it.
 """
 
 from __future__ import annotations
@@ -10,65 +12,50 @@ import asyncio
 import os
 import queue
 import threading
+import time
+from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Final, Protocol
+from typing import Final
 
+from edgeward_agent.serving.line import NEVER_NS, Dropped, Job, Line, Turn
+from edgeward_agent.serving.outcome import Outcome
 from edgeward_agent.serving.protocol import Refusal
 
-_INLINE_BELOW_NS: Final = 1_000_000
-_WEIGHT: Final = 8  # of the past against the newest measurement
-_SIZES: Final = 64
+_CAPACITY: Final = 256
+_TICK_S: Final = 0.001  # timers of uvloop are whole milliseconds, and one that comes early finds nobody
 
 
-class Pace:
-    """How long a version takes, learned from its runs, by power of two of the bytes that go in.
+class Turned(Refusal):
+    """503: a request that was not run, and why."""
 
-    Unknown sizes are not inline: a batch of thousands to a quick model must not stop the loop.
-    """
+    hint = "Ask again a little later, with less at once, or with a longer timeout."
 
-    __slots__ = ("_learned_ns",)
-
-    def __init__(self) -> None:
-        self._learned_ns = [0] * _SIZES
-
-    def learn(self, size_bytes: int, run_ns: int) -> None:
-        index = size_bytes.bit_length()
-        past = self._learned_ns[index]
-        # One run that lost the processor must not send the next ones to a thread: none counts for more than four.
-        learned_ns = (past * (_WEIGHT - 1) + min(run_ns, 4 * past)) // _WEIGHT
-        self._learned_ns[index] = learned_ns or run_ns
-
-    def is_short(self, size_bytes: int) -> bool:
-        return 0 < self._learned_ns[size_bytes.bit_length()] < _INLINE_BELOW_NS
-
-
-class Job(Protocol):
-    """One inference. `run` is called on any thread, `finish` on the loop's, once, after it."""
-
-    @property
-    def abandoned(self) -> bool:
-        """Nobody waits for it any more: it need not run."""
-
-    @property
-    def short(self) -> bool: ...
-
-    def run(self) -> None:
-        """Must not raise: keeps result or error for `finish`."""
-
-    def finish(self) -> None: ...
+    def __init__(self, outcome: Outcome, message: str) -> None:
+        super().__init__(HTTPStatus.SERVICE_UNAVAILABLE, message)
+        self.outcome = outcome
 
 
 class Scheduler:
     """Runs jobs. Every method belongs to the loop's thread."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, threads: int | None = None, capacity: int = 256) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, *, threads: int | None = None, capacity: int = _CAPACITY
+    ) -> None:
+        count = threads or usable_cores()
         self._loop = loop
-        self._capacity = capacity
-        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._line = Line(threads=count, capacity=capacity)
+        self._lock = threading.Lock()  # around every call of the line
+        self._calls: queue.SimpleQueue[bool] = queue.SimpleQueue()  # one for each job in the line; False ends a thread
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_ns = NEVER_NS
         self._threads = [
-            threading.Thread(target=self._work, name=f"inference-{index}", daemon=True)
-            for index in range(threads or usable_cores())
+            threading.Thread(target=self._work, args=(index,), name=f"inference-{index}", daemon=True)
+            for index in range(count)
         ]
+
+    @property
+    def waiting(self) -> int:
+        return self._line.waiting
 
     def start(self) -> None:
         for thread in self._threads:
@@ -78,30 +65,100 @@ class Scheduler:
         """Run now or soon.
 
         Raises:
-            Refusal: 503, the queue is full.
+            Turned: 503, the line is full, or the job could not make its deadline.
         """
-        if job.short and self._queue.empty():
+        learned = job.pace.of(job.size_bytes)
+        if learned.short and not self._line.waiting and (not job.strict or _in_time(job)):
             job.run()
             job.finish()
             return
-        if self._queue.qsize() >= self._capacity:
-            raise Refusal(
-                HTTPStatus.SERVICE_UNAVAILABLE, f"expected at most {self._capacity} waiting requests, the queue is full"
-            )
-        self._queue.put(job)
+        with self._lock:
+            refused = self._line.offer(job, time.perf_counter_ns())
+        if refused is not None:
+            raise self._turned(refused, job)
+        self._calls.put(True)
+        if job.deadline_ns < self._alarm_ns:
+            self._set_alarm(job.deadline_ns)
 
     async def close(self) -> None:
         """Let the threads end after what is queued."""
-        for _ in self._threads:
-            self._queue.put(None)
+        with self._lock:
+            self._line.ripen()
+        for called in [True] * self._line.waiting + [False] * len(self._threads):
+            self._calls.put(called)
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
+        if self._alarm is not None:
+            self._alarm.cancel()
 
-    def _work(self) -> None:
-        while (job := self._queue.get()) is not None:
-            if not job.abandoned:
-                job.run()
-            self._loop.call_soon_threadsafe(job.finish)
+    # -- on the threads
+
+    def _work(self, thread: int) -> None:
+        called, due_ns = True, None
+        while called:
+            called = self._called(due_ns)
+            with self._lock:
+                turn = self._line.take(thread, time.perf_counter_ns())
+            due_ns = turn.look_again_ns
+            if due_ns is not None and turn.jobs:
+                self._calls.put(True)  # somebody else looks again while this one runs
+                due_ns = None
+            self._run(turn)
+
+    def _called(self, due_ns: int | None) -> bool:
+        """Wait until there is work; False when there will be none any more."""
+        try:
+            if due_ns is None:
+                return self._calls.get()
+            return self._calls.get(timeout=max(0.0, (due_ns - time.perf_counter_ns()) / 1e9))
+        except queue.Empty:
+            return True
+
+    def _run(self, turn: Turn) -> None:
+        jobs = turn.jobs
+        if len(jobs) == 1:
+            jobs[0].run()
+        elif jobs:
+            jobs[0].run_with(jobs)
+        if jobs or turn.dropped:
+            self._loop.call_soon_threadsafe(_conclude, jobs, turn.dropped)
+
+    # -- on the loop
+
+    def _turned(self, outcome: Outcome, job: Job) -> Turned:
+        if outcome is Outcome.FULL:
+            return Turned(outcome, f"expected at most {self._line.capacity} waiting requests, the queue is full")
+        left_us = max(0, job.deadline_ns - time.perf_counter_ns()) // 1000
+        p99_us = job.pace.of(job.size_bytes).p99_ns // 1000
+        found = f"{self._line.waiting} waiting and a p99 of {p99_us} µs"
+        return Turned(outcome, f"expected to answer before the deadline, in {left_us} µs, got {found}")
+
+    def _set_alarm(self, at_ns: int) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_ns = at_ns
+        delay_s = max(0, at_ns - time.perf_counter_ns()) / 1e9 + _TICK_S
+        self._alarm = self._loop.call_later(delay_s, self._sound) if at_ns < NEVER_NS else None
+
+    def _sound(self) -> None:
+        """Tell those whose time is up, though every thread is busy: an answer, not silence."""
+        with self._lock:
+            dropped = self._line.expire(time.perf_counter_ns())
+            next_ns = self._line.next_deadline_ns
+        self._set_alarm(next_ns)
+        _conclude((), dropped)
+
+
+def _in_time(job: Job) -> bool:
+    """Whether the caller's own deadline can be made with nothing ahead."""
+    return time.perf_counter_ns() + job.pace.of(job.size_bytes).p99_ns <= job.deadline_ns
+
+
+def _conclude(jobs: Sequence[Job], dropped: Sequence[Dropped]) -> None:
+    for job in jobs:
+        job.finish()
+    for job, outcome in dropped:
+        job.drop(outcome)
 
 
 def usable_cores() -> int:

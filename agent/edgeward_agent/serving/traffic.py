@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from edgeward_agent.serving.outcome import Outcome
 from edgeward_contract.reported import Traffic
 
 _SUB_BITS: Final = 4  # 16 steps per power of two: a percentile is at most 6 % too high
@@ -17,11 +18,16 @@ class TrafficMeter:
     Default buckets of metrics libraries begin at 5 or 100 ms and would hide everything that matters here.
     """
 
-    __slots__ = ("_counts", "errors", "requests")
+    __slots__ = ("_counts", "errors", "expired", "full", "late", "refused", "requests")
 
     def __init__(self) -> None:
         self.requests = 0
         self.errors = 0
+        # What was not answered in time, by its outcome. Only what is late is among the requests: the rest did not run.
+        self.late = 0
+        self.refused = 0
+        self.full = 0
+        self.expired = 0
         self._counts = [0] * _BUCKETS
 
     def answered(self, latency_ns: int) -> None:
@@ -29,6 +35,14 @@ class TrafficMeter:
         us = latency_ns // 1000
         shift = max(us.bit_length() - _SUB_BITS - 1, 0)
         self._counts[min((shift << _SUB_BITS) + (us >> shift), _BUCKETS - 1)] += 1
+
+    def not_run(self, outcome: Outcome) -> None:
+        if outcome is Outcome.REFUSED:
+            self.refused += 1
+        elif outcome is Outcome.FULL:
+            self.full += 1
+        elif outcome is Outcome.EXPIRED:
+            self.expired += 1
 
     def failed(self) -> None:
         """The model or the runtime failed; what a caller did wrong is not counted."""

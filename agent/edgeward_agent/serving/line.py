@@ -1,0 +1,293 @@
+"""The line of requests that wait for a thread: who may join it, who is next, who is sent away. Pure: `now` goes in.
+
+Admission. A request that cannot make its deadline is refused at once, since an answer in microseconds is of more use to
+its caller than an error after the deadline. It cannot when the moment at which a thread will be free for it, by the
+usual times of what is ahead, plus the learned p99 of its own run, lies beyond the deadline. One exception: where
+nothing is ahead, the budget of the model refuses nobody. The manifest's budget is what the model should keep, not what
+the caller said; refusing would free no thread for anybody else, and take from the bedside answers that are a little
+late. A deadline that the caller gave is held to the letter.
+
+Order. Priority 1 goes before the others, and within each it is first come, first served. Nobody starves: while others
+wait, at most four of priority 1 start in a row. The last eighth of the line is kept for priority 1.
+
+Company. A model whose manifest says so has waiting requests of equal shape run as one; see `batching`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from heapq import heapreplace
+from itertools import chain
+from typing import Final, NamedTuple, Protocol
+
+from edgeward_agent.serving.outcome import Outcome
+from edgeward_agent.serving.pace import Pace
+
+NEVER_NS: Final = 1 << 62
+IN_A_ROW: Final = 4
+_RESERVED: Final = 8  # one eighth
+_URGENT, _ORDINARY = 0, 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Company:
+    """With whom a request may run as one: those of equal `key`, up to `max_rows` together, waiting `max_delay_ns`."""
+
+    key: Hashable
+    rows: int
+    max_rows: int
+    max_delay_ns: int = 0
+
+
+class Job(Protocol):
+    """One inference. Times are of one clock that only goes forward, in ns.
+
+    `run` and `run_with` are called on any thread; `finish` or `drop` on the loop's, once.
+    """
+
+    size_bytes: int
+    pace: Pace
+    deadline_ns: int  # NEVER_NS: none
+    strict: bool  # the deadline is the caller's own, not the budget of the model
+    urgent: bool
+    company: Company | None
+
+    @property
+    def abandoned(self) -> bool:
+        """Nobody waits for the answer any more."""
+
+    def run(self) -> None:
+        """Must not raise: keeps result or error for `finish`."""
+
+    def run_with(self, jobs: Sequence[Job]) -> None:
+        """Run all of these, itself among them, as one; each keeps its own result."""
+
+    def finish(self) -> None:
+        """It has run."""
+
+    def drop(self, outcome: Outcome) -> None:
+        """It waited and will not run."""
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    job: Job
+    expected_ns: int
+    ripe_ns: int = 0  # not to be started before: it waits for company
+
+    def fate(self, now_ns: int) -> Outcome | None:
+        """Why it need not run any more; None when it must."""
+        if self.job.abandoned:
+            return Outcome.ABANDONED
+        return Outcome.EXPIRED if self.job.deadline_ns < now_ns else None
+
+
+Dropped = tuple[Job, Outcome]
+
+
+class Turn(NamedTuple):
+    """What a thread does next: run `jobs` as one, and say to the callers of `dropped` how their requests ended.
+
+    `look_again_ns` is when a request that waits for company will be due; None when none does.
+    """
+
+    jobs: tuple[Job, ...]
+    dropped: tuple[Dropped, ...]
+    look_again_ns: int | None
+
+
+@dataclass(slots=True)
+class _Lane:
+    """The waiting requests of one priority."""
+
+    entries: deque[_Entry] = field(default_factory=deque)
+    expected_ns: int = 0
+
+    def append(self, entry: _Entry) -> None:
+        self.entries.append(entry)
+        self.expected_ns += entry.expected_ns
+
+    def take_out(self, some: Iterable[_Entry]) -> None:
+        for entry in some:
+            if self.entries[0] is entry:
+                self.entries.popleft()
+            else:
+                self.entries.remove(entry)
+            self.expected_ns -= entry.expected_ns
+
+    def of_company(self, company: Company) -> list[_Entry]:
+        return [each for each in self.entries if each.job.company and each.job.company.key == company.key]
+
+
+class Line:
+    """Not safe for threads: whoever shares it holds a lock around every call."""
+
+    def __init__(self, *, threads: int, capacity: int) -> None:
+        self.capacity = capacity
+        self.waiting = 0
+        self._lanes = (_Lane(), _Lane())
+        self._busy_until_ns = [0] * threads
+        self._urgent_in_a_row = 0
+        self._ripe_ns = 0  # nobody waits for company after this
+
+    def offer(self, job: Job, now_ns: int) -> Outcome | None:
+        """Let a request wait; or say why not: FULL, or REFUSED for its deadline."""
+        if self.waiting >= self.capacity - (0 if job.urgent else self.capacity // _RESERVED):
+            return Outcome.FULL
+        if not self._in_time(job, now_ns):
+            return Outcome.REFUSED
+        lane = self._lanes[_URGENT if job.urgent else _ORDINARY]
+        entry = _Entry(job, job.pace.of(job.size_bytes).usual_ns)
+        if job.company is not None:
+            _seek_company(entry, job.company, lane.of_company(job.company), now_ns)
+            self._ripe_ns = max(self._ripe_ns, entry.ripe_ns)
+        lane.append(entry)
+        self.waiting += 1
+        return None
+
+    def take(self, thread: int, now_ns: int) -> Turn:
+        """What a thread that is free does now."""
+        dropped = self._drop_from_the_front(now_ns)
+        entries = self._next(now_ns)
+        self._busy_until_ns[thread] = now_ns + _together_ns(entries) if entries else 0
+        return Turn(tuple(each.job for each in entries), tuple(dropped), self._due_ns(now_ns))
+
+    def expire(self, now_ns: int) -> list[Dropped]:
+        """Take out everybody who need not run any more, wherever they stand."""
+        dropped: list[Dropped] = []
+        for lane in self._lanes:
+            dead = [(each, fate) for each in lane.entries if (fate := each.fate(now_ns)) is not None]
+            lane.take_out([each for each, _ in dead])
+            self.waiting -= len(dead)
+            dropped += [(each.job, fate) for each, fate in dead]
+        return dropped
+
+    @property
+    def next_deadline_ns(self) -> int:
+        """When somebody has to be told that it is too late; NEVER_NS when nobody has."""
+        return min((each.job.deadline_ns for each in self._entries()), default=NEVER_NS)
+
+    def ripen(self) -> None:
+        """Wait for nobody's company any more: the end is near."""
+        for entry in self._entries():
+            entry.ripe_ns = 0
+
+    def _entries(self) -> Iterable[_Entry]:
+        return chain(self._lanes[_URGENT].entries, self._lanes[_ORDINARY].entries)
+
+    def _due_ns(self, now_ns: int) -> int | None:
+        if self._ripe_ns <= now_ns:
+            return None
+        return min((each.ripe_ns for each in self._entries() if each.ripe_ns > now_ns), default=None)
+
+    def _in_time(self, job: Job, now_ns: int) -> bool:
+        if job.deadline_ns >= NEVER_NS:
+            return True
+        learned = job.pace.of(job.size_bytes)
+        latest_start_ns = job.deadline_ns - learned.p99_ns
+        start_ns = self._start_ns(now_ns, latest_start_ns, urgent=job.urgent)
+        if start_ns <= latest_start_ns:
+            return True
+        if start_ns > now_ns:
+            return False
+        if job.strict and not learned.stale(now_ns):
+            learned.doubt()
+            return False
+        return True
+
+    def _start_ns(self, now_ns: int, enough_ns: int, *, urgent: bool) -> int:
+        """When a thread will be free, if what is ahead takes its usual time; any time up to `enough_ns` is as good."""
+        lanes = self._lanes[:1] if urgent else self._lanes
+        free_ns = sorted(max(end_ns, now_ns) for end_ns in self._busy_until_ns)
+        latest_ns = free_ns[0] + sum(lane.expected_ns for lane in lanes)
+        if latest_ns <= enough_ns:
+            return latest_ns  # in time even if one thread did it all: no need to look at every one
+        for entry in chain.from_iterable(lane.entries for lane in lanes):
+            heapreplace(free_ns, free_ns[0] + entry.expected_ns)
+        return free_ns[0]
+
+    def _drop_from_the_front(self, now_ns: int) -> list[Dropped]:
+        dropped: list[Dropped] = []
+        for lane in self._lanes:
+            while lane.entries and (fate := lane.entries[0].fate(now_ns)) is not None:
+                dropped.append((lane.entries[0].job, fate))
+                lane.take_out([lane.entries[0]])
+                self.waiting -= 1
+        return dropped
+
+    def _next(self, now_ns: int) -> list[_Entry]:
+        """Who starts now, with its company; empty when nobody is due."""
+        firsts = [next((e for e in lane.entries if e.ripe_ns <= now_ns), None) for lane in self._lanes]
+        urgent, ordinary = firsts
+        if urgent is not None and (ordinary is None or self._urgent_in_a_row < IN_A_ROW):
+            self._urgent_in_a_row = self._urgent_in_a_row + 1 if ordinary is not None else 0
+            return self._start(_URGENT, urgent, now_ns)
+        self._urgent_in_a_row = 0
+        return self._start(_ORDINARY, ordinary, now_ns) if ordinary is not None else []
+
+    def _start(self, which: int, first: _Entry, now_ns: int) -> list[_Entry]:
+        lane = self._lanes[which]
+        together = [first]
+        if (company := first.job.company) is not None:
+            together = _fill(first, company, lane.of_company(company), now_ns)
+        lane.take_out(together)
+        self.waiting -= len(together)
+        return together
+
+
+def _seek_company(entry: _Entry, company: Company, others: list[_Entry], now_ns: int) -> None:
+    """Say what the request adds to those that it will run with, and until when it waits for more of them."""
+    job = entry.job
+    group = _open_group(others, company)
+    usual_ns = job.pace.of(_size_bytes(group) + job.size_bytes).usual_ns if group else 0
+    if usual_ns:
+        entry.expected_ns = max(0, usual_ns - sum(each.expected_ns for each in group))
+    if company.rows + sum(_rows(each) for each in group) >= company.max_rows:
+        for each in group:
+            each.ripe_ns = 0
+    elif company.max_delay_ns and (longest_ns := _longest_ns(job, company)):
+        entry.ripe_ns = min(now_ns + company.max_delay_ns, job.deadline_ns - longest_ns)
+
+
+def _open_group(others: list[_Entry], company: Company) -> list[_Entry]:
+    """Those at the end that will run together and have room for one more."""
+    group: list[_Entry] = []
+    rows = 0
+    for each in others:
+        if rows + _rows(each) > company.max_rows:
+            group, rows = [], 0
+        group.append(each)
+        rows += _rows(each)
+    return group if rows + company.rows <= company.max_rows else []
+
+
+def _longest_ns(job: Job, company: Company) -> int:
+    """What a full company may take; 0 when not even the request alone is known: then nobody waits."""
+    times = company.max_rows // company.rows
+    full_ns = job.pace.of(job.size_bytes * times).p99_ns
+    return full_ns or job.pace.of(job.size_bytes).p99_ns * times
+
+
+def _fill(first: _Entry, company: Company, candidates: list[_Entry], now_ns: int) -> list[_Entry]:
+    """The first, and in their order those that fit beside it."""
+    together, rows = [first], company.rows
+    for each in candidates:
+        if each is not first and rows + _rows(each) <= company.max_rows and each.fate(now_ns) is None:
+            together.append(each)
+            rows += _rows(each)
+    return together
+
+
+def _rows(entry: _Entry) -> int:
+    return entry.job.company.rows if entry.job.company else 1
+
+
+def _size_bytes(entries: Iterable[_Entry]) -> int:
+    return sum(each.job.size_bytes for each in entries)
+
+
+def _together_ns(entries: list[_Entry]) -> int:
+    usual_ns = entries[0].job.pace.of(_size_bytes(entries)).usual_ns
+    return usual_ns or sum(each.expected_ns for each in entries)
