@@ -20,12 +20,14 @@ from edgeward_contract.version import __version__
 from edgeward_fleet.accounts.model import Principal, Role
 from edgeward_fleet.dashboard import assets, words
 from edgeward_fleet.dashboard.links import query_string
-from edgeward_fleet.dashboard.security import PAGE_HEADERS, THEME_COOKIE
+from edgeward_fleet.dashboard.security import PAGE_HEADERS, THEME_COOKIE, StaleForm
 from edgeward_fleet.dashboard.sessions import BrowserSession
 from edgeward_fleet.dashboard.views.standings import STATES, standing_strip
+from edgeward_fleet.dashboard.ways import Way, asked_again, way_out
 from edgeward_fleet.errors import BadRequest, FleetError, Invalid, NotFound, TooMany, Unauthenticated
 
 THEMES: Final = ("auto", "light", "dark")
+MAX_REASON: Final = 500  # characters of what a person writes about a command
 SECTIONS: Final = (
     ("fleet", "/", "Fleet"),
     ("devices", "/devices", "Devices"),
@@ -93,6 +95,14 @@ def part(request: Request, template: str, content: object) -> str:
     return _TEMPLATES.get_template(template).render(page=content)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """An error as a page, with the way on."""
+
+    error: FleetError
+    way: Way
+
+
 class PageRoute(APIRoute):
     """A route whose errors are pages too, and whose answers carry the headers that pages need."""
 
@@ -103,19 +113,19 @@ class PageRoute(APIRoute):
             try:
                 response = await answer(request)
             except (FleetError, ContractError, RequestValidationError, HTTPException) as error:
-                response = problem(request, error)
+                response = await problem(request, error)
             response.headers.update(PAGE_HEADERS)
             return response
 
         return handler
 
 
-def problem(request: Request, error: Exception) -> Response:
+async def problem(request: Request, error: Exception) -> Response:
     """What a person sees of an error. Who is not logged in is sent to do so and comes back."""
     shown = as_fleet_error(request, error)
     if isinstance(shown, Unauthenticated):
-        return _to_login(request)
-    answer = page(request, "error.html", shown, title=shown.title, status=shown.status)
+        return await _to_login(request)
+    answer = page(request, "error.html", await _trouble(request, shown), title=shown.title, status=shown.status)
     if isinstance(shown, TooMany):
         answer.headers["Retry-After"] = str(shown.retry_after_s)
     return answer
@@ -128,21 +138,51 @@ def as_fleet_error(request: Request, error: Exception) -> FleetError:
     if isinstance(error, ContractError):
         return BadRequest(str(error), hint=error.hint)
     if isinstance(error, RequestValidationError):
-        first = error.errors()[0]
-        return Invalid(f"{first['loc'][-1]}: {first['msg']}", hint="Correct the address, or start from the list.")
+        return _not_valid(error)
     if isinstance(error, HTTPException) and error.status_code == 404:
         return NotFound(f"there is no page at {request.url.path[:100]}", hint="Go on from one of the links above.")
-    assert isinstance(error, HTTPException)
-    framed = FleetError(str(error.detail), hint=BadRequest.hint)
-    framed.status, framed.title = error.status_code, HTTPStatus(error.status_code).phrase
-    return framed
+    if isinstance(error, HTTPException):
+        framed = FleetError(str(error.detail), hint=BadRequest.hint)
+        framed.status, framed.title = error.status_code, HTTPStatus(error.status_code).phrase
+        return framed
+    return FleetError("expected an answer, the fleet found a fault of its own", hint=FleetError.hint)
 
 
-def _to_login(request: Request) -> Response:
-    here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    came_from = here if request.method == "GET" else "/"
+def _not_valid(error: RequestValidationError) -> Invalid:
+    """Addresses are written by people, so the value is said as well as what was expected."""
+    first = error.errors()[0]
+    if first["type"] in ("enum", "literal_error"):
+        words = f"expected {first['ctx']['expected']}, got {str(first['input'])[:40]!r}"
+    else:
+        words = f"{first['msg']}, got {str(first['input'])[:40]!r}"
+    return Invalid(f"{first['loc'][-1]}: {words}", hint="Correct the address, or start from the whole list.")
+
+
+async def _trouble(request: Request, error: FleetError) -> Trouble:
+    again = asked_again(request.url.path, await _reason(request)) if isinstance(error, StaleForm) else None
+    return Trouble(error=error, way=again or way_out(request.url.path))
+
+
+async def _to_login(request: Request) -> Response:
     if "hx-request" in request.headers:  # a part of a page: the whole page must go
         whole = urlsplit(request.headers.get("hx-current-url", "/"))
         back = whole.path + (f"?{whole.query}" if whole.query else "")
         return Response(status_code=401, headers={"HX-Redirect": "/login" + query_string(next=back)})
+    came_from = await _asked_for(request)
     return RedirectResponse("/login" + query_string(next=came_from if came_from != "/" else ""), 303)
+
+
+async def _asked_for(request: Request) -> str:
+    """The page that was asked for. A form leads back to its question, with what was written into it."""
+    if request.method == "POST":
+        again = asked_again(request.url.path, await _reason(request))
+        return again.href if again else "/"
+    return request.url.path + (f"?{request.url.query}" if request.url.query else "")
+
+
+async def _reason(request: Request) -> str:
+    """What the person wrote; Starlette keeps the form that it has read once."""
+    if request.method != "POST":
+        return ""
+    written = (await request.form()).get("reason", "")
+    return written[:MAX_REASON] if isinstance(written, str) else ""

@@ -34,7 +34,13 @@ PAGE_HEADERS: Final = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     "Referrer-Policy": "same-origin",  # "no-referrer" would make browsers send forms with `Origin: null`
 }
-_STALE_FORM: Final = "Load the page again and repeat what you did there."
+_STALE_FORM: Final = "Nothing was done. Load the page again and repeat what you did there."
+
+
+class StaleForm(Forbidden):
+    """A form of another session or of none: of a stranger, or of a tab that was open before the last log-in."""
+
+    title = "The form is out of date"
 
 
 def sessions_of(request: Request) -> Sessions:
@@ -59,10 +65,10 @@ Opened = Annotated[BrowserSession, Depends(opened)]
 
 
 async def posted(request: Request, session: Opened, form: Annotated[str, Form(max_length=128)] = "") -> BrowserSession:
-    """A form of this session. Raises Forbidden when it is another's or none."""
+    """A form of this session. Raises StaleForm when it is another's or none."""
     check_same_site(request)
     if not hmac.compare_digest(form.encode(), session.form_token.encode()):
-        raise Forbidden("expected a form of this session, got another or none", hint=_STALE_FORM)
+        raise StaleForm("expected a form of this session, got another or none", hint=_STALE_FORM)
     return session
 
 

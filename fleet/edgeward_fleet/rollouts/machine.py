@@ -141,6 +141,9 @@ STEPS: Final[Mapping[tuple[PhaseStep, StepEvent], PhaseStep]] = {
 FINAL: Final = frozenset({_R.ABORTED, _R.ROLLED_BACK, _R.SUPERSEDED, _R.EXPIRED, _R.SUCCEEDED})
 """Nothing happens here by itself any more; two of them can still be rolled back by a person."""
 
+ASKED: Final = (_E.APPROVE, _E.PAUSE, _E.RESUME, _E.ABORT, _E.ROLL_BACK)
+"""What a person asks for; nothing of it happens by itself."""
+
 TICKING: Final = frozenset(
     {_R.AWAITING_APPROVAL, _R.SCHEDULED, _R.PROGRESSING, _R.ABORTING, _R.ROLLING_BACK, _R.ROLLBACK_INCOMPLETE}
 )
@@ -162,8 +165,7 @@ def advance_step(step: PhaseStep, event: StepEvent) -> PhaseStep:
 
 def commands(state: RolloutState) -> tuple[RolloutEvent, ...]:
     """What a person may ask for in `state`."""
-    asked = (_E.APPROVE, _E.PAUSE, _E.RESUME, _E.ABORT, _E.ROLL_BACK)
-    return tuple(event for event in asked if (state, event) in TRANSITIONS)
+    return tuple(event for event in ASKED if (state, event) in TRANSITIONS)
 
 
 def diagram() -> str:

@@ -30,6 +30,8 @@ from edgeward_fleet.errors import FleetError, Unauthenticated
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 _YEAR_S: Final = 366 * 86_400
+MAX_NEXT: Final = 8000
+"""Characters of the page to go on to: it may carry a reason that somebody wrote, nine for each of its characters."""
 
 Secret = Annotated[str, Form(max_length=200)]
 Username = Annotated[str, Form(max_length=64)]
@@ -100,7 +102,7 @@ async def set_up(
 
 @router.get("/login")
 async def login_form(
-    request: Request, sessions: OpenSessions, next: Annotated[str, Query(max_length=500)] = "/"
+    request: Request, sessions: OpenSessions, next: Annotated[str, Query(max_length=MAX_NEXT)] = "/"
 ) -> Response:
     """Who is logged in already goes on; who was says why no more."""
     ended = ""
@@ -120,7 +122,7 @@ async def log_in(
     sessions: OpenSessions,
     username: Username = "",
     password: Password = "",
-    next: Annotated[str, Form(max_length=500)] = "/",
+    next: Annotated[str, Form(max_length=MAX_NEXT)] = "/",
     form: Annotated[str, Form(max_length=128)] = "",
 ) -> Response:
     """Open a session, or show the form again with the reason."""

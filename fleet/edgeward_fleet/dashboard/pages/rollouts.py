@@ -16,14 +16,24 @@ from edgeward_fleet.api.auth import AppServices
 from edgeward_fleet.clock import rfc3339
 from edgeward_fleet.dashboard.links import query_string
 from edgeward_fleet.dashboard.live import Live, live_answer, live_part
-from edgeward_fleet.dashboard.queries.rollouts import ListedRollout, listed, timeline
-from edgeward_fleet.dashboard.render import PageRoute, page
+from edgeward_fleet.dashboard.queries.rollouts import ListedRollout, latest_command, listed, timeline
+from edgeward_fleet.dashboard.render import MAX_REASON, PageRoute, page
 from edgeward_fleet.dashboard.security import Looker, OperatorLooks, OperatorPosts, ensure
-from edgeward_fleet.dashboard.views.rollout import Action, Line, RolloutView, actions, consequence, lines, rollout_view
+from edgeward_fleet.dashboard.views.rollout import (
+    DONE,
+    Line,
+    RolloutView,
+    actions,
+    consequence,
+    lines,
+    rollout_view,
+    too_late,
+)
 from edgeward_fleet.dashboard.views.rollout_devices import DeviceTable, device_table
 from edgeward_fleet.errors import Conflict, Forbidden
-from edgeward_fleet.rollouts.machine import RolloutEvent, RolloutState
+from edgeward_fleet.rollouts.machine import RolloutEvent, RolloutState, commands
 from edgeward_fleet.rollouts.model import RolloutId, Standing
+from edgeward_fleet.rollouts.repository import RolloutLine
 from edgeward_fleet.rollouts.service import RolloutRecord
 from edgeward_fleet.services import Services
 
@@ -91,6 +101,7 @@ class ConfirmPage:
     path: str
     form: str
     asks_reason: bool
+    reason: str
     spec_sha256: str
 
 
@@ -161,12 +172,21 @@ async def rollout_live(
 
 @router.get("/rollouts/{rollout_id}/{command}")
 async def confirm(
-    rollout_id: str, command: Command, request: Request, looker: OperatorLooks, services: AppServices
+    rollout_id: str,
+    command: Command,
+    request: Request,
+    looker: OperatorLooks,
+    services: AppServices,
+    reason: Annotated[str, Query(max_length=MAX_REASON)] = "",
 ) -> HTMLResponse:
-    """The question before the command, with what it will do."""
+    """The question before the command, with what it will do; `reason` is what was written before a log-in."""
     ensure(looker, command.needs)
     record = await services.rollouts.show(RolloutId(rollout_id))
-    found = _possible(record, looker, command)
+    found = next((each for each in actions(record, looker) if each.event is command.event), None)
+    if found is None:
+        raise await _too_late(services, record.rollout.id, command)
+    if found.refusal:
+        raise Forbidden(found.refusal)
     content = ConfirmPage(
         record=record,
         label=found.label,
@@ -175,6 +195,7 @@ async def confirm(
         path=found.path,
         form=request.state.session.form_token,
         asks_reason=command is not Command.APPROVE,
+        reason=reason,
         spec_sha256=record.rollout.spec.sha256(),
     )
     return page(request, "confirm.html", content, title=f"{found.label}?", section="rollouts")
@@ -186,28 +207,46 @@ async def perform(
     command: Command,
     poster: OperatorPosts,
     services: AppServices,
-    reason: Annotated[str, Form(max_length=500)] = "",
+    reason: Annotated[str, Form(max_length=MAX_REASON)] = "",
     spec_sha256: Annotated[str, Form(max_length=64)] = "",
 ) -> RedirectResponse:
     """Do it as the session's person, through the same services as the REST API."""
     ensure(poster, command.needs)
     identifier = RolloutId(rollout_id)
-    if command is Command.APPROVE:
-        await services.rollouts.approve(poster.actor, identifier, Sha256(spec_sha256))
-    else:
-        await services.rollouts.command(poster.actor, identifier, command.event, reason.strip())
-    services.ticker.wake()
+    try:
+        await _do(services, poster, identifier, command, reason.strip(), spec_sha256)
+    except Conflict:
+        latest = await _latest(services, identifier)
+        if latest is None or (latest.actor, latest.kind) != (poster.username, command.event.value):
+            raise
+        # A double click: the second request shows what the first has done.
     return RedirectResponse(f"/rollouts/{identifier}", 303)
 
 
-def _possible(record: RolloutRecord, looker: Principal, command: Command) -> Action:
-    found = next((each for each in actions(record, looker) if each.event is command.event), None)
-    if found is None:
-        state = record.rollout.state
-        raise Conflict(f"rollout {record.rollout.id}: expected a state in which {command} is possible, it is {state}")
-    if found.refusal:
-        raise Forbidden(found.refusal)
-    return found
+async def _do(
+    services: Services, poster: Principal, identifier: RolloutId, command: Command, reason: str, spec_sha256: str
+) -> None:
+    record = await services.rollouts.show(identifier)
+    if command.event not in commands(record.rollout.state):
+        raise await _too_late(services, identifier, command)
+    if command is Command.APPROVE:
+        await services.rollouts.approve(poster.actor, identifier, Sha256(spec_sha256))
+    else:
+        await services.rollouts.command(poster.actor, identifier, command.event, reason)
+    services.ticker.wake()
+
+
+async def _too_late(services: Services, identifier: RolloutId, command: Command) -> Conflict:
+    """Says who was faster: two people may look at one rollout."""
+    record, latest = await services.rollouts.show(identifier), await _latest(services, identifier)
+    return Conflict(
+        f"expected a rollout that can still be {DONE[command.event]}, {too_late(record.rollout.state, latest)}",
+        hint="Nothing was done. Look at the rollout as it is now, then decide again.",
+    )
+
+
+async def _latest(services: Services, identifier: RolloutId) -> RolloutLine | None:
+    return await services.database.run(lambda session: latest_command(session, identifier))
 
 
 async def _live(request: Request, services: Services, record: RolloutRecord, viewer: Principal, shown: Shown) -> Live:

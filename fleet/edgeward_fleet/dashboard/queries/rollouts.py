@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from edgeward_contract.artifact import Sha256
 from edgeward_fleet.db.schema import RolloutDeviceRow, RolloutEventRow, RolloutRow
-from edgeward_fleet.rollouts.machine import FINAL, PhaseStep, RolloutState
+from edgeward_fleet.rollouts.machine import ASKED, FINAL, PhaseStep, RolloutState
 from edgeward_fleet.rollouts.model import RolloutId, RolloutSpec, Standing
 from edgeward_fleet.rollouts.repository import RolloutLine
 
@@ -78,9 +78,15 @@ def timeline(session: Session, rollout_id: RolloutId, *, before: int | None, lim
     if before is not None:
         query = query.where(RolloutEventRow.event_id < before)
     rows = session.scalars(query.order_by(RolloutEventRow.event_id.desc()).limit(limit))
-    return tuple(
-        RolloutLine(event_id=row.event_id, at=row.at, actor=row.actor, kind=row.kind, detail=row.detail) for row in rows
-    )
+    return tuple(_line(row) for row in rows)
+
+
+def latest_command(session: Session, rollout_id: RolloutId) -> RolloutLine | None:
+    """The last thing that a person asked of the rollout."""
+    asked = [each.value for each in ASKED]
+    query = select(RolloutEventRow).where(RolloutEventRow.rollout_id == rollout_id, RolloutEventRow.kind.in_(asked))
+    row = session.scalar(query.order_by(RolloutEventRow.event_id.desc()).limit(1))
+    return _line(row) if row else None
 
 
 def _counts(session: Session, ids: Collection[str]) -> Mapping[str, Mapping[Standing, int]]:
@@ -93,6 +99,10 @@ def _counts(session: Session, ids: Collection[str]) -> Mapping[str, Mapping[Stan
     for rollout, standing, count in session.execute(query):
         found.setdefault(rollout, {})[Standing(standing)] = count
     return found
+
+
+def _line(row: RolloutEventRow) -> RolloutLine:
+    return RolloutLine(event_id=row.event_id, at=row.at, actor=row.actor, kind=row.kind, detail=row.detail)
 
 
 def _listed(row: RolloutRow, counts: Mapping[Standing, int]) -> ListedRollout:

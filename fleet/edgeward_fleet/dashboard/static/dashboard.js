@@ -88,6 +88,22 @@
     if (event.detail.elt === live) announce(live.dataset.sentence);
   });
 
+  // A question that can no longer be asked is a page that says why.
+  document.addEventListener("htmx:responseError", (event) => {
+    const { target, xhr, pathInfo } = event.detail;
+    if (target?.id === "dialog" && xhr.status !== 401) location.assign(pathInfo.requestPath);
+  });
+
+  // A second click while the first is on its way asks for nothing new.
+  document.addEventListener("submit", (event) => {
+    if (event.target.method !== "post") return;
+    if (event.target.dataset.sent) event.preventDefault();
+    event.target.dataset.sent = "1";
+  });
+  addEventListener("pageshow", () => {
+    for (const each of document.querySelectorAll("form[data-sent]")) delete each.dataset.sent;
+  });
+
   const connection = (isLost) => {
     const place = document.getElementById("connection");
     if (place) place.hidden = !isLost;

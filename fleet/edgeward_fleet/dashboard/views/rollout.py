@@ -40,6 +40,14 @@ _VERBS: Final = {
     "offered": "offered it to",
     "taken_back": "gave the former release to",
 }
+DONE: Final = {
+    RolloutEvent.APPROVE: "approved",
+    RolloutEvent.PAUSE: "paused",
+    RolloutEvent.RESUME: "resumed",
+    RolloutEvent.ABORT: "aborted",
+    RolloutEvent.ROLL_BACK: "rolled back",
+}
+"""What a command will have done."""
 _TONES: Final = {PhaseStatus.OPEN: "busy", PhaseStatus.PASSED: "ok", PhaseStatus.STOPPED: "bad"}
 
 
@@ -213,6 +221,14 @@ def consequence(record: RolloutRecord, event: RolloutEvent) -> str:
         case _:
             all_of_them = plural(offered, "device")
             return f"Every device that was offered {rollout.spec.release} is given its former release: {all_of_them}."
+
+
+def too_late(state: RolloutState, latest: RolloutLine | None) -> str:
+    """How a rollout came into a `state` that somebody did not expect; `latest` is what a person asked of it last."""
+    now = f"it is {state_word(state)}"
+    if latest is None:
+        return now
+    return f"{now}; {latest.actor} {_VERBS[latest.kind]} at {_clock(latest.at)}"
 
 
 def _progress(rollout: Rollout) -> str:
