@@ -6,13 +6,14 @@ file and the golden set by digest, so nothing else of a release needs a signatur
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
 from edgeward_contract.artifact import ArtifactRef, ModelName, ReleaseRef, Sha256, model_name, sha256_of
 from edgeward_contract.schema import ContractError, Fields, JsonValue, canonical_json, check_schema, parse_json
+from edgeward_contract.serving_options import ServingOptions
 
 SCHEMA: Final = 1
 MAX_MANIFEST_BYTES: Final = 256 * 1024
@@ -177,6 +178,7 @@ class Manifest:
     outputs: tuple[TensorSpec, ...]
     budget: Budget = field(default_factory=Budget)
     capture: CapturePolicy = field(default_factory=CapturePolicy)
+    serving: ServingOptions = field(default_factory=ServingOptions)
     license: str = ""
     attribution: str = ""
 
@@ -199,16 +201,20 @@ class Manifest:
             outputs=_tensors(fields, "outputs"),
             budget=Budget.read(fields.object("budget")) if fields.has("budget") else Budget(),
             capture=CapturePolicy.read(fields.object("capture")) if fields.has("capture") else CapturePolicy(),
+            serving=ServingOptions.read(fields.object("serving")) if fields.has("serving") else ServingOptions(),
             license=fields.text("license", default=""),
             attribution=fields.text("attribution", default="", max_length=10_000),
         )
         _check_tolerances(manifest)
+        check_batching(manifest.serving, (*manifest.inputs, *manifest.outputs))
         return manifest
 
     def canonical(self) -> bytes:
         """The bytes that are stored, sent and hashed."""
+        serving = self.serving.document()
         return canonical_json(
             {
+                **({"serving": serving} if serving else {}),
                 "schema": SCHEMA,
                 "name": self.name,
                 "version": self.version,
@@ -235,6 +241,15 @@ def _tensors(fields: Fields, key: str) -> tuple[TensorSpec, ...]:
     if not names or len(set(names)) != len(names):
         raise ContractError(key, f"expected at least one tensor, each name once, got {names}")
     return tensors
+
+
+def check_batching(serving: ServingOptions, tensors: Iterable[TensorSpec]) -> None:
+    """Requests can be joined only along a first axis that is free in every tensor. Raises ContractError."""
+    for each in tensors:
+        if serving.batching is not None and each.shape[:1] != (-1,):
+            raise ContractError(
+                "serving.batching", f"expected a free first axis in every tensor, got {each.name} {list(each.shape)}"
+            )
 
 
 def _check_tolerances(manifest: Manifest) -> None:

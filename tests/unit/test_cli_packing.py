@@ -188,6 +188,9 @@ def test_a_model_that_the_runtime_refuses_is_one_line(tmp_path: Path) -> None:
         ("[capture]\nmode = 'sometimes'", "capture.mode: expected one of off, async, durable"),
         ("[budget]\nlatency_ms = 3", "budget.latency_ms: expected one of latency_us, memory_bytes"),
         ("[outputs.risk]\natol = -1", "outputs.risk.atol: expected at least 0"),
+        ("[serving]\nthread = 2", "serving.thread: expected one of batching, .*threads"),
+        ('[serving]\nproviders = ["opnvino"]', "serving.providers: expected some of acl, .*xnnpack, got opnvino"),
+        ("[serving.batching]\nrows = 2", "serving.batching.rows: expected one of max_delay_us, max_rows"),
         ("name =", "sheet.toml: Invalid value"),
     ],
 )
@@ -209,6 +212,36 @@ def test_a_sheet_says_all_that_the_file_cannot(tmp_path: Path) -> None:
     assert (made.capture.mode, made.capture.inputs) == (CaptureMode.DURABLE, True)
     assert (made.budget.latency_us, made.budget.memory_bytes) == (2000, 256 << 20)
     assert made.license == "CC0-1.0"
+
+
+def test_a_sheet_says_how_the_model_is_served_and_pins_its_dimensions(tmp_path: Path) -> None:
+    (tmp_path / "sheet.toml").write_text(
+        'name = "risk"\nversion = 3\n[serving]\nthreads = 2\nproviders = ["openvino", "cpu"]\n'
+        "shrink_arena = true\n[serving.dimensions]\nN = 1\n"
+    )
+    sheet = read_sheet(tmp_path / "sheet.toml")
+    made = pack(risk_model(tmp_path / "m.onnx"), complete_set(tmp_path / "g.npz"), sheet, tmp_path / "out").manifest
+    options = made.serving
+    assert (options.threads, options.providers, options.shrink_arena) == (2, ("openvino", "cpu"), True)
+    assert (options.dimensions, made.inputs[0].shape, made.outputs[0].shape) == ({"N": 1}, (1, 3), (1, 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[serving.dimensions]\nM = 1", r"serving.dimensions: expected some of the model's free ones \(N\), got M"),
+        ("[serving.denotations]\nN = 1", r"serving.denotations: expected .* free ones \(none\), got N"),
+        (
+            "[serving]\ndimensions = {N = 1}\nbatching = {max_rows = 4}",
+            r"serving.batching: expected a free first axis in every tensor, got features \[1, 3\]",
+        ),
+    ],
+)
+def test_what_the_model_does_not_have_cannot_be_pinned_or_joined(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "sheet.toml").write_text(f'name = "risk"\nversion = 1\n{text}\n')
+    sheet = read_sheet(tmp_path / "sheet.toml")
+    with pytest.raises(SheetRefused, match=words):
+        pack(risk_model(tmp_path / "m.onnx"), complete_set(tmp_path / "g.npz"), sheet, tmp_path / "out")
 
 
 def test_labels_that_do_not_fit_or_name_nothing_are_refused(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from edgeward_contract.reported import (
     UpdateStatus,
 )
 from edgeward_contract.schema import ContractError, JsonValue, canonical_json, parse_json
+from edgeward_contract.serving_options import PROVIDERS, Batching, ServingOptions
 
 DIGEST = sha256_of(b"")
 NAMES = st.from_regex(r"[a-z0-9]([a-z0-9_-]{0,20}[a-z0-9])?", fullmatch=True).map(ModelName)
@@ -70,6 +71,34 @@ def test_an_unknown_key_is_ignored_but_a_newer_schema_is_refused() -> None:
         Manifest.parse(json.dumps({**document, "schema": 2}).encode())
 
 
+DIMENSIONS = st.dictionaries(SHORT, st.integers(1, 2**31), max_size=3)
+SERVING = st.builds(
+    ServingOptions,
+    threads=st.integers(1, 64),
+    providers=st.lists(st.sampled_from([*PROVIDERS, "something_newer"]), unique=True, max_size=3).map(tuple),
+    dimensions=DIMENSIONS,
+    denotations=DIMENSIONS,
+    shrink_arena=st.booleans(),
+    batching=st.none() | st.builds(Batching, max_rows=st.integers(2, 4096), max_delay_us=st.integers(0, 1_000_000)),
+)
+
+
+@given(SERVING)
+def test_how_to_serve_survives_the_wire_and_the_usual_leaves_no_trace(options: ServingOptions) -> None:
+    first = replace(
+        manifest(), serving=options, outputs=(TensorSpec(name="risk", datatype=Datatype.FP32, shape=(-1,)),)
+    )
+    data = first.canonical()
+    assert Manifest.parse(data) == first
+    assert (b'"serving"' in data) == (options != ServingOptions())
+
+
+def test_a_manifest_without_the_section_has_the_digest_that_it_always_had() -> None:
+    assert manifest().sha256() == "5b1f1d2ad47457ea9c67a8bae879492872f191bc960d3c8a0ed07fac18a690c4"
+    document = {**json.loads(manifest().canonical()), "serving": {"threads": 1, "providers": []}}
+    assert Manifest.parse(json.dumps(document).encode()) == manifest()
+
+
 Change = Callable[[dict[str, JsonValue]], object]
 
 
@@ -91,6 +120,19 @@ Change = Callable[[dict[str, JsonValue]], object]
         (lambda d: d["golden"].update(tolerances={}), "golden.tolerances: expected one for each output"),
         (lambda d: d["golden"]["tolerances"]["risk"].update(atol=-1), "tolerances.risk.atol: expected at least 0"),
         (lambda d: d["capture"].update(mode="sometimes"), "capture.mode: expected one of off, async, durable"),
+        (lambda d: d.update(serving={"threads": 0}), "serving.threads: expected 1 to 64, got 0"),
+        (lambda d: d.update(serving={"providers": ["GPU"]}), r"serving.providers\[0\]: expected names such as acl"),
+        (lambda d: d.update(serving={"providers": ["cpu", "cpu"]}), r"serving.providers\[1\]: .* each once, got 'cpu'"),
+        (lambda d: d.update(serving={"dimensions": {"n": 0}}), "serving.dimensions.n: expected 1 to"),
+        (
+            lambda d: d.update(serving={"denotations": {str(n): 1 for n in range(17)}}),
+            "serving.denotations: expected at most 16 dimensions, got 17",
+        ),
+        (lambda d: d.update(serving={"batching": {"max_rows": 1}}), "serving.batching.max_rows: expected 2 to 4096"),
+        (
+            lambda d: d.update(serving={"batching": {"max_rows": 2}}, outputs=[{**d["outputs"][0], "shape": [1]}]),
+            r"serving.batching: expected a free first axis in every tensor, got risk \[1\]",
+        ),
     ],
 )
 def test_a_wrong_manifest_is_refused_with_its_place(change: Change, words: str) -> None:

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeward_contract.artifact import ArtifactRef, model_name, sha256_of
-from edgeward_contract.manifest import GoldenSet, Manifest, Tolerance
-from edgeward_fleet.packing.errors import FolderRefused, NotAModel
+from edgeward_contract.manifest import GoldenSet, Manifest, Tolerance, check_batching
+from edgeward_contract.schema import ContractError
+from edgeward_contract.serving_options import ServingOptions
+from edgeward_fleet.packing.errors import FolderRefused, NotAModel, SheetRefused
 from edgeward_fleet.packing.evaluate import evaluate
 from edgeward_fleet.packing.folder import GOLDEN, MANIFEST, MODEL, ReleaseFolder
 from edgeward_fleet.packing.golden import Golden, compare, default_tolerance, read_golden, read_inputs
@@ -36,7 +38,7 @@ def pack(model: Path, golden: GoldenSource, sheet: Sheet, out: Path) -> ReleaseF
     sheet.check()
     data = model.read_bytes()
     try:
-        signature = read_signature(data)
+        signature = read_signature(data, sheet.serving)
     except NotAModel as error:
         raise NotAModel(f"{model.name}: {error}", hint=error.hint) from None
     tolerances = _tolerances(signature, sheet.outputs)
@@ -54,11 +56,20 @@ def pack(model: Path, golden: GoldenSource, sheet: Sheet, out: Path) -> ReleaseF
         outputs=annotate(signature.outputs, sheet.outputs, "output"),
         budget=sheet.budget,
         capture=sheet.capture,
+        serving=_serving(sheet, signature),
         license=sheet.license,
         attribution=sheet.attribution,
     )
     _write(out, {MANIFEST: manifest.canonical(), MODEL: data, GOLDEN: archive})
     return ReleaseFolder(path=out, manifest=manifest, manifest_bytes=manifest.canonical())
+
+
+def _serving(sheet: Sheet, signature: Signature) -> ServingOptions:
+    try:
+        check_batching(sheet.serving, (*signature.inputs, *signature.outputs))
+    except ContractError as error:
+        raise SheetRefused(str(error)) from None
+    return sheet.serving
 
 
 def _tolerances(signature: Signature, notes: Mapping[str, TensorNotes]) -> dict[str, Tolerance]:

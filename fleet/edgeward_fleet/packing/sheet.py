@@ -14,10 +14,11 @@ from typing import Final
 from edgeward_contract.artifact import model_name
 from edgeward_contract.manifest import Budget, CapturePolicy, TensorSpec, Tolerance
 from edgeward_contract.schema import ContractError, Fields
+from edgeward_contract.serving_options import PROVIDERS, ServingOptions
 from edgeward_fleet.packing.errors import SheetRefused
 
 _TEXTS: Final = ("summary", "intended_use", "license", "attribution")
-_KEYS: Final = {"name", "version", *_TEXTS, "budget", "capture", "inputs", "outputs"}
+_KEYS: Final = {"name", "version", *_TEXTS, "budget", "capture", "serving", "inputs", "outputs"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,7 @@ class Sheet:
     attribution: str = ""
     budget: Budget = field(default_factory=Budget)
     capture: CapturePolicy = field(default_factory=CapturePolicy)
+    serving: ServingOptions = field(default_factory=ServingOptions)
     inputs: Mapping[str, TensorNotes] = field(default_factory=dict)
     outputs: Mapping[str, TensorNotes] = field(default_factory=dict)
 
@@ -95,6 +97,7 @@ def _sheet(fields: Fields) -> Sheet:
         attribution=fields.text("attribution", default="", max_length=10_000),
         budget=_budget(fields.object("budget")) if fields.has("budget") else Budget(),
         capture=_capture(fields.object("capture")) if fields.has("capture") else CapturePolicy(),
+        serving=_serving(fields.object("serving")) if fields.has("serving") else ServingOptions(),
         inputs=fields.mapping("inputs", _notes) if fields.has("inputs") else {},
         outputs=fields.mapping("outputs", _notes) if fields.has("outputs") else {},
     )
@@ -112,6 +115,17 @@ def _budget(fields: Fields) -> Budget:
 def _capture(fields: Fields) -> CapturePolicy:
     _only(fields, {"mode", "inputs", "outputs"})
     return CapturePolicy.read(fields)
+
+
+def _serving(fields: Fields) -> ServingOptions:
+    _only(fields, {"threads", "providers", "dimensions", "denotations", "shrink_arena", "batching"})
+    if fields.has("batching"):
+        _only(fields.object("batching"), {"max_rows", "max_delay_us"})
+    options = ServingOptions.read(fields)
+    for name in options.providers:
+        if name not in PROVIDERS:
+            raise ContractError(fields.at("providers"), f"expected some of {', '.join(PROVIDERS)}, got {name}")
+    return options
 
 
 def _notes(fields: Fields) -> TensorNotes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,7 +11,8 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto
 
 from edgeward_contract.manifest import Datatype, TensorSpec
-from edgeward_fleet.packing.errors import NotAModel
+from edgeward_contract.serving_options import ServingOptions
+from edgeward_fleet.packing.errors import NotAModel, SheetRefused
 
 DATATYPES: Final[dict[int, Datatype]] = {
     TensorProto.BOOL: Datatype.BOOL,
@@ -39,14 +40,41 @@ class Signature:
     outputs: tuple[TensorSpec, ...]
 
 
-def read_signature(data: bytes) -> Signature:
-    """Raises NotAModel: no ONNX, breaks ONNX's own rules, weights elsewhere, or not tensors in and out."""
+def read_signature(data: bytes, serving: ServingOptions | None = None) -> Signature:
+    """What goes in and out when the dimensions that `serving` pins are pinned.
+
+    Raises:
+        NotAModel: no ONNX, breaks ONNX's own rules, weights elsewhere, or not tensors in and out.
+        SheetRefused: a dimension is pinned that the model does not have.
+    """
     model = _parse(data)
     weights = {each.name for each in model.graph.initializer}
-    return Signature(
-        inputs=_specs("input", (each for each in model.graph.input if each.name not in weights)),
-        outputs=_specs("output", model.graph.output),
-    )
+    inputs = [each for each in model.graph.input if each.name not in weights]
+    _pin(serving or ServingOptions(), inputs, list(model.graph.output))
+    return Signature(inputs=_specs("input", inputs), outputs=_specs("output", model.graph.output))
+
+
+def _pin(
+    serving: ServingOptions, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto]
+) -> None:
+    """Write the pinned values into the graph, as the runtime will: by what the inputs call their dimensions."""
+    free = _free_dimensions(inputs)
+    _check_pinned("dimensions", serving.dimensions, {dim.dim_param for dim in free})
+    _check_pinned("denotations", serving.denotations, {dim.denotation for dim in free})
+    for dim in (*free, *_free_dimensions(outputs)):
+        size = serving.dimensions.get(dim.dim_param) or serving.denotations.get(dim.denotation)
+        if size:
+            dim.dim_value = size
+
+
+def _free_dimensions(values: Sequence[onnx.ValueInfoProto]) -> list[onnx.TensorShapeProto.Dimension]:
+    return [dim for each in values for dim in each.type.tensor_type.shape.dim if not dim.HasField("dim_value")]
+
+
+def _check_pinned(kind: str, pinned: Mapping[str, int], found: set[str]) -> None:
+    if unknown := sorted(set(pinned) - found):
+        have = ", ".join(sorted(found - {""})) or "none"
+        raise SheetRefused(f"serving.{kind}: expected some of the model's free ones ({have}), got {unknown[0]}")
 
 
 def _parse(data: bytes) -> onnx.ModelProto:
