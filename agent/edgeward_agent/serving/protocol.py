@@ -9,33 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from itertools import chain
 from typing import Annotated, Final
 
 import msgspec
 
-from edgeward_agent.errors import ServingError
 from edgeward_agent.serving import tensors
 from edgeward_agent.serving.interface import NO_JSON, Interface, fits
+from edgeward_agent.serving.refusal import Refusal as Refusal
+from edgeward_agent.serving.refusal import invalid as invalid
 from edgeward_agent.serving.tensors import Array, Buffer, Scalar, TensorError
 from edgeward_contract.manifest import CaptureMode, Datatype, TensorSpec
 
 _MAX_TEXT: Final = 120
-
-
-class Refusal(ServingError):
-    """A request that gets an error for an answer. `status` is the HTTP status; the message goes to the client."""
-
-    hint = "Compare the request with the model's metadata: GET /v2/models/NAME."
-
-    def __init__(self, status: HTTPStatus, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-def invalid(message: str) -> Refusal:
-    return Refusal(HTTPStatus.BAD_REQUEST, message)
 
 
 @dataclass(frozen=True, slots=True)
