@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
 
 from edgeward_agent.client import (
+    AsyncClient,
     Client,
     ClientError,
     InvalidRequest,
+    NotAllowed,
     NotRecorded,
     ServerFailed,
     Unavailable,
     Unreachable,
 )
+from edgeward_agent.client.dialogue import Dialogue, Wish
+from support.clients import Waiting
+from support.serving import until
 
 _HEADERS = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
 
@@ -62,7 +69,7 @@ CASES: list[tuple[bytes, type[ClientError], str]] = [
     (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nshort", Unreachable, "expected an answer, got"),
     (_answer(b"200 OK", b"nonsense"), ServerFailed, "expected an answer of the protocol"),
     (_answer(b"200 OK", b"{}"), ServerFailed, "model_name|outputs"),
-    (_answer(b"200 OK", b"{}", b"Inference-Header-Content-Length: x\r\n"), ServerFailed, "expected an answer of the"),
+    (_answer(b"200 OK", b"{}", b"Inference-Header-Content-Length: x\r\n"), Unreachable, "expected a number in"),
     (_GOOD.replace(b'"shape":[1]', b'"shape":[2]'), ServerFailed, "expected 8 bytes for FP32"),
     (_answer(b"502 Bad Gateway", b"<html>"), ServerFailed, "expected an answer, got status 502"),
     (_answer(b"400 Bad", b'{"error":"because"}'), InvalidRequest, "because"),
@@ -71,16 +78,20 @@ CASES: list[tuple[bytes, type[ClientError], str]] = [
 ]
 
 
+@pytest.mark.parametrize("opened", [Client, Waiting])
 @pytest.mark.parametrize(("answer", "kind", "words"), CASES, ids=[str(number) for number in range(len(CASES))])
-def test_a_strange_answer_is_a_client_error(answer: bytes, kind: type[ClientError], words: str) -> None:
-    with _server(answer) as address, Client(address) as client, pytest.raises(kind, match=words) as caught:
+def test_a_strange_answer_is_a_client_error(
+    opened: type[Client] | type[Waiting], answer: bytes, kind: type[ClientError], words: str
+) -> None:
+    with _server(answer) as address, opened(address) as client, pytest.raises(kind, match=words) as caught:
         client.infer("m", {"x": np.zeros(1)})
     assert type(caught.value) is kind
     assert caught.value.hint
 
 
-def test_a_connection_that_was_closed_is_opened_again() -> None:
-    with _server(_GOOD) as address, Client(address) as client:
+@pytest.mark.parametrize("opened", [Client, Waiting])
+def test_a_connection_that_was_closed_is_opened_again(opened: type[Client] | type[Waiting]) -> None:
+    with _server(_GOOD) as address, opened(address) as client:
         for _ in range(3):
             assert client.infer("m", {"x": np.zeros(1)})["y"].tolist() == [2.0]
 
@@ -96,7 +107,88 @@ def test_nobody_there_is_unreachable_in_time() -> None:
         assert not client.ready()
 
 
-@pytest.mark.parametrize("address", ["", "localhost:8500", "https://localhost", "ftp://x", "http://"])
+def test_a_token_is_shown_with_every_question() -> None:
+    dialogue = Dialogue("http://localhost", token="s3cret")
+    shown = b"\r\nAuthorization: Bearer s3cret\r\n"
+    assert shown in dialogue.get("/v2")[0]
+    assert shown in dialogue.ask(Wish(model="m"), {"x": np.zeros(1)})[0]
+    assert b"Authorization" not in Dialogue("http://localhost").get("/v2")[0]
+
+
+def test_who_is_not_let_in_is_told_how() -> None:
+    refused = _answer(b"401 Unauthorized", b'{"error":"who?"}')
+    with _server(refused) as address, Client(address) as client, pytest.raises(NotAllowed, match="who") as caught:
+        client.infer("m", {"x": np.zeros(1)})
+    assert "token" in caught.value.hint
+
+
+async def _ask_nobody() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        async with AsyncClient(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout_s=0.05) as client:
+            with pytest.raises(Unreachable, match="timed out"):
+                await client.infer("m", {"x": np.zeros(1)})
+            assert not await client.ready()
+
+
+def test_nobody_waits_for_ever_in_a_loop() -> None:
+    asyncio.run(_ask_nobody())
+
+
+class _Counting:
+    """Answers each request after all others that come in the same moment, and counts those at once."""
+
+    def __init__(self) -> None:
+        self.now = self.most = self.connections = self.left = 0
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        while head := await _head(reader):
+            await reader.readexactly(int(re.findall(rb"\r\nContent-Length: (\d+)", head)[0]))
+            self.now += 1
+            self.most = max(self.most, self.now)
+            await asyncio.sleep(0)
+            self.now -= 1
+            writer.write(_GOOD)
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+        self.left += 1
+
+
+async def _head(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.readuntil(b"\r\n\r\n")
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return b""
+
+
+async def _ask_much_at_once() -> None:
+    counting = _Counting()
+    async with await asyncio.start_server(counting, "127.0.0.1", 0) as server:
+        address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with AsyncClient(address, connections=3) as client:
+            async with asyncio.TaskGroup() as tasks:
+                asked = [tasks.create_task(client.infer("m", {"x": np.zeros(1)})) for _ in range(50)]
+            assert [each.result()["y"].tolist() for each in asked] == [[2.0]] * 50
+            # A question that is given up takes its connection with it: the answer must not be another question's.
+            given_up = asyncio.create_task(client.infer("m", {"x": np.zeros(1)}))
+            await asyncio.sleep(0)
+            given_up.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await given_up
+            assert (await client.infer("m", {"x": np.zeros(1)}))["y"].tolist() == [2.0]
+        await until(lambda: counting.left == counting.connections)
+    assert 1 < counting.most <= 3
+    assert counting.connections <= 5
+
+
+def test_many_questions_share_few_connections() -> None:
+    asyncio.run(_ask_much_at_once())
+
+
+@pytest.mark.parametrize(
+    "address", ["", "http://[::1", "http://localhost:x", "localhost:8500", "https://localhost", "ftp://x", "http://"]
+)
 def test_an_address_that_is_none_is_said(address: str) -> None:
     with pytest.raises(InvalidRequest, match="expected http://HOST:PORT or unix:PATH"):
         Client(address)

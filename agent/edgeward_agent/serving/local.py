@@ -55,7 +55,7 @@ def serve(paths: Sequence[Path], *, http: str | None, unix: Path | None, announc
         ModelError: a file is missing, does not load, does not fit its manifest, or two models have one name.
         PortInUse, ConfigError: an address cannot be listened on.
     """
-    named = _load_all(paths)
+    named = load_all(paths)
     models = tuple(ServedFile(name=each.name, version=each.version, path=path) for path, each in named)
     with ExitStack() as stack:
         listeners, http_address = _listen(stack, http if http or unix else DEFAULT_HTTP, unix)
@@ -86,7 +86,8 @@ def load_file(path: Path) -> Version:
     return load_model(file, *read_manifest(beside)) if beside.is_file() else load_plain(file)
 
 
-def _load_all(paths: Sequence[Path]) -> list[tuple[Path, Version]]:
+def load_all(paths: Sequence[Path]) -> list[tuple[Path, Version]]:
+    """Load each, with the path that it came from. Raises ModelError, also for two models of one name."""
     named: dict[str, tuple[Path, Version]] = {}
     for path in paths:
         version = load_file(path)

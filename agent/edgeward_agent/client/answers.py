@@ -1,0 +1,32 @@
+"""What a client gets back: arrays by name, and what a model says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edgeward_agent.serving.tensors import Array
+from edgeward_contract.manifest import TensorSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a model said, and which version of it. `answer["name"]` is an output."""
+
+    model: str
+    version: str
+    request_id: str
+    outputs: Mapping[str, Array]
+
+    def __getitem__(self, name: str) -> Array:
+        return self.outputs[name]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """What a model takes and gives; -1 in a shape is a free dimension."""
+
+    name: str
+    versions: tuple[str, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]

@@ -1,0 +1,188 @@
+"""The client for asyncio: many questions at once over a few connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import cast
+
+from edgeward_agent.client.address import DEFAULT, Address
+from edgeward_agent.client.answers import Answer, ModelInfo
+from edgeward_agent.client.dialogue import READY, Dialogue, Wish, model_path
+from edgeward_agent.client.errors import Unreachable
+from edgeward_agent.client.http import NotHttp, Response, ResponseReader
+from edgeward_agent.serving.tensors import Array, Buffer
+from edgeward_contract.manifest import CaptureMode
+
+
+class AsyncClient:
+    """Connections to a server, opened when they are needed. For one event loop.
+
+    Args:
+        address: `http://127.0.0.1:8500`, or `unix:/path/of/the.sock`.
+        timeout_s: for a whole request, from the moment that it has a connection.
+        connections: how many requests may be under way at once; more wait for their turn.
+        token: what the agent was configured to ask for on its port.
+
+    Raises:
+        InvalidRequest: the address is none.
+    """
+
+    def __init__(
+        self, address: str = DEFAULT, *, timeout_s: float = 10.0, connections: int = 4, token: str | None = None
+    ) -> None:
+        self._address = Address.parse(address)
+        self._timeout_s = timeout_s
+        self._dialogue = Dialogue(address, token=token)
+        self._turns = asyncio.Semaphore(connections)
+        self._idle: list[_Line] = []
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Leave. The next question opens a new connection."""
+        while self._idle:
+            self._idle.pop().close()
+        await asyncio.sleep(0)  # a transport closes on the loop's next turn
+
+    async def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, Array],
+        *,
+        version: int | None = None,
+        outputs: Sequence[str] = (),
+        request_id: str = "",
+        capture: CaptureMode = CaptureMode.OFF,
+        deadline_us: int = 0,
+        priority: int = 0,
+    ) -> Answer:
+        """Run a model; arguments and errors are those of `Client.infer`."""
+        wish = Wish(
+            model=model,
+            version=version,
+            outputs=tuple(outputs),
+            request_id=request_id,
+            capture=capture,
+            deadline_us=deadline_us,
+            priority=priority,
+        )
+        return self._dialogue.understand(await self._exchange(self._dialogue.ask(wish, inputs)))
+
+    async def model(self, model: str, *, version: int | None = None) -> ModelInfo:
+        """Raises ClientError."""
+        return self._dialogue.understand_model(await self._exchange(self._dialogue.get(model_path(model, version))))
+
+    async def ready(self) -> bool:
+        """Whether the server is there and every model that it should have can answer."""
+        try:
+            return self._dialogue.understand_ready(await self._exchange(self._dialogue.get(READY)))
+        except Unreachable:
+            return False
+
+    async def _exchange(self, request: Sequence[Buffer]) -> Response:
+        try:
+            async with self._turns, asyncio.timeout(self._timeout_s):
+                return await self._ask(request)
+        except TimeoutError:
+            raise self._unreachable("timed out") from None
+        except (OSError, NotHttp) as error:
+            raise self._unreachable(str(error) or type(error).__name__) from None
+
+    async def _ask(self, request: Sequence[Buffer]) -> Response:
+        """Ask, and on a new connection when a kept one turns out to be closed; safe, see `Client`."""
+        while self._idle:
+            try:
+                return await self._talk(self._idle.pop(), request)
+            except (BrokenPipeError, ConnectionResetError):
+                continue
+        return await self._talk(await self._connect(), request)
+
+    async def _talk(self, line: _Line, request: Sequence[Buffer]) -> Response:
+        async with _returned(line, self._idle):
+            return await line.ask(request)
+
+    async def _connect(self) -> _Line:
+        loop = asyncio.get_running_loop()
+        if self._address.path:
+            _, line = await loop.create_unix_connection(_Line, self._address.path)
+        else:
+            _, line = await loop.create_connection(_Line, self._address.host, self._address.port)
+        return line
+
+    def _unreachable(self, reason: str) -> Unreachable:
+        return Unreachable(f"{self._address.text}: expected an answer, got: {reason}")
+
+
+@asynccontextmanager
+async def _returned(line: _Line, idle: list[_Line]) -> AsyncIterator[None]:
+    """Keep the connection for the next question, unless this one was given up: what still comes answers nobody."""
+    try:
+        yield
+    except BaseException:
+        line.close()
+        raise
+    if line.usable:
+        idle.append(line)
+    else:
+        line.close()
+
+
+class _Line(asyncio.Protocol):
+    """One connection, one question at a time."""
+
+    def __init__(self) -> None:
+        self._reader = ResponseReader()
+        self._waiting: asyncio.Future[Response] | None = None
+        self.usable = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            response = self._reader.feed(data)
+        except NotHttp as error:
+            self._fail(error)
+            return
+        if response is None:
+            return
+        self.usable = response.keep_alive
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(response)
+        else:
+            self.usable = False  # an answer that nobody asked for
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._reader.begun:
+            self._fail(OSError("the answer was cut short"))
+        else:
+            self._fail(ConnectionResetError("the connection was closed"))
+
+    async def ask(self, request: Sequence[Buffer]) -> Response:
+        if not self.usable:
+            raise ConnectionResetError("the connection was closed")
+        self._reader = ResponseReader()
+        self._waiting = asyncio.get_running_loop().create_future()
+        self._transport.writelines(request)
+        try:
+            return await self._waiting
+        finally:
+            self._waiting = None
+
+    def close(self) -> None:
+        self.usable = False
+        self._transport.close()
+
+    def _fail(self, error: Exception) -> None:
+        self.usable = False
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_exception(error)

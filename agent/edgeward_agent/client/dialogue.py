@@ -1,0 +1,263 @@
+"""What a client says and what it makes of the answer: pure, and the same whatever carries it.
+
+A bedside application asks the same question again and again with other numbers. What is the same, the JSON in front
+of the tensors, is made once for each form of question and remembered; so is what the JSON of an answer means.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final, NamedTuple, TypeVar
+from urllib.parse import quote
+
+import numpy as np
+
+from edgeward_agent.client.answers import Answer, ModelInfo
+from edgeward_agent.client.errors import (
+    ClientError,
+    InvalidRequest,
+    ModelNotFound,
+    NotAllowed,
+    NotRecorded,
+    ServerFailed,
+    Unavailable,
+)
+from edgeward_agent.client.http import Response
+from edgeward_agent.serving import tensors
+from edgeward_agent.serving.tensors import Array, Buffer, TensorError
+from edgeward_contract.manifest import CaptureMode, Datatype, TensorSpec
+from edgeward_contract.schema import ContractError, Fields, JsonValue, parse_json
+
+_REMEMBERED: Final = 64
+_OFF: Final = CaptureMode.OFF
+_OK: Final = int(HTTPStatus.OK)
+READY: Final = "/v2/health/ready"
+T = TypeVar("T")
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What a caller may ask for beside the inputs.
+
+    Args:
+        deadline_us: refuse at once when the answer cannot be there by then; 0 leaves it to the model's budget.
+        priority: 1 goes before the others, 0 is the server's default.
+    """
+
+    model: str
+    version: int | None = None
+    outputs: tuple[str, ...] = ()
+    request_id: str = ""
+    capture: CaptureMode = _OFF
+    deadline_us: int = 0
+    priority: int = 0
+
+
+class _Part(NamedTuple):
+    """One tensor in the body of an answer."""
+
+    name: str
+    datatype: Datatype
+    shape: tuple[int, ...]
+    size: int
+
+
+class _Meaning(NamedTuple):
+    model: str
+    version: str
+    request_id: str
+    parts: tuple[_Part, ...]
+
+
+class Dialogue:
+    """The two directions of a conversation with one server. Keeps what was learnt; not to be shared by threads."""
+
+    def __init__(self, address: str, *, token: str | None = None) -> None:
+        self._address = address
+        self._common = b"Host: localhost\r\n" + (b"Authorization: Bearer %b\r\n" % token.encode() if token else b"")
+        self._headers: dict[object, bytes] = {}
+        self._paths: dict[tuple[str, int | None], bytes] = {}
+        self._meanings: dict[bytes, _Meaning] = {}
+
+    def ask(self, wish: Wish, inputs: Mapping[str, Array]) -> list[Buffer]:
+        """An inference request in pieces, head first.
+
+        Raises:
+            InvalidRequest: an array of a type that the protocol does not have.
+        """
+        arrays = [_sendable(name, array) for name, array in inputs.items()]
+        binary: list[Buffer] = [tensors.to_bytes(array) for array in arrays]
+        sizes = tuple(map(len, binary))
+        form = (wish, tuple(inputs), tuple([(each.dtype, each.shape) for each in arrays]), sizes)
+        header = self._headers.get(form) if not wish.request_id else None
+        if header is None:
+            header = _compose(wish, list(map(_tensor, inputs, arrays, sizes)))
+            if not wish.request_id:  # with an id each question is another
+                _remember(self._headers, form, header)
+        return [self._head(wish, len(header), sum(sizes)), header, *binary]
+
+    def get(self, path: str) -> list[Buffer]:
+        """A request without a body."""
+        return [b"GET %b HTTP/1.1\r\n%b\r\n" % (path.encode(), self._common)]
+
+    def understand(self, response: Response) -> Answer:
+        """Raises ClientError: one of its kinds."""
+        if response.status != _OK:
+            raise refusal(response)
+        length = response.json_bytes
+        header = response.body if length is None else response.body[:length]
+        try:
+            meaning = self._meanings.get(header)
+            if meaning is None:
+                meaning = _read_meaning(header)
+                if not meaning.request_id:  # with an id each answer is another
+                    _remember(self._meanings, header, meaning)
+            return _answer(meaning, memoryview(response.body)[len(header) :])
+        except (ContractError, TensorError) as error:
+            raise self._not_understood(error) from None
+
+    def understand_model(self, response: Response) -> ModelInfo:
+        """Raises ClientError: one of its kinds."""
+        return self._understood(response, _model_info)
+
+    def understand_ready(self, response: Response) -> bool:
+        """Raises ClientError for any answer but yes and not now."""
+        if response.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            return False
+        if response.status != _OK:
+            raise refusal(response)
+        return True
+
+    def _understood(self, response: Response, read: Callable[[Fields], T]) -> T:
+        if response.status != _OK:
+            raise refusal(response)
+        try:
+            return read(parse_json(response.body))
+        except ContractError as error:
+            raise self._not_understood(error) from None
+
+    def _not_understood(self, error: Exception) -> ServerFailed:
+        return ServerFailed(f"{self._address}: expected an answer of the protocol, got: {error}")
+
+    def _head(self, wish: Wish, header_bytes: int, binary_bytes: int) -> bytes:
+        key = wish.model, wish.version
+        path = self._paths.get(key)
+        if path is None:
+            path = model_path(*key).encode()
+            _remember(self._paths, key, path)
+        return b"POST %b/infer HTTP/1.1\r\n%bInference-Header-Content-Length: %d\r\nContent-Length: %d\r\n\r\n" % (
+            path,
+            self._common,
+            header_bytes,
+            header_bytes + binary_bytes,
+        )
+
+
+def model_path(model: str, version: int | None) -> str:
+    path = f"/v2/models/{quote(model, safe='')}"
+    return path if version is None else f"{path}/versions/{version}"
+
+
+def refusal(response: Response) -> ClientError:
+    """The error that stands for a status."""
+    try:
+        message = parse_json(response.body).text("error", max_length=10_000)
+    except ContractError:
+        message = f"expected an answer, got status {response.status}"
+    return _kind(response.status, message)(message)
+
+
+def _kind(status: int, message: str) -> type[ClientError]:
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        return NotRecorded if message.startswith("result not recorded") else Unavailable
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return NotAllowed
+    if status == HTTPStatus.NOT_FOUND:
+        return ModelNotFound
+    client_side = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
+    return InvalidRequest if client_side else ServerFailed
+
+
+def _sendable(name: str, given: Array) -> Array:
+    array = np.asarray(given)
+    if array.dtype.kind in "US":
+        array = array.astype(object)
+    if array.dtype not in tensors.DATATYPE:
+        array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    if array.dtype not in tensors.DATATYPE:
+        raise InvalidRequest(f"input '{name}': expected an array of a type that the protocol has, got {array.dtype}")
+    return array
+
+
+def _tensor(name: str, array: Array, size: int) -> JsonValue:
+    return {
+        "name": name,
+        "datatype": tensors.DATATYPE[array.dtype].value,
+        "shape": list(array.shape),
+        "parameters": {"binary_data_size": size},
+    }
+
+
+def _compose(wish: Wish, inputs: list[JsonValue]) -> bytes:
+    parameters: dict[str, JsonValue] = {"binary_data_output": True}
+    if wish.capture is not _OFF:
+        parameters["capture"] = wish.capture.value
+    if wish.deadline_us:
+        parameters["timeout"] = wish.deadline_us
+    if wish.priority:
+        parameters["priority"] = wish.priority
+    request: dict[str, JsonValue] = {"inputs": inputs, "parameters": parameters}
+    if wish.request_id:
+        request["id"] = wish.request_id
+    if wish.outputs:
+        request["outputs"] = [{"name": name} for name in wish.outputs]
+    return json.dumps(request).encode()
+
+
+def _read_meaning(header: bytes) -> _Meaning:
+    fields = parse_json(header)
+    return _Meaning(
+        model=fields.text("model_name"),
+        version=fields.text("model_version"),
+        request_id=fields.text("id", default=""),
+        parts=tuple(_read_part(each) for each in fields.objects("outputs")),
+    )
+
+
+def _read_part(fields: Fields) -> _Part:
+    return _Part(
+        name=fields.text("name"),
+        datatype=fields.choice("datatype", Datatype),
+        shape=fields.integers("shape", minimum=0),
+        size=fields.object("parameters").integer("binary_data_size", minimum=0),
+    )
+
+
+def _answer(meaning: _Meaning, data: memoryview) -> Answer:
+    outputs: dict[str, Array] = {}
+    at = 0
+    for name, datatype, shape, size in meaning.parts:
+        outputs[name] = tensors.from_bytes(datatype, shape, data[at : at + size])
+        at += size
+    return Answer(model=meaning.model, version=meaning.version, request_id=meaning.request_id, outputs=outputs)
+
+
+def _model_info(fields: Fields) -> ModelInfo:
+    return ModelInfo(
+        name=fields.text("name"),
+        versions=fields.texts("versions"),
+        inputs=tuple(TensorSpec.read(each) for each in fields.objects("inputs")),
+        outputs=tuple(TensorSpec.read(each) for each in fields.objects("outputs")),
+    )
+
+
+def _remember(known: dict[K, V], key: K, value: V) -> None:
+    """Keep the newest few; what an application asks are few forms."""
+    if len(known) >= _REMEMBERED:
+        del known[next(iter(known))]
+    known[key] = value

@@ -1,0 +1,138 @@
+"""Models inside the bedside application itself, with the calls of the client, for those who want no daemon.
+
+with Engine("wdbc-risk.onnx") as engine:
+    risk = engine.infer("wdbc-risk", {"features": features})["risk"]
+
+What it does without: updates, records, and a crash of the runtime that is not the application's own. Needs the extra
+`agent`, unlike the client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from edgeward_agent.client.answers import Answer, ModelInfo
+from edgeward_agent.client.errors import InvalidRequest, ModelNotFound, ServerFailed
+from edgeward_agent.serving.interface import Interface, fits
+from edgeward_agent.serving.local import load_all
+from edgeward_agent.serving.protocol import Refusal
+from edgeward_agent.serving.release import Version
+from edgeward_agent.serving.session import RunFailed
+from edgeward_agent.serving.tensors import DATATYPE, Array
+from edgeward_contract.manifest import CaptureMode, Datatype, TensorSpec
+
+
+class Engine:
+    """Models in this process. `infer` may be called from any thread.
+
+    Args:
+        paths: ONNX files, or release folders. A model is called as its manifest says, else as its file.
+
+    Raises:
+        ModelError: a file is missing, does not load or does not fit its manifest, or two models have one name.
+    """
+
+    def __init__(self, *paths: Path | str) -> None:
+        loaded = load_all([Path(path) for path in paths])
+        self._versions: dict[str, Version] = {version.name: version for _, version in loaded}
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the memory back. What is asked afterwards is not found."""
+        versions, self._versions = self._versions, {}
+        for version in versions.values():
+            version.session.close()
+
+    def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, Array],
+        *,
+        version: int | None = None,
+        outputs: Sequence[str] = (),
+        request_id: str = "",
+        capture: CaptureMode = CaptureMode.OFF,
+        deadline_us: int = 0,
+        priority: int = 0,
+    ) -> Answer:
+        """Run a model here and now.
+
+        Args:
+            inputs: arrays by input name; text as an array of str.
+            version: must be the one that is loaded.
+            outputs: names of those wanted; all without it.
+            capture: must be OFF: records are the daemon's.
+            deadline_us, priority: taken for the sake of the client's callers; nobody waits in front here.
+
+        Raises:
+            ClientError: InvalidRequest, ModelNotFound or ServerFailed, as a server would have it.
+        """
+        found = self._find(model, version)
+        if capture is not CaptureMode.OFF:
+            raise InvalidRequest("expected capture off, got another: an engine in the application has no outbox")
+        wanted = _wanted(found.interface, outputs)
+        feeds = _feeds(found.interface, inputs)
+        try:
+            results = found.session.run(wanted, feeds)
+        except Refusal as refusal:
+            raise InvalidRequest(str(refusal)) from None
+        except RunFailed as error:
+            raise ServerFailed(str(error)) from None
+        named = dict(zip(wanted, results, strict=True))
+        return Answer(model=found.name, version=str(found.version), request_id=request_id, outputs=named)
+
+    def model(self, model: str, *, version: int | None = None) -> ModelInfo:
+        """Raises ModelNotFound."""
+        found = self._find(model, version)
+        return ModelInfo(
+            name=found.name,
+            versions=(str(found.version),),
+            inputs=tuple(found.interface.inputs.values()),
+            outputs=tuple(found.interface.outputs.values()),
+        )
+
+    def ready(self) -> bool:
+        """Whether there is a model to ask."""
+        return bool(self._versions)
+
+    def _find(self, model: str, version: int | None) -> Version:
+        found = self._versions.get(model)
+        if found is None or version not in (None, found.version):
+            raise ModelNotFound(f"Request for unknown model: '{model}' is not found")
+        return found
+
+
+def _wanted(interface: Interface, outputs: Sequence[str]) -> list[str]:
+    for name in outputs:
+        if name not in interface.outputs:
+            raise InvalidRequest(f"expected outputs of {sorted(interface.outputs)}, got '{name}'")
+    return list(outputs or interface.outputs)
+
+
+def _feeds(interface: Interface, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    if set(inputs) != set(interface.inputs):
+        raise InvalidRequest(f"expected inputs {sorted(interface.inputs)}, got {sorted(inputs)}")
+    return {name: _feed(interface.inputs[name], np.asarray(array)) for name, array in inputs.items()}
+
+
+def _feed(spec: TensorSpec, given: Array) -> Array:
+    """Raises InvalidRequest: another datatype or shape than the model takes."""
+    array = given.astype(object) if given.dtype.kind in "US" else given
+    datatype = DATATYPE.get(array.dtype)
+    if datatype is not spec.datatype:
+        found = datatype.value if datatype else str(array.dtype)
+        raise InvalidRequest(f"input '{spec.name}': expected datatype {spec.datatype}, got {found}")
+    if not fits(spec.shape, array.shape):
+        raise InvalidRequest(f"input '{spec.name}': expected shape {list(spec.shape)}, got {list(array.shape)}")
+    return array if datatype is Datatype.BYTES else np.ascontiguousarray(array).reshape(array.shape)

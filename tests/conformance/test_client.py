@@ -1,0 +1,123 @@
+"""One suite for every way to ask a model: over TCP or a unix socket, waiting or not, or in the application itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+
+from edgeward_agent.client import InvalidRequest, ModelNotFound, ServerFailed
+from edgeward_agent.serving.tensors import Array
+from support.clients import WAYS, Asks, opened
+from support.serving import (
+    FEATURES,
+    Release,
+    ask,
+    constant_release,
+    device,
+    failing_model,
+    identity_model,
+    manifest_for,
+    sum_model,
+    wait_until,
+    write_release,
+)
+
+_KINDS: dict[str, tuple[int, list[int | str]]] = {
+    "flags": (TensorProto.BOOL, ["n"]),
+    "words": (TensorProto.STRING, ["n"]),
+    "halves": (TensorProto.FLOAT16, ["n", 2]),
+    "image": (TensorProto.FLOAT, [1, 3, 64, "w"]),
+    "number": (TensorProto.DOUBLE, []),
+    "bytes": (TensorProto.UINT8, ["n"]),
+}
+
+
+def _releases(folder: Path) -> list[Release]:
+    made = [constant_release(folder, 3.0, version=4)]
+    models = {name: identity_model(folder / name / "model.onnx", *kind) for name, kind in _KINDS.items()}
+    models["sum"] = sum_model(folder / "sum" / "model.onnx")
+    models["table"] = failing_model(folder / "table" / "model.onnx")
+    return made + [write_release(path.parent, manifest_for(path, name)) for name, path in models.items()]
+
+
+@pytest.fixture(scope="module")
+def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Asks]]:
+    folder = tmp_path_factory.mktemp("clients")
+    releases = _releases(folder)
+    with device(folder / "d") as made, ExitStack() as stack:
+        made.commit(*releases)
+        made.start()
+        wait_until(lambda: ask(made.port, "/v2/health/ready").status == 200)
+        yield opened(stack, made, releases)
+
+
+@pytest.fixture(params=WAYS)
+def client(ways: dict[str, Asks], request: pytest.FixtureRequest) -> Asks:
+    return ways[request.param]
+
+
+def test_an_answer_says_who_gave_it(client: Asks) -> None:
+    answer = client.infer("toy", {"features": np.zeros((2, FEATURES), np.float32)}, request_id="bed 7 é")
+    assert (answer.model, answer.version, answer.request_id) == ("toy", "4", "bed 7 é")
+    assert answer["score"].dtype == np.float32
+    assert answer["score"].tolist() == [[3.0], [3.0]]
+
+
+@pytest.mark.parametrize(
+    ("model", "array"),
+    [
+        ("flags", np.array([True, False, True])),
+        ("words", np.array(["Blutdruck", "", "ü" * 300])),
+        ("halves", np.array([[1.5, np.inf], [np.nan, -0.0]], np.float16)),
+        ("image", np.linspace(0, 1, 3 * 64 * 400, dtype=np.float32).reshape(1, 3, 64, 400)),  # beyond one read
+        ("image", np.zeros((1, 3, 64, 0), np.float32)),
+        ("number", np.array(2.25)),
+        ("bytes", np.arange(200, dtype=np.uint8)[::-2]),  # not contiguous
+    ],
+    ids=lambda value: value if isinstance(value, str) else f"{value.dtype}{value.shape}",
+)
+def test_arrays_come_back_as_they_went(client: Asks, model: str, array: Array) -> None:
+    back = client.infer(model, {"in": array})["out"]
+    assert back.shape == array.shape
+    assert back.tolist() == array.tolist() or np.array_equal(back, array, equal_nan=True)
+
+
+def test_the_same_question_with_other_numbers(client: Asks) -> None:
+    for value in range(3):
+        a = np.full((value + 1, 4), value, np.int32)
+        answer = client.infer("sum", {"a": a, "b": a})
+        assert answer["sum"].tolist() == (2 * a).tolist()
+        assert client.infer("sum", {"b": a, "a": a}, outputs=["difference"]).outputs.keys() == {"difference"}
+
+
+def test_a_model_says_what_it_takes(client: Asks) -> None:
+    found = client.model("toy", version=4)
+    assert (found.name, found.versions) == ("toy", ("4",))
+    assert [(each.name, each.datatype, each.shape) for each in found.inputs] == [("features", "FP32", (-1, FEATURES))]
+    assert client.ready()
+
+
+def test_what_cannot_be_answered_is_told_apart(client: Asks) -> None:
+    good = np.zeros((1, FEATURES), np.float32)
+    with pytest.raises(ModelNotFound, match="unknown model: 'nope'"):
+        client.infer("nope", {"features": good})
+    with pytest.raises(ModelNotFound, match="unknown model: 'toy'"):
+        client.model("toy", version=5)
+    with pytest.raises(InvalidRequest, match=r"expected shape \[-1, 30\], got \[1, 29\]"):
+        client.infer("toy", {"features": good[:, :29]})
+    with pytest.raises(InvalidRequest, match="expected datatype FP32, got FP64"):
+        client.infer("toy", {"features": good.astype(float)})
+    with pytest.raises(InvalidRequest, match="expected inputs"):
+        client.infer("toy", {"feature": good})
+    with pytest.raises(InvalidRequest, match="expected inputs"):
+        client.infer("sum", {"a": np.zeros((1, 4), np.int32)})
+    with pytest.raises(InvalidRequest, match="expected outputs of"):
+        client.infer("toy", {"features": good}, outputs=["risk"])
+    with pytest.raises(ServerFailed, match="the model failed"):
+        client.infer("table", {"index": np.array([9])})
+    assert client.infer("toy", {"features": good})["score"][0, 0] == 3

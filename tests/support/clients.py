@@ -1,0 +1,86 @@
+"""Every way that an application may ask a model, behind the calls that they share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from typing import Protocol, Self
+
+from edgeward_agent.client import Answer, AsyncClient, Client, ModelInfo
+from edgeward_agent.engine import Engine
+from edgeward_agent.serving.tensors import Array
+from support.serving import Device, Release
+
+
+class Asks(Protocol):
+    """What the client, the asynchronous client and the engine have in common."""
+
+    def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, Array],
+        *,
+        version: int | None = None,
+        outputs: Sequence[str] = (),
+        request_id: str = "",
+    ) -> Answer: ...
+
+    def model(self, model: str, *, version: int | None = None) -> ModelInfo: ...
+
+    def ready(self) -> bool: ...
+
+
+class Waiting:
+    """The asynchronous client, for a test that waits for each answer."""
+
+    def __init__(self, address: str) -> None:
+        self._runner = asyncio.Runner()
+        self._client = AsyncClient(address, timeout_s=20)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._runner.run(self._client.close())
+        self._runner.close()
+
+    def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, Array],
+        *,
+        version: int | None = None,
+        outputs: Sequence[str] = (),
+        request_id: str = "",
+    ) -> Answer:
+        return self._runner.run(
+            self._client.infer(model, inputs, version=version, outputs=outputs, request_id=request_id)
+        )
+
+    def model(self, model: str, *, version: int | None = None) -> ModelInfo:
+        return self._runner.run(self._client.model(model, version=version))
+
+    def ready(self) -> bool:
+        return self._runner.run(self._client.ready())
+
+
+def _tcp(made: Device) -> str:
+    return f"http://127.0.0.1:{made.port}"
+
+
+def _unix(made: Device) -> str:
+    return f"unix:{made.unix_path}"
+
+
+WAYS: Mapping[str, Callable[[Device, Sequence[Release]], AbstractContextManager[Asks]]] = {
+    "tcp": lambda made, _: Client(_tcp(made)),
+    "unix": lambda made, _: Client(_unix(made)),
+    "async tcp": lambda made, _: Waiting(_tcp(made)),
+    "async unix": lambda made, _: Waiting(_unix(made)),
+    "engine": lambda _, releases: Engine(*(each.folder for each in releases)),
+}
+
+
+def opened(stack: ExitStack, made: Device, releases: Sequence[Release]) -> dict[str, Asks]:
+    return {name: stack.enter_context(way(made, releases)) for name, way in WAYS.items()}
