@@ -1,4 +1,7 @@
-"""`python -m benchmarks [NAME …]`: run benchmarks, print them, keep them in `benchmarks/results`."""
+"""`python -m benchmarks [NAME …]`: run benchmarks, print them, keep them in `benchmarks/results`.
+
+`python -m benchmarks latency [OPTION …]` is the longest and has options: `--help` shows them.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Final
 
 from benchmarks import outbox, update_under_load
 from benchmarks.fleet import scenario
+from benchmarks.latency import run as latency
 from benchmarks.report import Result, keep
 
 BENCHMARKS: Final[dict[str, Callable[[], Result]]] = {
@@ -18,8 +22,13 @@ BENCHMARKS: Final[dict[str, Callable[[], Result]]] = {
 
 
 def main(names: list[str]) -> int:
+    if names[:1] == ["latency"]:
+        return latency.main(names[1:])
     if unknown := set(names) - set(BENCHMARKS):
-        print(f"benchmarks: expected some of {' '.join(BENCHMARKS)}, got {' '.join(sorted(unknown))}", file=sys.stderr)
+        print(
+            f"benchmarks: expected latency or some of {' '.join(BENCHMARKS)}, got {' '.join(sorted(unknown))}",
+            file=sys.stderr,
+        )
         return 2
     for name in names or BENCHMARKS:
         print(f"{name} …", flush=True)

@@ -30,7 +30,7 @@ def keep(name: str, result: Result) -> None:
     for row, figures in result.rows.items():
         print(f"  {row:<34}" + "  ".join(f"{column} {value:,.6g}" for column, value in figures.items()))
     FOLDER.mkdir(exist_ok=True)
-    document = {"what": result.what, "rows": result.rows, "machine": _machine(), "at": _now()}
+    document = {"what": result.what, "rows": result.rows, "machine": machine(), "at": now()}
     (FOLDER / f"{name}.json").write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -44,7 +44,7 @@ def median_ratio(pairs: Sequence[tuple[float, float]]) -> float:
     return statistics.median(a / b for a, b in pairs)
 
 
-def _machine() -> dict[str, str | int]:
+def machine() -> dict[str, str | int]:
     return {
         "processor": _processor(),
         "cores": os.cpu_count() or 0,
@@ -62,5 +62,5 @@ def _processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _now() -> str:
+def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -143,33 +143,38 @@ def _options(what: Load) -> list[str]:
     return [word for name, value in options.items() for word in (name, str(value))]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Echo:
+    """A floor that runs."""
+
+    target: Target
+    pid: int
+
+
 @contextmanager
-def echo(kind: Kind, *, request_bytes: int, answer: bytes, cores: Cores = ()) -> Iterator[Target]:
+def echo(kind: Kind, *, request_bytes: int, answer: bytes) -> Iterator[Echo]:
     """The floor: a server that answers each `request_bytes` with `answer`."""
     with tempfile.TemporaryDirectory(prefix="edgeward-echo-") as folder:
         file = Path(folder) / "answer"
         file.write_bytes(answer)
         where = "0" if kind == "tcp" else str(Path(folder) / "s")
-        with _running([program("echo"), kind, where, str(request_bytes), file], cores) as told:
-            yield Target(kind=kind, where=told)
+        with _running([program("echo"), kind, where, str(request_bytes), file]) as (pid, told):
+            yield Echo(target=Target(kind=kind, where=told), pid=pid)
 
 
 @contextmanager
-def drain(path: Path, *, cores: Cores = ()) -> Iterator[None]:
-    """Somebody who takes records at `path` and forgets them."""
-    with _running([program("echo"), "drain", path], cores):
-        yield
+def drain(path: Path) -> Iterator[int]:
+    """Somebody who takes records at `path` and forgets them; gives the number of the process."""
+    with _running([program("echo"), "drain", path]) as (pid, _):
+        yield pid
 
 
 @contextmanager
-def _running(command: Sequence[str | Path], cores: Cores) -> Iterator[str]:
-    """A server of ours until the block ends; gives its first line, which says where it listens."""
-    process = subprocess.Popen(pinned(command, cores), stdout=subprocess.PIPE, text=True)
-    try:
+def _running(command: Sequence[str | Path]) -> Iterator[tuple[int, str]]:
+    """A program of ours until the block ends; gives its number and its first line, which says where it listens."""
+    with subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        yield process.stdout.readline().strip()
-    finally:
-        process.terminate()
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+        try:
+            yield process.pid, process.stdout.readline().strip()
+        finally:
+            process.kill()  # it may stand still

@@ -1,0 +1,71 @@
+"""How our own serving process is started for a measurement, and the ways to ask it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.latency import wire
+from benchmarks.latency.native import Target, drain
+from benchmarks.latency.way import Way
+from benchmarks.latency.wire import Form
+from benchmarks.latency.workload import Workload
+from edgeward_contract.artifact import sha256_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """How a server is started and asked; `extra` is added to its environment.
+
+    `recorder` is the process that takes its records, 0 when there is none. `scratch`: it runs in a folder of its own.
+    """
+
+    command: Sequence[str | Path]
+    ways: Mapping[str, Way]
+    recorder: int = 0
+    extra: Mapping[str, str] = field(default_factory=dict)
+    scratch: bool = False
+
+
+@contextmanager
+def start(workload: Workload, folder: Path, *, bare: bool) -> Iterator[Start]:
+    """A serving process of ours, with somebody who takes its records for as long as the context lasts."""
+    http, unix = f"127.0.0.1:{free_port()}", folder / "d.sock"
+    listens = ("--http", http, "--unix", unix)
+    ways = _ways(workload, http, unix)
+    if bare:
+        yield Start(command=(sys.executable, "-m", "benchmarks.latency.bare", workload.release, *listens), ways=ways)
+        return
+    boot, capture = folder / "boot.json", folder / "r.sock"
+    boot.write_text(json.dumps({"models": [_boot_entry(workload)]}))
+    private = ("--boot", boot, "--control", folder / "c.sock", "--capture", capture)
+    words = (sys.executable, "-m", "edgeward_agent.serving.main", *private, *listens)
+    with drain(capture) as recorder:
+        yield Start(command=words, ways=ways, recorder=recorder)
+
+
+def _boot_entry(workload: Workload) -> dict[str, object]:
+    digest = sha256_of((workload.release / "manifest.json").read_bytes())
+    return {"name": workload.name, "version": workload.version, "sha256": digest, "path": str(workload.release)}
+
+
+def _ways(workload: Workload, http: str, unix: Path) -> dict[str, Way]:
+    endpoint = wire.v2(workload.name, Form.V2_BINARY)
+    request = wire.request(endpoint, workload.inputs)
+    targets = {
+        "tcp": Target(kind="tcp", where=http.rpartition(":")[2]),
+        "unix": Target(kind="stream", where=str(unix)),
+    }
+    return {name: Way(target=target, request=request, endpoint=endpoint) for name, target in targets.items()}
+
+
+def free_port() -> int:
+    """A port that nobody uses now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port

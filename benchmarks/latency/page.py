@@ -1,0 +1,112 @@
+"""docs/performance.md and its chart: written from the kept result, and a test holds them to it.
+
+python -m benchmarks.latency.page        writes the tables and the chart again
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from benchmarks.latency import chart, result
+from benchmarks.latency.names import SERVERS, WAYS
+from benchmarks.latency.result import CaseRow, GoalRow, Kept
+
+ROOT: Final = Path(__file__).resolve().parent.parent.parent
+PAGE: Final = ROOT / "docs/performance.md"
+CHART: Final = ROOT / "docs/performance.svg"
+_BLOCK: Final = re.compile(r"(<!-- (\w+): benchmarks/latency/page.py writes this -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def written(page: str, kept: Kept) -> str:
+    """The page with every block made anew. Raises KeyError for a block that nobody writes."""
+    return _BLOCK.sub(lambda found: f"{found[1]}\n{_BLOCKS[found[2]](kept)}\n{found[3]}", page)
+
+
+def _machine(kept: Kept) -> str:
+    machine = kept.machine
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}, "
+        f"ONNX Runtime {machine['onnxruntime']}; {kept.at[:10]}.\n"
+    )
+
+
+def goals_table(kept: Kept) -> str:
+    """Every goal beside what was found."""
+    rows = [(each.name, _limit(each), _found(each), each.verdict) for each in kept.goals]
+    return _table(("", "goal", "found (interval)", ""), rows, "lrrl")
+
+
+def _limit(goal: GoalRow) -> str:
+    return f"{'≥' if goal.at_least else '≤'} {goal.limit:g} {goal.unit}"
+
+
+def _found(goal: GoalRow) -> str:
+    if goal.found is None:
+        return "–"
+    return f"{_number(goal.found)} {goal.unit} ({_number(goal.low)} to {_number(goal.high)})"
+
+
+def _pinned(kept: Kept) -> str:
+    wanted = [each for each in kept.cases if each.placement != "free"]
+    return _latencies(wanted, ("model", "placement"))
+
+
+def _free(kept: Kept) -> str:
+    wanted = [each for each in kept.cases if each.placement == "free"]
+    return _latencies(sorted(wanted, key=lambda each: (_model_order(kept, each), each.connections)), ("model",))
+
+
+def _model_order(kept: Kept, case: CaseRow) -> int:
+    return list(dict.fromkeys(each.model for each in kept.cases)).index(case.model)
+
+
+def _latencies(cases: Sequence[CaseRow], first: tuple[str, ...]) -> str:
+    heads = (*first, "connections", "server", "way", "p50 µs", "p99 µs", "p99.9 µs", "answers/s", "RSS MiB")
+    rows = [(*(str(getattr(each, name)) for name in first), *_cells(each)) for each in cases]
+    return _table(heads, rows, "l" * len(first) + "rllrrrrr")
+
+
+def _cells(case: CaseRow) -> tuple[str, ...]:
+    who = (str(case.connections), SERVERS[case.server], WAYS[case.way])
+    if case.note:
+        return (*who, case.note, "", "", "", "")
+    figures = ("p50_us", "p99_us", "p99.9_us", "per_s", "rss_mib")
+    return (*who, *(_number(case.figures[name]) if name in case.figures else "" for name in figures))
+
+
+def _beside(kept: Kept) -> str:
+    rows = [(key, name, _number(value)) for key, each in kept.beside.items() for name, value in each.items()]
+    return _table(("", "", ""), rows, "llr")
+
+
+_BLOCKS: Final[dict[str, Callable[[Kept], str]]] = {
+    "machine": _machine,
+    "goals": goals_table,
+    "pinned": _pinned,
+    "free": _free,
+    "beside": _beside,
+}
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
+    rule = ["---:" if side == "r" else "---" for side in align]
+    lines = [heads, rule, *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def main() -> None:
+    """Write the page and the chart again."""
+    kept = result.read()
+    PAGE.write_text(written(PAGE.read_text(), kept))
+    CHART.write_text(chart.drawn(kept))
+
+
+if __name__ == "__main__":
+    main()

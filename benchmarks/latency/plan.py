@@ -1,0 +1,109 @@
+"""What is measured: every case, in the order of a round. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from benchmarks.latency import peers
+from benchmarks.latency.native import Cores, Kind
+
+ROUNDS: Final = 7
+OUR_WAYS: Final = ("tcp", "unix")
+FLOORS: Final[dict[str, Kind]] = {"tcp": "tcp", "unix": "stream"}
+"""Which kind of echo a way of ours is held against."""
+
+SMALL: Final = "wdbc-risk"
+
+
+class Placement(StrEnum):
+    """Where server and client run. Wake-ups across cores cost more than a small request, so they are kept apart."""
+
+    ONE_CORE = "one core"
+    TWO_CORES = "two cores"
+    FREE = "free"
+
+
+SERVER_CORES: Final[dict[Placement, Cores]] = {
+    Placement.ONE_CORE: (0,),
+    Placement.TWO_CORES: (0,),
+    Placement.FREE: (),
+}
+RECORDER_CORES: Final[dict[Placement, Cores]] = {
+    Placement.ONE_CORE: (1,),
+    Placement.TWO_CORES: (),
+    Placement.FREE: (),
+}
+"""Who takes the records of captures is neither server nor client."""
+
+CLIENT_CORES: Final[dict[Placement, Cores]] = {
+    Placement.ONE_CORE: (0,),
+    Placement.TWO_CORES: (1,),
+    Placement.FREE: (),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One server asked in one way: of the model itself "run", of a floor the way of ours that it stands below."""
+
+    model: str
+    server: str
+    way: str
+    placement: Placement
+    connections: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.model} | {self.server} | {self.way} | {self.placement} | {self.connections}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """How long a case is measured in one round."""
+
+    seconds: float
+    warm_up_s: float
+
+
+def times(case: Case) -> Times:
+    """Long enough for a p99; peers need time to get going, large models to answer sixteen at all."""
+    if case.model != SMALL:
+        return Times(seconds=2.0, warm_up_s=0.4)
+    return Times(seconds=1.5 if case.server in peers.NAMES else 1.0, warm_up_s=0.3)
+
+
+def cases(models: Sequence[str], servers: Sequence[str]) -> list[Case]:
+    """All cases of the models and servers that are wanted."""
+    return [case for model in models for case in _of_model(model) if case.server in servers]
+
+
+def servers() -> tuple[str, ...]:
+    """The names of all that can be asked."""
+    return ("raw", "echo", "ours", "bare", *peers.NAMES)
+
+
+def _of_model(model: str) -> list[Case]:
+    pinned = (Placement.ONE_CORE, Placement.TWO_CORES) if model == SMALL else (Placement.ONE_CORE,)
+    found = [case for placement in pinned for case in _alone(model, placement)]
+    found += _alone(model, Placement.FREE)
+    for connections in (1, 4, 16):
+        found += [_case(model, peer, "tcp", Placement.FREE, connections) for peer in peers.NAMES]
+        if connections > 1:
+            found += [_case(model, "ours", way, Placement.FREE, connections) for way in OUR_WAYS]
+            found.append(_case(model, "bare", "tcp", Placement.FREE, connections))
+    return found
+
+
+def _alone(model: str, placement: Placement) -> list[Case]:
+    """One connection: the model itself, and each of our ways beside its floor."""
+    found = [_case(model, "raw", "run", placement)]
+    for way in OUR_WAYS:
+        found += [_case(model, server, way, placement) for server in ("echo", "ours", "bare")]
+    return found
+
+
+def _case(model: str, server: str, way: str, placement: Placement, connections: int = 1) -> Case:
+    return Case(model=model, server=server, way=way, placement=placement, connections=connections)

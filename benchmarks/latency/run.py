@@ -1,0 +1,99 @@
+"""`python -m benchmarks latency`: one run of everything, or a part of it.
+
+The whole takes about 40 minutes on two cores. It may be stopped at any time, or by `--minutes`; the same command goes
+on where it was, as long as the code that is measured is the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from benchmarks.latency import clients, goals, page, plan, result, rounds, starts
+from benchmarks.latency.native import NoCompiler
+from benchmarks.latency.plan import SMALL
+from benchmarks.latency.store import Figures, Line, Store
+from benchmarks.latency.workload import NAMES
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Returns 0 when all that was asked for is measured, 2 when it cannot be, 3 when the time was over before."""
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # else servers that stand still would stay for ever
+    store = Store(fresh=options.fresh)
+    deadline = time.monotonic() + options.minutes * 60
+    wanted = plan.cases(options.models, options.only)
+    try:
+        complete = rounds.measure(wanted, options.rounds, store, deadline)
+        complete = complete and _measure_beside(options.models, options.only, options.rounds, store, deadline)
+    except NoCompiler as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 2
+    found = result.kept(plan.cases(NAMES, plan.servers()), store.lines())
+    print(page.goals_table(found))
+    if not complete:
+        print("the time is over; the same command goes on from here")
+        return 3
+    if options.keep:
+        result.write(found)
+        page.main()
+    return 0
+
+
+def _measure_beside(models: Sequence[str], only: Sequence[str], count: int, store: Store, deadline: float) -> bool:
+    """What is no case: starts and Python clients. Returns whether nothing is missing now."""
+    if SMALL not in models or "ours" not in only:
+        return True
+    names = [name for name in only if name not in ("raw", "echo")]
+    parts: dict[str, Callable[[int], Figures]] = {
+        goals.START_KEY: partial(starts.measure, SMALL, names),
+        goals.CLIENT_KEY: lambda _: clients.measure(SMALL),
+    }
+    for number in range(count):
+        for key, measured in parts.items():
+            if store.has(key, number):
+                continue
+            if time.monotonic() > deadline:
+                return False
+            line = Line(key=key, round=number, figures=measured(number))
+            store.add(line)
+            print(f"  round {number + 1}  {key}: {dict(line.figures)}", flush=True)
+    return True
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="benchmarks latency", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = ", ".join(plan.servers())
+    parser.add_argument("--only", type=_servers, default=plan.servers(), metavar="NAME,…", help=names)
+    parser.add_argument("--models", type=_models, default=NAMES, metavar="NAME,…", help=", ".join(NAMES))
+    parser.add_argument("--rounds", type=int, default=plan.ROUNDS, metavar="N")
+    parser.add_argument("--minutes", type=float, default=240.0, metavar="N", help="stop after so many")
+    parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
+    parser.add_argument("--keep", action="store_true", help="write results/latency.json, and docs/performance from it")
+    return parser
+
+
+def _servers(text: str) -> tuple[str, ...]:
+    """`ours` stands for all that is needed to judge ours without a peer."""
+    names = text.split(",")
+    return _known(["raw", "echo", "bare", *names] if "ours" in names else names, plan.servers())
+
+
+def _models(text: str) -> tuple[str, ...]:
+    return _known(text.split(","), NAMES)
+
+
+def _known(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    if unknown := sorted(set(names) - set(known)):
+        raise argparse.ArgumentTypeError(f"expected some of {', '.join(known)}, got {', '.join(unknown)}")
+    return tuple(dict.fromkeys(names))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

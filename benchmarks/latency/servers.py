@@ -1,0 +1,133 @@
+"""What is measured, as processes: ours with everything on, ours bare, and the peers.
+
+A server is started once and asked in many short turns. Between its turns it stands still (SIGSTOP): what it does while
+nobody asks is not counted against the others.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from benchmarks.latency import ours, peers, tree
+from benchmarks.latency.ours import Start
+from benchmarks.latency.way import Way, ask, check
+from benchmarks.latency.wire import WrongAnswer
+from benchmarks.latency.workload import Workload
+
+OURS: Final = ("ours", "bare")
+_START_S: Final = 60.0
+_END_S: Final = 5.0
+
+
+class NotStarted(Exception):
+    """A server cannot be had here, or does not give the model's outputs. The text is the reason."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A process that answers rightly, how long its first answer took, and the ways to ask it by name."""
+
+    name: str
+    pid: int
+    first_answer_s: float
+    ways: Mapping[str, Way]
+    recorder: int = 0
+
+
+@contextmanager
+def start(name: str, workload: Workload) -> Iterator[Server]:
+    """A server that stands still until it is woken (`tree.awake`).
+
+    Raises:
+        NotStarted: it cannot be installed or does not come up, or its outputs are not the model's.
+    """
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="edgeward-bench-")))
+        if name in OURS:
+            begin = stack.enter_context(ours.start(workload, folder, bare=name == "bare"))
+        else:
+            begin = _peer(name, workload)
+        yield stack.enter_context(_running(name, begin, workload, folder / "log"))
+
+
+def _peer(name: str, workload: Workload) -> Start:
+    try:
+        return peers.start(name, workload)
+    except peers.NotInstalled as error:
+        raise NotStarted(str(error)) from None
+
+
+@contextmanager
+def _running(name: str, begin: Start, workload: Workload, log: Path) -> Iterator[Server]:
+    began = time.perf_counter()
+    process = _spawn(begin, log)
+    try:
+        first = next(iter(begin.ways.values()))
+        answer = _first_answer(process, first, log)
+        first_answer_s = time.perf_counter() - began
+        _check_all(name, begin.ways, {first.target.where: answer}, workload)
+        tree.send(process.pid, signal.SIGSTOP)
+        yield Server(
+            name=name, pid=process.pid, first_answer_s=first_answer_s, ways=begin.ways, recorder=begin.recorder
+        )
+    finally:
+        _end(process)
+
+
+def _spawn(begin: Start, log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as written:
+        return subprocess.Popen(
+            [str(word) for word in begin.command],
+            env=os.environ | dict(begin.extra),
+            cwd=log.parent if begin.scratch else None,
+            stdin=subprocess.DEVNULL,
+            stdout=written,
+            stderr=written,
+            start_new_session=True,
+        )
+
+
+def _first_answer(process: subprocess.Popen[bytes], way: Way, log: Path) -> bytes:
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline and process.poll() is None:
+        with suppress(OSError):
+            answer = ask(way)
+            if answer.startswith(b"HTTP/1.1 200"):
+                return answer
+        time.sleep(0.001)
+    told = " ".join(log.read_text(errors="replace").split())[-400:]
+    raise NotStarted(f"expected an answer within {_START_S:g} s, got: {told}")
+
+
+def _check_all(name: str, ways: Mapping[str, Way], known: Mapping[str, bytes], workload: Workload) -> None:
+    for way in ways.values():
+        try:
+            check(way, known.get(way.target.where) or ask(way), workload)
+        except WrongAnswer as error:
+            raise NotStarted(f"{name}: {error}") from None
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Every member by its number: children may have left the group, and one that stands still hears no request."""
+    members = tree.family(process.pid)
+    _send_all(members, signal.SIGCONT)
+    _send_all(members, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_END_S)
+    _send_all(members, signal.SIGKILL)
+    process.wait()
+
+
+def _send_all(members: Sequence[int], number: signal.Signals) -> None:
+    for member in members:
+        with suppress(ProcessLookupError):
+            os.kill(member, number)

@@ -1,0 +1,107 @@
+"""The latency benchmark in its short form: every way of ours is asked, by the load generator, beside its floor."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from benchmarks.latency import native, page, plan, result, rounds, tree
+from benchmarks.latency.native import Load, LoadFailed, NoCompiler
+from benchmarks.latency.store import Line, Store
+
+from support.serving import wait_until
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+REQUEST = b"x" * 64
+
+
+@pytest.fixture(autouse=True)
+def _compiler() -> None:
+    if shutil.which(os.environ.get("CC", "cc")) is None:
+        pytest.skip("a C compiler is absent")
+
+
+@pytest.mark.parametrize("kind", ["tcp", "stream", "seqpacket"])
+@pytest.mark.parametrize("connections", [1, 4])
+def test_every_request_is_answered_and_timed(kind: native.Kind, connections: int, tmp_path: Path) -> None:
+    kept = tmp_path / "answer"
+    with native.echo(kind, request_bytes=len(REQUEST), answer=ANSWER) as echo:
+        what = Load(request=REQUEST, connections=connections, seconds=0.1, warm_up_s=0.05)
+        sample = native.load(echo.target, what, keep_answer=kept)
+    assert len(sample.latencies_ns) > 100
+    assert sample.per_s == pytest.approx(len(sample.latencies_ns) / 0.1, rel=0.2)
+    assert 0 < sample.quantile_us(0.5) <= sample.quantile_us(0.99) <= float(sample.latencies_ns[-1]) / 1e3
+    assert kept.read_bytes() == ANSWER
+
+
+def test_a_large_request_to_a_server_that_is_busy_does_not_hold_up_the_others() -> None:
+    request = bytes(1 << 20)
+    with native.echo("tcp", request_bytes=len(request), answer=ANSWER) as echo:
+        sample = native.load(echo.target, Load(request=request, connections=8, seconds=0.2, warm_up_s=0.0))
+    assert len(sample.latencies_ns) > 8
+
+
+def test_a_paced_load_counts_from_the_intended_time() -> None:
+    with native.echo("tcp", request_bytes=len(REQUEST), answer=ANSWER) as echo:
+        sample = native.load(echo.target, Load(request=REQUEST, seconds=0.2, warm_up_s=0.0, every_us=2000))
+    assert 95 <= len(sample.latencies_ns) <= 101
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", "expected status 200: HTTP/1.1 503"),
+        (b"HTTP/1.1 200 OK\r\n\r\n", "expected Content-Length"),
+        (ANSWER + b"x", "more than one answer to a request"),
+    ],
+)
+def test_a_wrong_answer_ends_the_run_and_is_shown(answer: bytes, told: str) -> None:
+    with (
+        native.echo("tcp", request_bytes=len(REQUEST), answer=answer) as echo,
+        pytest.raises(LoadFailed, match=told),
+    ):
+        native.load(echo.target, Load(request=REQUEST, seconds=0.1))
+
+
+def test_without_a_compiler_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(native, "CACHE", tmp_path)
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(NoCompiler, match=r"found no no-such-compiler\. Install one"):
+        native.program("load")
+
+
+def test_a_server_between_its_turns_stands_still() -> None:
+    with native.echo("tcp", request_bytes=len(REQUEST), answer=ANSWER) as echo:
+        with tree.awake(echo.pid, (0,)):
+            assert os.sched_getaffinity(echo.pid) == {0}
+        stat = Path("/proc") / str(echo.pid) / "stat"
+        wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
+        assert tree.memory(echo.pid).processes == 1
+
+
+def test_one_short_round_of_ours_reaches_the_page(tmp_path: Path) -> None:
+    """Stopped in the middle and gone on with: nothing is measured twice, and every case has its figures."""
+    file = tmp_path / "rounds.jsonl"
+    cases = plan.cases(["wdbc-risk"], ["raw", "echo", "ours", "bare"])
+    assert not rounds.measure(cases, 1, Store(file), time.monotonic(), pace=0.1)
+    assert rounds.measure(cases, 1, Store(file), time.monotonic() + 100, pace=0.1)
+    store = Store(file)
+    kept = result.kept(cases, store.lines())
+    assert [row.note for row in kept.cases if row.note] == []
+    assert all(row.figures["p50_us"] > 0 for row in kept.cases)
+    assert any(goal.found is not None for goal in kept.goals)
+    assert rounds.measure(cases, 1, store, time.monotonic(), pace=0.1)  # nothing is missing: no time is needed
+    assert "Edgeward" in page.written("<!-- free: benchmarks/latency/page.py writes this -->\n<!-- end -->", kept)
+
+
+def test_figures_of_other_code_are_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "rounds.jsonl"
+    Store(file).add(Line(key="k", round=0, figures={"p50_us": 1.0}))
+    assert Store(file).has("k", 0)
+    monkeypatch.setattr("benchmarks.latency.store.fingerprint", lambda: "other")
+    assert not Store(file).has("k", 0)
+    assert not file.exists() or not np.array(list(Store(file).lines())).size

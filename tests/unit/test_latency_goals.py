@@ -1,0 +1,95 @@
+"""How the latency benchmark judges: intervals over rounds, ratios within a round, goals and their verdicts."""
+
+from __future__ import annotations
+
+import pytest
+from benchmarks.latency import goals, plan
+from benchmarks.latency.goals import Goal, Rounds, Verdict
+from benchmarks.latency.plan import Case, Placement
+from benchmarks.latency.statistics import Estimate, differences, estimate, ratios
+from benchmarks.latency.store import Figures, Line
+from benchmarks.latency.workload import NAMES
+
+
+def test_seven_rounds_give_their_smallest_and_largest() -> None:
+    found = estimate([3.0, 1.0, 7.0, 2.0, 5.0, 4.0, 6.0])
+    assert (found.low, found.median, found.high, found.rounds) == (1.0, 4.0, 7.0, 7)
+    assert found.confidence == pytest.approx(1 - 2 / 2**7)
+
+
+def test_more_rounds_narrow_the_interval_as_far_as_95_percent_allows() -> None:
+    found = estimate([float(value) for value in range(1, 10)])
+    assert (found.low, found.high) == (2.0, 8.0)
+    assert 0.95 <= found.confidence < 0.97
+
+
+@pytest.mark.parametrize(("count", "confidence"), [(1, 0.0), (3, 0.75), (5, 0.9375)])
+def test_few_rounds_say_how_little_they_know(count: int, confidence: float) -> None:
+    found = estimate([float(value) for value in range(count)])
+    assert (found.low, found.high, found.confidence) == (0.0, float(count - 1), confidence)
+
+
+def test_no_round_is_no_estimate() -> None:
+    with pytest.raises(ValueError, match="expected a value for at least one round"):
+        estimate([])
+
+
+def test_only_rounds_that_have_both_are_compared() -> None:
+    assert ratios({0: 4.0, 1: 9.0}, {1: 3.0, 2: 1.0}) == [3.0]
+    assert differences({0: 4.0, 1: 9.0}, {1: 3.0, 2: 1.0}) == [6.0]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "at_least", "verdict"),
+    [
+        (1.0, 2.0, False, Verdict.REACHED),
+        (1.0, 2.1, False, Verdict.CLOSE),
+        (2.1, 3.0, False, Verdict.MISSED),
+        (2.0, 3.0, True, Verdict.REACHED),
+        (1.9, 3.0, True, Verdict.CLOSE),
+        (1.0, 1.9, True, Verdict.MISSED),
+    ],
+)
+def test_a_goal_is_reached_when_the_whole_interval_is(
+    low: float, high: float, at_least: bool, verdict: Verdict
+) -> None:
+    found = Estimate(median=(low + high) / 2, low=low, high=high, rounds=7, confidence=0.98)
+    assert Goal(name="x", limit=2.0, unit="×", at_least=at_least, found=found).verdict is verdict
+
+
+def test_what_was_not_measured_is_not_reached() -> None:
+    assert {goal.verdict for goal in goals.goals(Rounds([]))} == {Verdict.UNKNOWN}
+
+
+def _line(server: str, way: str, number: int, **figures: float) -> Line:
+    case = Case(model="wdbc-risk", server=server, way=way, placement=Placement.ONE_CORE, connections=1)
+    named: Figures = {f"{name}_us": value for name, value in figures.items()}
+    return Line(key=case.key, round=number, figures=named)
+
+
+def test_goals_are_read_off_rounds() -> None:
+    lines = [_line("ours", "tcp", number, p50=40.0 + number, p99=90.0) for number in range(7)]
+    lines += [_line("echo", "tcp", number, p50=10.0, p99=10.0) for number in range(7)]
+    median, tail = goals.goals(Rounds(lines))[:2]
+    assert median.found is not None and (median.found.median, median.verdict) == (4.3, Verdict.CLOSE)
+    assert tail.found is not None and (tail.found.median, tail.verdict) == (9.0, Verdict.MISSED)
+
+
+def test_a_round_that_failed_counts_for_nothing() -> None:
+    key = _line("ours", "tcp", 0).key
+    assert Rounds([Line(key=key, round=0, figures={}, note="no")]).of(key, "p50_us") == {}
+
+
+def test_every_case_that_a_goal_needs_is_measured() -> None:
+    """A goal whose key nobody measures would say "not measured" for ever."""
+    keys = {case.key for case in plan.cases(NAMES, plan.servers())}
+    figures = {"p50_us": 1.0, "p99_us": 1.0, "per_s": 1.0, "rss_mib": 1.0}
+    found = goals.goals(Rounds([Line(key=key, round=0, figures=figures) for key in keys]))
+    beside = ("metrics", "update", "Python client", "first answer", "shared memory")
+    missing = [goal.name for goal in found if goal.found is None and not any(each in goal.name for each in beside)]
+    assert missing == []
+
+
+def test_no_case_is_measured_twice() -> None:
+    keys = [case.key for case in plan.cases(NAMES, plan.servers())]
+    assert len(keys) == len(set(keys))
