@@ -40,6 +40,7 @@ class ServingConfig(_Section, frozen=True):
     stop_timeout_s: Seconds = 5.0
     start_timeout_s: Interval = 600.0
     hang_timeout_s: Interval = 30.0
+    deadlines: Literal["budget", "off"] = "budget"  # of requests that bring none: the model's budget, or none
     max_body_mib: Annotated[int, Meta(ge=1, le=2048)] = 64
 
 

@@ -156,6 +156,8 @@ def _supervisor(state: StateDir, config: AgentConfig, serving: ServingControl) -
             unix=str(state.inside(wanted.unix)) if wanted.unix else "",
             unix_group=wanted.unix_group,
         ),
+        graphs=state.graphs,
+        deadlines=wanted.deadlines,
         max_body_mib=wanted.max_body_mib,
         log_level=config.log.level,
         log_format=config.log.format,

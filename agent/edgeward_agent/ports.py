@@ -52,10 +52,17 @@ class ReleaseSource(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedVersion:
-    """A version in the memory of the serving process."""
+    """A version in the memory of the serving process.
+
+    `fallback` says why it does not run on the execution provider that it wants, `graph_note` in a word why its graph
+    is not a prepared one; both are empty when all is as it should be.
+    """
 
     version: int
     sha256: Sha256
+    providers: tuple[str, ...] = ()
+    fallback: str = ""
+    graph_note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -131,4 +131,10 @@ def _model(fields: Fields) -> ServedModel:
 
 
 def _version(fields: Fields) -> LoadedVersion:
-    return LoadedVersion(version=fields.integer("version"), sha256=Sha256(fields.text("sha256")))
+    return LoadedVersion(
+        version=fields.integer("version"),
+        sha256=Sha256(fields.text("sha256")),
+        providers=fields.texts("providers"),
+        fallback=fields.text("fallback", default="", max_length=10_000),
+        graph_note=fields.text("graph_note", default=""),
+    )

@@ -40,6 +40,8 @@ class ServingPlan:
     capture: Path
     pid_file: Path
     wanted: Addresses
+    graphs: Path
+    deadlines: str = "budget"
     max_body_mib: int = 64
     log_level: str = "info"
     log_format: str = "text"
@@ -55,6 +57,7 @@ class PidFile(msgspec.Struct, frozen=True, kw_only=True):
     wanted: Addresses
     max_body_mib: int
     bound: Addresses
+    deadlines: str = "budget"
 
     @classmethod
     def of(cls, process: ProcessRef, plan: ServingPlan, bound: Addresses) -> PidFile:
@@ -66,11 +69,13 @@ class PidFile(msgspec.Struct, frozen=True, kw_only=True):
             wanted=plan.wanted,
             max_body_mib=plan.max_body_mib,
             bound=bound,
+            deadlines=plan.deadlines,
         )
 
     def serves(self, plan: ServingPlan) -> bool:
         """Whether it is exactly what `plan` would start."""
-        return (self.version, self.wanted, self.max_body_mib) == (__version__, plan.wanted, plan.max_body_mib)
+        ours = (self.version, self.wanted, self.max_body_mib, self.deadlines)
+        return ours == (__version__, plan.wanted, plan.max_body_mib, plan.deadlines)
 
     @classmethod
     def read(cls, path: Path) -> PidFile | None:
@@ -172,6 +177,7 @@ class ServingProcess:
 def _command(plan: ServingPlan, listeners: Mapping[str, socket]) -> list[str]:
     command = [sys.executable, "-m", "edgeward_agent.serving.main"]
     command += ["--boot", str(plan.boot), "--control", str(plan.control), "--capture", str(plan.capture)]
+    command += ["--graphs", str(plan.graphs), "--deadlines", plan.deadlines]
     command += [
         "--max-body-mib",
         str(plan.max_body_mib),

@@ -47,6 +47,11 @@ class StateDir:
         return self.root / "boot.json"
 
     @property
+    def graphs(self) -> Path:
+        """Graphs as the runtime optimised them for this device."""
+        return self.root / "graphs"
+
+    @property
     def outbox(self) -> Path:
         return self.root / "outbox.db"
 
@@ -60,5 +65,5 @@ class StateDir:
         Others may pass through to a socket that is for them, but see nothing on the way.
         """
         self.root.mkdir(mode=0o711, parents=True, exist_ok=True)
-        for folder in (self.run, self.root / "releases", self.root / "chunks"):
+        for folder in (self.run, self.root / "releases", self.root / "chunks", self.graphs):
             folder.mkdir(mode=0o700, exist_ok=True)

@@ -68,6 +68,9 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     requests: int = 0
     errors: int = 0
     p99_us: int = 0
+    late: int = 0
+    refused: int = 0
+    fallback: str = ""
     update: str = ""
     update_state: str = ""
     reason: str = ""
@@ -175,6 +178,9 @@ def _model_status(name: ModelName, model: ReportedModel) -> ModelStatus:
         requests=live.traffic.requests if live else 0,
         errors=live.traffic.errors if live else 0,
         p99_us=live.traffic.p99_us if live else 0,
+        late=live.traffic.late if live else 0,
+        refused=live.traffic.refused if live else 0,
+        fallback=live.fallback if live else "",
         update=str(update.release) if update else "",
         update_state=update.state.value if update else "",
         reason=update.reason if update else "",

@@ -85,13 +85,13 @@ def _models(models: tuple[ModelStatus, ...]) -> Iterator[str]:
     if not models:
         yield "no models: the fleet has not given this device any"
         return
-    rows = [("model", "live", "slot", "requests", "errors", "p99", "update"), *map(_model, models)]
+    rows = [("model", "live", "slot", "requests", "errors", "late", "refused", "p99", "update"), *map(_model, models)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
     for model in models:
-        if model.detail:
-            yield f"{model.name}: {model.detail}"
+        for remark in filter(None, (model.detail, model.fallback)):
+            yield f"{model.name}: {remark}"
 
 
 def _model(model: ModelStatus) -> tuple[str, ...]:
@@ -99,5 +99,5 @@ def _model(model: ModelStatus) -> tuple[str, ...]:
     progress = f" {model.progress_percent} %" if model.update_state == "DOWNLOADING" else ""
     reason = f" ({model.reason})" if model.reason else ""
     update = f"{model.update} {model.update_state}{progress}{reason}" if model.update else "-"
-    live = (model.live or "-", model.slot or "-", str(model.requests), str(model.errors), p99)
-    return (model.name, *live, update)
+    counts = (model.requests, model.errors, model.late, model.refused)
+    return (model.name, model.live or "-", model.slot or "-", *map(str, counts), p99, update)

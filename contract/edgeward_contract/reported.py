@@ -97,6 +97,8 @@ class Traffic:
     errors: int = 0  # answers with a 5xx status: the model or the runtime failed, not the caller
     p50_us: int = 0
     p99_us: int = 0
+    late: int = 0  # of the requests: answered after their deadline
+    refused: int = 0  # beside the requests: not run, because the deadline could not be made or too many waited
 
     @classmethod
     def read(cls, fields: Fields) -> Traffic:
@@ -105,20 +107,26 @@ class Traffic:
             errors=fields.integer("errors", minimum=0),
             p50_us=fields.integer("p50_us", default=0, minimum=0),
             p99_us=fields.integer("p99_us", default=0, minimum=0),
+            late=fields.integer("late", default=0, minimum=0),
+            refused=fields.integer("refused", default=0, minimum=0),
         )
 
     def document(self) -> dict[str, JsonValue]:
-        return {"requests": self.requests, "errors": self.errors, "p50_us": self.p50_us, "p99_us": self.p99_us}
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveModel:
-    """The release that answers now, and whether it is committed (`current`) or on probation (`candidate`)."""
+    """The release that answers now, and whether it is committed (`current`) or on probation (`candidate`).
+
+    `fallback` says why it does not run on the execution provider that its manifest wants; empty when it does.
+    """
 
     release: ReleaseRef
     sha256: Sha256
     slot: str
     traffic: Traffic = field(default_factory=Traffic)
+    fallback: str = ""
 
     @classmethod
     def read(cls, fields: Fields) -> LiveModel:
@@ -127,6 +135,7 @@ class LiveModel:
             sha256=read_sha256(fields, "sha256"),
             slot=fields.text("slot", max_length=16),
             traffic=Traffic.read(fields.object("traffic")) if fields.has("traffic") else Traffic(),
+            fallback=fields.text("fallback", default=""),
         )
 
     def document(self) -> dict[str, JsonValue]:
@@ -135,6 +144,7 @@ class LiveModel:
             "sha256": self.sha256,
             "slot": self.slot,
             "traffic": self.traffic.document(),
+            "fallback": self.fallback,
         }
 
 

@@ -85,7 +85,16 @@ def test_a_failure_with_a_traceback_stays_one_line() -> None:
 
 def test_the_status_of_a_healthy_device() -> None:
     model = ModelStatus(
-        name="risk", live="risk@2", slot="current", requests=10, p99_us=850, update="risk@2", update_state="COMMITTED"
+        name="risk",
+        live="risk@2",
+        slot="current",
+        requests=10,
+        p99_us=850,
+        late=2,
+        refused=1,
+        fallback="expected cuda, runs on cpu (cuda: the runtime could not load it)",
+        update="risk@2",
+        update_state="COMMITTED",
     )
     text = status_text(
         Status(
@@ -107,8 +116,9 @@ def test_the_status_of_a_healthy_device() -> None:
         "outbox       3 records wait, the oldest for 1 min, 1 in quarantine",
         "disk         5.0 GB free",
         "",
-        "model  live    slot     requests  errors  p99      update",
-        "risk   risk@2  current  10        0       0.85 ms  risk@2 COMMITTED",
+        "model  live    slot     requests  errors  late  refused  p99      update",
+        "risk   risk@2  current  10        0       2     1        0.85 ms  risk@2 COMMITTED",
+        "risk: expected cuda, runs on cpu (cuda: the runtime could not load it)",
     ]
 
 

@@ -83,6 +83,7 @@ def killed_after_s(monkeypatch: pytest.MonkeyPatch, folder: Path, when: Callable
         capture=folder / "k.sock",
         pid_file=folder / "serving.pid",
         wanted=Addresses(),
+        graphs=folder / "graphs",
     )
     serving = Answering(clock, lambda now: when(now - began_s))
     child = ChildSupervisor(plan, serving=serving, clock=clock, patience=PATIENCE)

@@ -232,8 +232,8 @@ def test_desired_state_refuses_a_release_under_another_models_name() -> None:
 @st.composite
 def reported_states(draw: st.DrawFn) -> ReportedState:
     release = draw(RELEASES)
-    traffic = draw(st.builds(Traffic, requests=COUNTS, errors=COUNTS, p50_us=COUNTS, p99_us=COUNTS))
-    live = LiveModel(release=release, sha256=draw(DIGESTS), slot="current", traffic=traffic)
+    traffic = draw(st.builds(Traffic, **dict.fromkeys(Traffic.__slots__, COUNTS)))
+    live = LiveModel(release=release, sha256=draw(DIGESTS), slot="current", traffic=traffic, fallback=draw(SHORT))
     update = UpdateStatus(
         deployment="d-1", release=release, state=draw(st.sampled_from(UpdateState)), reason="x", detail=draw(SHORT)
     )

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeward_agent.serving.cores import usable_cores
 from edgeward_agent.serving.line import NEVER_NS, Company, Job
 from edgeward_agent.serving.outcome import Outcome
 from edgeward_agent.serving.pace import Pace
-from edgeward_agent.serving.scheduler import Scheduler, Turned, usable_cores
+from edgeward_agent.serving.scheduler import Scheduler, Turned
 from edgeward_agent.serving.traffic import TrafficMeter
 from support.serving import until
 

@@ -21,14 +21,21 @@ from edgeward_agent.serving.local import Served
     help=f"Where to answer; port 0 takes a free one.  [default: {local.DEFAULT_HTTP}]",
 )
 @click.option("--unix", metavar="PATH", type=click.Path(path_type=Path), help="A unix socket to answer on.")
-def serve(models: tuple[Path, ...], http: str | None, unix: Path | None) -> None:
+@click.option(
+    "--deadlines",
+    type=click.Choice(["budget", "off"]),
+    default="budget",
+    show_default=True,
+    help="The deadline of a request that brings none: its model's budget, if it has a manifest, or none.",
+)
+def serve(models: tuple[Path, ...], http: str | None, unix: Path | None, deadlines: str) -> None:
     """Serve ONNX files or release folders on this machine, with no fleet at all, until Ctrl-C.
 
     A model is called as its manifest says, else as its file: risk.onnx answers at /v2/models/risk/infer
     (Open Inference Protocol v2, JSON and binary tensors).
     """
     log.set_up("warning")
-    local.serve(models, http=http, unix=unix, announce=_announce)
+    local.serve(models, http=http, unix=unix, announce=_announce, deadlines=deadlines == "budget")
 
 
 def _announce(served: Served) -> None:

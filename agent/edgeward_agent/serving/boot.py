@@ -46,7 +46,8 @@ def boot(registry: Registry, path: Path) -> None:
     """Load what was committed. A release that does not load is reported, and the others answer."""
     for each in read_boot(path):
         try:
-            version = load_release(ModelName(each.name), Sha256(each.sha256), each.version, Path(each.path))
+            name, sha256 = ModelName(each.name), Sha256(each.sha256)
+            version = load_release(name, sha256, each.version, Path(each.path), registry.loading)
         except ModelError as error:
             _log.error("not served: %s", error)
             registry.expect(ModelName(each.name))

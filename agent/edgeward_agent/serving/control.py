@@ -59,6 +59,7 @@ class ControlApi:
             "load": self._load,
             "activate": self._activate,
             "unload": self._unload,
+            "shrink": self._shrink,
         }
 
     def __call__(self, request: Request) -> None:
@@ -98,6 +99,9 @@ class ControlApi:
         order = msgspec.json.decode(body or b"{}", type=UnloadOrder)
         self._registry.unload(name, Sha256(order.sha256) if order.sha256 is not None else None)
 
+    async def _shrink(self, name: ModelName, body: bytes) -> None:
+        await self._registry.shrink(name)
+
     def _state(self) -> dict[str, JsonValue]:
         capture = self._capture
         return {
@@ -119,4 +123,11 @@ def _model(name: str, model: Model) -> JsonValue:
 
 
 def _version(version: Version) -> JsonValue:
-    return {"version": version.version, "sha256": version.sha256}
+    report = version.session.providers
+    return {
+        "version": version.version,
+        "sha256": version.sha256,
+        "providers": list(report.active),
+        "fallback": report.fallback,
+        "graph_note": version.graph_note,
+    }

@@ -14,7 +14,7 @@ from edgeward_agent.errors import ModelError
 from edgeward_agent.serving import loop
 from edgeward_agent.serving.capture import NoCapture
 from edgeward_agent.serving.registry import Registry
-from edgeward_agent.serving.release import MANIFEST, MODEL, Version, load_model, load_plain, read_manifest
+from edgeward_agent.serving.release import MANIFEST, MODEL, Loading, Version, load_model, load_plain, read_manifest
 from edgeward_agent.serving.runtime import serving
 
 DEFAULT_HTTP: Final = "127.0.0.1:8500"
@@ -44,18 +44,26 @@ class Served:
     unix: str
 
 
-def serve(paths: Sequence[Path], *, http: str | None, unix: Path | None, announce: Callable[[Served], None]) -> None:
+def serve(
+    paths: Sequence[Path],
+    *,
+    http: str | None,
+    unix: Path | None,
+    announce: Callable[[Served], None],
+    deadlines: bool = True,
+) -> None:
     """Serve until SIGINT or SIGTERM. `announce` is called once, when the first request can be answered.
 
     Args:
         paths: ONNX files, or release folders. A model is called as its manifest says, else as its file.
         http: HOST:PORT; port 0 takes a free one. Without it and without `unix`: DEFAULT_HTTP.
+        deadlines: whether the budget of a manifest is the deadline of requests that bring none.
 
     Raises:
         ModelError: a file is missing, does not load, does not fit its manifest, or two models have one name.
         PortInUse, ConfigError: an address cannot be listened on.
     """
-    named = load_all(paths)
+    named = load_all(paths, Loading(deadlines=deadlines))
     models = tuple(ServedFile(name=each.name, version=each.version, path=path) for path, each in named)
     with ExitStack() as stack:
         listeners, http_address = _listen(stack, http if http or unix else DEFAULT_HTTP, unix)
@@ -73,7 +81,7 @@ async def _serve(versions: Sequence[Version], listeners: Sequence[socket.socket]
         await stop.wait()
 
 
-def load_file(path: Path) -> Version:
+def load_file(path: Path, loading: Loading | None = None) -> Version:
     """Load an ONNX file or a release folder, with the manifest beside it if there is one.
 
     Raises:
@@ -83,14 +91,14 @@ def load_file(path: Path) -> Version:
     if not file.is_file():
         raise NoModelFile(f"{file}: expected an ONNX file, found none")
     beside = file.with_name(MANIFEST)
-    return load_model(file, *read_manifest(beside)) if beside.is_file() else load_plain(file)
+    return load_model(file, *read_manifest(beside), loading) if beside.is_file() else load_plain(file)
 
 
-def load_all(paths: Sequence[Path]) -> list[tuple[Path, Version]]:
+def load_all(paths: Sequence[Path], loading: Loading | None = None) -> list[tuple[Path, Version]]:
     """Load each, with the path that it came from. Raises ModelError, also for two models of one name."""
     named: dict[str, tuple[Path, Version]] = {}
     for path in paths:
-        version = load_file(path)
+        version = load_file(path, loading)
         if version.name in named:
             raise ModelError(
                 f"expected one model of each name, got {version.name} twice: {named[version.name][0]}, {path}"

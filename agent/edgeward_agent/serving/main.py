@@ -23,6 +23,7 @@ from edgeward_agent.serving.capture import CaptureStream
 from edgeward_agent.serving.control import ControlApi
 from edgeward_agent.serving.exchange import Limits
 from edgeward_agent.serving.registry import Registry
+from edgeward_agent.serving.release import Loading
 from edgeward_agent.serving.runtime import answering, serving
 from edgeward_agent.serving.sockets import inherit, open_control
 
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def _run(options: argparse.Namespace) -> None:
     stop = loop.stop_signals()
     control, listeners = open_control(options.control), _listeners(options)
-    registry = Registry()
+    registry = Registry(Loading(graphs=options.graphs, deadlines=options.deadlines == "budget"))
     boot(registry, options.boot)
     capture = CaptureStream(options.capture)
     limits = Limits(body_bytes=options.max_body_mib << 20)
@@ -75,6 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--unix", type=Path, metavar="PATH", help="unix socket to answer on")
     parser.add_argument("--fd-http", type=int, metavar="N", help="inherited listening TCP socket")
     parser.add_argument("--fd-unix", type=int, metavar="N", help="inherited listening unix socket")
+    parser.add_argument("--graphs", type=Path, metavar="DIR", help="graphs that were prepared for this device")
+    parser.add_argument(
+        "--deadlines", choices=("budget", "off"), default="budget", help="of requests that bring none of their own"
+    )
     parser.add_argument("--log-level", default="info", help="least severe level that is written")
     parser.add_argument("--log-format", choices=("text", "json"), default="text", help="form of a line")
     parser.add_argument("--max-body-mib", type=int, default=64, metavar="MIB", help="largest request body")

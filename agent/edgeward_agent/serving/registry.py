@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
 from edgeward_agent.errors import ModelError
+from edgeward_agent.serving.memory import give_back
 from edgeward_agent.serving.protocol import Refusal
-from edgeward_agent.serving.release import Version, load_release
+from edgeward_agent.serving.release import Loading, Version, load_release
+from edgeward_agent.serving.session import RunFailed
 from edgeward_agent.serving.traffic import TrafficMeter
 from edgeward_contract.artifact import ModelName, Sha256
 
@@ -31,9 +35,13 @@ class Model:
 
 
 class Registry:
-    """Touched on the loop's thread alone; only the loading itself happens on another."""
+    """Touched on the loop's thread alone; only loading and releasing happen on another, and always on the same: each
+    thread has a heap of its own, and what one frees does not serve the next.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, loading: Loading | None = None) -> None:
+        self.loading = loading or Loading()
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self.models: dict[str, Model] = {}
         self._expected: set[str] = set()
         self._one_at_a_time = asyncio.Lock()
@@ -76,7 +84,8 @@ class Registry:
         async with self._one_at_a_time:
             if sha256 in self._loaded(name):
                 return
-            loaded = await asyncio.to_thread(load_release, name, sha256, version, path)
+            work = partial(load_release, name, sha256, version, path, self.loading)
+            loaded = await asyncio.get_running_loop().run_in_executor(self._loader, work)
             self.models.setdefault(name, Model()).loaded[sha256] = loaded
 
     def activate(self, name: ModelName, sha256: Sha256) -> None:
@@ -109,9 +118,26 @@ class Registry:
             del self.models[name]
             self._expected.discard(name)
 
+    async def shrink(self, name: ModelName) -> None:
+        """Give back the memory that large requests to a model have left behind.
+
+        Raises:
+            ModelError: there is no such model, or it does not run on zeros, which this takes.
+        """
+        model = self.models.get(name)
+        if model is None:
+            raise ModelError(f"model {name}: expected a model that is in memory, it is not")
+        for version in tuple(model.loaded.values()):
+            version.begin()
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._loader, _shrink, version)
+            finally:
+                version.end()
+
     async def close(self) -> None:
         for task in tuple(self._draining):
             await task
+        self._loader.shutdown()
 
     def _loaded(self, name: str) -> dict[Sha256, Version]:
         model = self.models.get(name)
@@ -128,13 +154,26 @@ class Registry:
         del model.loaded[version.sha256]
         if model.live is version:
             model.live = None
-        task = asyncio.get_running_loop().create_task(_drain(version), name=f"drain {version.name}@{version.version}")
+        name = f"drain {version.name}@{version.version}"
+        task = asyncio.get_running_loop().create_task(self._drain(version), name=name)
         self._draining.add(task)
         task.add_done_callback(self._draining.discard)
 
+    async def _drain(self, version: Version) -> None:
+        """Wait for the requests that began with a version, then free it where it was made: large ones take a while."""
+        await version.drained()
+        await asyncio.get_running_loop().run_in_executor(self._loader, _release, version)
+        _log.info("released %s@%d", version.name, version.version)
 
-async def _drain(version: Version) -> None:
-    """Wait for the requests that began with a version, then free it on another thread: large ones take a while."""
-    await version.drained()
-    await asyncio.to_thread(version.session.close)
-    _log.info("released %s@%d", version.name, version.version)
+
+def _shrink(version: Version) -> None:
+    try:
+        version.session.shrink()
+    except RunFailed as error:
+        raise ModelError(f"{version.name}@{version.version}: {error}") from None
+    give_back()
+
+
+def _release(version: Version) -> None:
+    version.session.close()
+    give_back()

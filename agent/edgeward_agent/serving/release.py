@@ -3,23 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from edgeward_agent.errors import ModelError
+from edgeward_agent.serving.graphs import (
+    FoundGraph,
+    PreparedGraph,
+    can_be_prepared,
+    find_graph,
+    graph_key,
+    prepared_graph,
+)
 from edgeward_agent.serving.interface import Interface, response_head
 from edgeward_agent.serving.line import NEVER_NS
 from edgeward_agent.serving.pace import Pace
-from edgeward_agent.serving.session import Session
+from edgeward_agent.serving.session import RUNTIME, Session, plan_session
 from edgeward_agent.serving.traffic import TrafficMeter
 from edgeward_contract.artifact import ModelName, Sha256, sha256_of, sha256_of_file
 from edgeward_contract.manifest import CapturePolicy, Manifest, TensorSpec
 from edgeward_contract.schema import ContractError
+from edgeward_contract.serving_options import ServingOptions
+
+_log: Final = logging.getLogger(__name__)
 
 MANIFEST: Final = "manifest.json"
 MODEL: Final = "model.onnx"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loading:
+    """How this process loads: where graphs lie that were prepared for it, and whether budgets are deadlines."""
+
+    graphs: Path | None = None
+    deadlines: bool = True
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -32,6 +52,8 @@ class Version:
     session: Session
     interface: Interface
     capture: CapturePolicy
+    options: ServingOptions = field(default_factory=ServingOptions)
+    graph_note: str = "none"  # why the graph was not prepared; empty: it was
     budget_ns: int = NEVER_NS  # the deadline of a request that brings none
     head: bytes = b""
     pace: Pace = field(default_factory=Pace)
@@ -57,7 +79,9 @@ class Version:
             await self._idle.wait()
 
 
-def load_release(name: ModelName, sha256: Sha256, version: int, folder: Path) -> Version:
+def load_release(
+    name: ModelName, sha256: Sha256, version: int, folder: Path, loading: Loading | None = None
+) -> Version:
     """Load a release folder and warm it.
 
     Raises:
@@ -68,28 +92,65 @@ def load_release(name: ModelName, sha256: Sha256, version: int, folder: Path) ->
         raise ModelError(
             f"{folder}: expected release {name}@{version} ({sha256[:12]}…), got {manifest.release} ({found[:12]}…)"
         )
-    return load_model(folder / MODEL, manifest, found)
+    return load_model(folder / MODEL, manifest, found, loading)
 
 
-def load_model(path: Path, manifest: Manifest, sha256: Sha256) -> Version:
+def load_model(path: Path, manifest: Manifest, sha256: Sha256, loading: Loading | None = None) -> Version:
     """Load the model that a manifest (of digest `sha256`) describes, and warm it.
 
     Raises:
         ModelError: the file is another one, does not load, or takes or gives other tensors than the manifest says.
     """
-    check_digest(path, manifest)
-    session = Session(path)
+    how = loading or Loading()
+    session, note = _open(path, manifest, sha256, how)
     check_interface(path, session.interface, manifest)
     session.warm()
-    return Version(
+    version = Version(
         name=manifest.name,
         version=manifest.version,
         sha256=sha256,
         session=session,
         interface=Interface.of(manifest.inputs, manifest.outputs),
         capture=manifest.capture,
-        budget_ns=manifest.budget.latency_us * 1000,
+        options=manifest.serving,
+        graph_note=note,
+        budget_ns=manifest.budget.latency_us * 1000 if how.deadlines else NEVER_NS,
     )
+    _announce(version)
+    return version
+
+
+def _open(path: Path, manifest: Manifest, sha256: Sha256, how: Loading) -> tuple[Session, str]:
+    """The session, of the prepared graph if there is a good one, and why not."""
+    options = manifest.serving
+    graph = find_graph(_prepared(sha256, options, how), path)
+    if graph.prepared:
+        try:
+            return Session(graph.path, options, prepared=True), ""
+        except ModelError as error:
+            _log.warning("%s: the prepared graph does not load: %s", manifest.release, error)
+            graph = FoundGraph(path=path, note="refused")
+    check_digest(path, manifest)
+    return Session(path, options), graph.note
+
+
+def _prepared(sha256: Sha256, options: ServingOptions, how: Loading) -> PreparedGraph | None:
+    chosen = plan_session(options).chosen
+    if how.graphs is None or not can_be_prepared(chosen):
+        return None
+    return prepared_graph(how.graphs, sha256, graph_key(RUNTIME, chosen, options))
+
+
+def _announce(version: Version) -> None:
+    """A fallback is never silent."""
+    where = f"{version.name}@{version.version}"
+    report = version.session.providers
+    graph = f"original graph ({version.graph_note})" if version.graph_note else "prepared graph"
+    _log.info("loaded %s on %s, %s", where, ", ".join(report.active), graph)
+    if report.fallback:
+        _log.warning("%s: %s", where, report.fallback)
+    if version.graph_note == "damaged":
+        _log.warning("%s: the prepared graph is damaged, the release's own file was loaded", where)
 
 
 def load_plain(path: Path) -> Version:

@@ -9,7 +9,6 @@ What is decided is decided in `line`; here are the threads around it.
 from __future__ import annotations
 
 import asyncio
-import os
 import queue
 import threading
 import time
@@ -17,6 +16,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final
 
+from edgeward_agent.serving.cores import usable_cores
 from edgeward_agent.serving.line import NEVER_NS, Dropped, Job, Line, Turn
 from edgeward_agent.serving.outcome import Outcome
 from edgeward_agent.serving.protocol import Refusal
@@ -159,10 +159,3 @@ def _conclude(jobs: Sequence[Job], dropped: Sequence[Dropped]) -> None:
         job.finish()
     for job, outcome in dropped:
         job.drop(outcome)
-
-
-def usable_cores() -> int:
-    """Cores that this process may use; containers and `taskset` give fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -1,11 +1,13 @@
 """One ONNX model in memory. The only module that knows ONNX Runtime.
 
-One thread and no spinning: on two cores a spinning pool doubled the tail and took a whole core while idle.
+One thread and no spinning, unless the manifest says otherwise: on two cores a spinning pool doubled the tail and took a
+whole core while idle.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -17,10 +19,22 @@ from edgeward_agent.errors import ModelError, ServingError
 from edgeward_agent.ort import QUIET
 from edgeward_agent.ort import onnxruntime as ort
 from edgeward_agent.serving import tensors
+from edgeward_agent.serving.cores import usable_cores
 from edgeward_agent.serving.interface import Interface
 from edgeward_agent.serving.protocol import Refusal
+from edgeward_agent.serving.providers import (
+    CPU,
+    RUNTIME_NAMES,
+    ProviderPlan,
+    ProviderReport,
+    own_name,
+    plan_providers,
+    report_providers,
+    runtime_providers,
+)
 from edgeward_agent.serving.tensors import Array
 from edgeward_contract.manifest import Datatype, TensorSpec
+from edgeward_contract.serving_options import ServingOptions
 
 _DATATYPES: Final = {
     "tensor(bool)": Datatype.BOOL,
@@ -38,18 +52,22 @@ _DATATYPES: Final = {
     "tensor(string)": Datatype.BYTES,
 }
 _WARM_RUNS: Final = 3
-CPU: Final = "CPUExecutionProvider"
+_LARGE: Final = 8  # times a batch of one
+RUNTIME: Final[str] = ort.__version__
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
-    """How the runtime runs a model; the defaults are what a device does.
+    """Two of the options by the runtime's own names, for whoever compares them; the defaults are what a device does.
 
     `provider` is one of `providers()`; what it cannot run falls back to the CPU, and `Session.provider` tells.
     """
 
     threads: int = 1
-    provider: str = CPU
+    provider: str = RUNTIME_NAMES[CPU]
+
+    def options(self) -> ServingOptions:
+        return ServingOptions(threads=self.threads, providers=(own_name(self.provider),))
 
 
 class RunFailed(ServingError):
@@ -57,59 +75,81 @@ class RunFailed(ServingError):
 
 
 class Session:
-    """A loaded model.
+    """A loaded model. `providers` says what it runs on.
+
+    Args:
+        prepared: the file is a graph that `prepare` wrote on this device.
 
     Raises (on construction):
         ModelError: there is no such file, it is not ONNX, or it uses what the protocol cannot carry.
     """
 
-    def __init__(self, path: Path, tuning: Tuning | None = None) -> None:
-        wanted = tuning or Tuning()
+    def __init__(self, path: Path, options: ServingOptions | Tuning | None = None, *, prepared: bool = False) -> None:
         if not path.is_file():
             raise ModelError(f"{path}: expected an ONNX file, found none")
+        wanted = options.options() if isinstance(options, Tuning) else options or ServingOptions()
+        plan = plan_session(wanted)
         try:
-            self._session = ort.InferenceSession(
-                path, _options(wanted.threads), providers=list(dict.fromkeys((wanted.provider, CPU)))
-            )
+            self._session, self.providers = _open(path, wanted, plan, prepared=prepared)
         except Exception as error:  # the runtime's errors have no common base but this
-            reason = _reason(error).removeprefix(f"Load model from {path} failed:")
-            raise ModelError(f"{path}: expected an ONNX model that loads, got: {reason}") from None
+            raise _load_error(path, error) from None
         self.interface = Interface.of(
             [_spec(path, "input", each) for each in self._session.get_inputs()],
             [_spec(path, "output", each) for each in self._session.get_outputs()],
         )
+        # The runtime's own `run` looks every feed over a second time and makes new options: a third of a small model.
+        self._run = self._session._sess.run
+        self._usual = ort.RunOptions()
+        self._large_bytes = _LARGE * _size_bytes(self._zeros().values()) if wanted.shrink_arena else 0
 
     @property
     def provider(self) -> str:
-        """The first of the execution providers that took part in the model."""
-        names: list[str] = self._session.get_providers()
-        return names[0]
+        """The first of the execution providers that it runs on, by the runtime's name."""
+        return RUNTIME_NAMES.get(self.providers.active[0], self.providers.active[0])
 
     def run(self, outputs: Sequence[str], feeds: dict[str, Array]) -> list[Array]:
-        """Results in the order of `outputs`. Callable from any thread.
+        """Results in the order of `outputs`. Callable from any thread. `feeds` must have every input.
 
         Raises:
             Refusal: 400, the shapes do not fit each other; only the runtime knows.
             RunFailed: anything else.
         """
+        options = self._usual
+        if self._large_bytes and _size_bytes(feeds.values()) > self._large_bytes:
+            options = _shrinking()
         try:
-            results: list[Array] = self._session.run(outputs, feeds)
+            results: list[Array] = self._run(outputs, feeds, options)
         except Exception as error:
             raise _translated(error) from None
         return results
 
     def warm(self) -> None:
         """Run on zeros, so that the first patient does not pay for the arena. A model may refuse zeros."""
-        feeds = {name: _zeros(spec) for name, spec in self.interface.inputs.items()}
+        feeds = self._zeros()
         try:
             for _ in range(_WARM_RUNS):
                 self.run(list(self.interface.outputs), feeds)
         except (Refusal, RunFailed):
             return
 
+    def shrink(self) -> None:
+        """Give back what the arena took for the largest request so far: a run on zeros that ends with it.
+
+        Raises:
+            RunFailed: the model does not run on zeros; nothing was given back.
+        """
+        try:
+            self._run(list(self.interface.outputs), self._zeros(), _shrinking())
+        except Exception as error:
+            raise RunFailed(f"expected a model that runs on zeros, got: {_reason(error)}") from None
+
     def close(self) -> None:
         """Give the memory back. `run` must not be called any more."""
+        del self._run
         del self._session
+
+    def _zeros(self) -> dict[str, Array]:
+        return {name: _zeros(spec) for name, spec in self.interface.inputs.items()}
 
 
 def providers() -> tuple[str, ...]:
@@ -117,15 +157,84 @@ def providers() -> tuple[str, ...]:
     return tuple(each for each in ort.get_available_providers() if not each.startswith("Azure"))
 
 
-def _options(threads: int) -> ort.SessionOptions:
+def plan_session(options: ServingOptions) -> ProviderPlan:
+    """What a session of these options will be asked to run on, with the runtime that is installed."""
+    return plan_providers(options.providers, ort.get_available_providers())
+
+
+def prepare(path: Path, options: ServingOptions, target: Path) -> None:
+    """Write the graph as the runtime optimises it for this processor. Takes the memory of a load.
+
+    Raises:
+        ModelError: it does not load, or cannot be written.
+    """
+    session_options = _session_options(options)
+    session_options.optimized_model_filepath = os.fspath(target)
+    try:
+        _create(path, session_options, ProviderPlan(chosen=(CPU,)), threads=1)
+    except Exception as error:
+        raise _load_error(path, error) from None
+    if not target.is_file():
+        raise ModelError(f"{path}: expected the runtime to write the optimised graph, it did not")
+
+
+def _open(
+    path: Path, options: ServingOptions, plan: ProviderPlan, *, prepared: bool
+) -> tuple[ort.InferenceSession, ProviderReport]:
+    """Try the providers best first; one that refuses is left out, and said."""
+    while True:
+        session_options = _session_options(options)
+        if prepared:
+            session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            session = _create(path, session_options, plan, threads=_threads(options))
+        except Exception as error:
+            if plan.chosen[0] == CPU:
+                raise
+            plan = plan.without_the_first(_reason(error))
+        else:
+            return session, report_providers(plan, session.get_providers())
+
+
+def _create(path: Path, options: ort.SessionOptions, plan: ProviderPlan, *, threads: int) -> ort.InferenceSession:
+    # Its own fallback prints to standard output and forgets what failed.
+    providers = runtime_providers(plan, threads)
+    return ort.InferenceSession(os.fspath(path), options, providers=providers, enable_fallback=0)
+
+
+def _session_options(wanted: ServingOptions) -> ort.SessionOptions:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = _threads(wanted)
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = QUIET
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    for name, size in wanted.dimensions.items():
+        options.add_free_dimension_override_by_name(name, size)
+    for name, size in wanted.denotations.items():
+        options.add_free_dimension_override_by_denotation(name, size)
     return options
+
+
+def _threads(options: ServingOptions) -> int:
+    """Never more than there are cores: the rest would wait for each other."""
+    return min(options.threads, usable_cores())
+
+
+def _shrinking() -> ort.RunOptions:
+    options = ort.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
+
+
+def _size_bytes(arrays: Iterable[Array]) -> int:
+    return sum(each.nbytes for each in arrays)
+
+
+def _load_error(path: Path, error: Exception) -> ModelError:
+    reason = _reason(error).removeprefix(f"Load model from {path} failed:")
+    return ModelError(f"{path}: expected an ONNX model that loads, got: {reason}")
 
 
 def _spec(path: Path, side: str, node: ort.NodeArg) -> TensorSpec:

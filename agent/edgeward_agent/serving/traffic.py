@@ -55,6 +55,8 @@ class TrafficMeter:
             errors=self.errors,
             p50_us=self._quantile_us(0.5),
             p99_us=self._quantile_us(0.99),
+            late=self.late,
+            refused=self.refused + self.full + self.expired,
         )
 
     def _quantile_us(self, share: float) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from edgeward_agent.ports import ServedModel, ServingState
 from edgeward_agent.update.deployment import Book
@@ -10,6 +11,8 @@ from edgeward_agent.update.plan import live_sha256
 from edgeward_agent.update.slots import Slots
 from edgeward_contract.artifact import ModelName, ReleaseRef
 from edgeward_contract.reported import LiveModel, ReportedModel, UpdateState
+
+_MAX_FALLBACK: Final = 900  # characters; the contract's limit for a string
 
 
 def reported_models(
@@ -53,4 +56,5 @@ def _live(name: ModelName, served: ServedModel, slots: Slots) -> LiveModel | Non
         sha256=served.live.sha256,
         slot=slots.name_of(served.live.sha256),
         traffic=served.traffic,
+        fallback=served.live.fallback[:_MAX_FALLBACK],
     )

@@ -13,7 +13,7 @@ from typing import Final
 from pydantic import JsonValue
 
 from edgeward_contract.record import MAX_BATCH_RECORDS, RecordClass, VerdictStatus
-from edgeward_contract.reported import UpdateState
+from edgeward_contract.reported import Traffic, UpdateState
 from edgeward_fleet.rollouts.model import MAX_PHASES, OnFailure
 
 Schema = dict[str, JsonValue]
@@ -129,9 +129,9 @@ DESIRED_STATE: Final = _object(
     "models",
 )
 
-_TRAFFIC: Final = _object({each: _whole() for each in ("requests", "errors", "p50_us", "p99_us")}, "requests", "errors")
+_TRAFFIC: Final = _object({each: _whole() for each in Traffic.__slots__}, "requests", "errors")
 _LIVE: Final = _object(
-    {"release": _RELEASE, "sha256": _SHA256, "slot": _text(16), "traffic": _TRAFFIC},
+    {"release": _RELEASE, "sha256": _SHA256, "slot": _text(16), "traffic": _TRAFFIC, "fallback": _text()},
     "release",
     "sha256",
     "slot",

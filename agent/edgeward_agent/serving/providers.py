@@ -1,0 +1,86 @@
+"""Execution providers by capability: what a release wants, what the installed runtime has, what came of it. Pure.
+
+The runtime falls back by itself, and says so on standard output or not at all: a provider whose library does not load
+is dropped, and the session runs on the CPU as if nobody had asked. Here every fallback is a sentence that reaches the
+log, the status and whoever asks for the model's configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+CPU: Final = "cpu"
+RUNTIME_NAMES: Final[Mapping[str, str]] = {
+    "acl": "ACLExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    CPU: "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "qnn": "QNNExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "xnnpack": "XnnpackExecutionProvider",
+}
+_OURS: Final = {theirs: ours for ours, theirs in RUNTIME_NAMES.items()}
+_OWN_POOL: Final = {"openvino": "num_of_threads", "xnnpack": "intra_op_num_threads"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderReport:
+    """What a session runs on, best first; `fallback` says why it is not what was wanted, or is empty."""
+
+    active: tuple[str, ...] = (CPU,)
+    fallback: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderPlan:
+    """What to ask the runtime for, and what need not be tried."""
+
+    chosen: tuple[str, ...]
+    problems: tuple[str, ...] = ()
+
+    def without_the_first(self, problem: str) -> ProviderPlan:
+        """Go on without a provider that the runtime refused."""
+        return ProviderPlan(chosen=self.chosen[1:], problems=(*self.problems, f"{self.chosen[0]}: {problem}"))
+
+
+def own_name(runtime_name: str) -> str:
+    """`CPUExecutionProvider` is `cpu`; what has no name of ours keeps its own."""
+    return _OURS.get(runtime_name, runtime_name)
+
+
+def plan_providers(wanted: Sequence[str], available: Iterable[str]) -> ProviderPlan:
+    """`available` are the runtime's own names. The CPU is always chosen, last unless it was wanted earlier."""
+    here = {own_name(each) for each in available}
+    asked = wanted if CPU in wanted else (*wanted, CPU)
+    problems = tuple(f"{each}: {_missing(each, here)}" for each in asked if each not in here and each != CPU)
+    return ProviderPlan(chosen=tuple(each for each in asked if each in here or each == CPU), problems=problems)
+
+
+def report_providers(plan: ProviderPlan, running: Iterable[str]) -> ProviderReport:
+    """`running` is what the session says that it runs on: the runtime drops what it could not load."""
+    active = tuple(own_name(each) for each in running)
+    dropped = tuple(f"{each}: the runtime could not load it" for each in plan.chosen if each not in active)
+    problems = (*plan.problems, *dropped)
+    text = f"expected {_what_was_wanted(plan)}, runs on {active[0]} ({'; '.join(problems)})" if problems else ""
+    return ProviderReport(active=active, fallback=text)
+
+
+def runtime_providers(plan: ProviderPlan, threads: int) -> list[tuple[str, dict[str, str]]]:
+    """What the runtime takes: names with options. Providers with a pool of their own get the same number of threads."""
+    return [
+        (RUNTIME_NAMES.get(each, each), {_OWN_POOL[each]: str(threads)} if each in _OWN_POOL else {})
+        for each in plan.chosen
+    ]
+
+
+def _missing(name: str, here: set[str]) -> str:
+    known = "is not in the installed onnxruntime" if name in RUNTIME_NAMES else "is not known to this agent"
+    return f"{known}, which has {', '.join(sorted(here))}" if name in RUNTIME_NAMES else known
+
+
+def _what_was_wanted(plan: ProviderPlan) -> str:
+    names = [each.partition(":")[0] for each in plan.problems]
+    return ", ".join([*names, *(each for each in plan.chosen if each != CPU)])

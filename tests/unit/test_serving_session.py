@@ -1,0 +1,234 @@
+"""How a session is made: execution providers and their fallbacks, pinned dimensions, prepared graphs, the arena."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeward_agent.errors import ModelError
+from edgeward_agent.serving import graphs
+from edgeward_agent.serving.graphs import PreparedGraph, can_be_prepared, find_graph, graph_key, prepared_graph
+from edgeward_agent.serving.local import load_file
+from edgeward_agent.serving.providers import (
+    RUNTIME_NAMES,
+    ProviderPlan,
+    plan_providers,
+    report_providers,
+    runtime_providers,
+)
+from edgeward_agent.serving.release import Loading, load_release
+from edgeward_agent.serving.session import RUNTIME, RunFailed, Session, plan_session, prepare
+from edgeward_contract.artifact import Sha256, sha256_of_file
+from edgeward_contract.serving_options import PROVIDERS, ServingOptions
+from support.serving import FEATURES, Release, constant_model, constant_release, failing_model, slow_model
+
+HERE = ("CUDAExecutionProvider", "CPUExecutionProvider")
+DIGEST = Sha256("a" * 64)
+
+# -- execution providers
+
+
+def test_the_contract_and_the_runtime_know_the_same_providers() -> None:
+    assert set(RUNTIME_NAMES) == set(PROVIDERS)
+
+
+def test_without_a_wish_it_is_the_cpu_and_nobody_speaks_of_a_fallback() -> None:
+    plan = plan_providers((), HERE)
+    assert plan == ProviderPlan(chosen=("cpu",))
+    report = report_providers(plan, ["CPUExecutionProvider"])
+    assert (report.active, report.fallback) == (("cpu",), "")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "running", "active", "fallback"),
+    [
+        (("cuda",), HERE, ("cuda", "cpu"), ""),
+        (
+            ("openvino", "cpu"),
+            HERE[1:],
+            ("cpu",),
+            "expected openvino, runs on cpu (openvino: is not in the installed onnxruntime, which has cpu, cuda)",
+        ),
+        (("newer",), HERE[1:], ("cpu",), "expected newer, runs on cpu (newer: is not known to this agent)"),
+        (("cuda",), HERE[1:], ("cpu",), "expected cuda, runs on cpu (cuda: the runtime could not load it)"),
+        (
+            ("tensorrt", "cuda"),
+            HERE,
+            ("cuda", "cpu"),
+            "expected tensorrt, cuda, runs on cuda"
+            " (tensorrt: is not in the installed onnxruntime, which has cpu, cuda)",
+        ),
+    ],
+)
+def test_every_fallback_is_a_sentence(
+    wanted: tuple[str, ...], running: tuple[str, ...], active: tuple[str, ...], fallback: str
+) -> None:
+    report = report_providers(plan_providers(wanted, HERE), running)
+    assert (report.active, report.fallback) == (active, fallback)
+
+
+def test_a_provider_that_refuses_is_left_out_with_its_reason() -> None:
+    plan = plan_providers(("cuda",), HERE).without_the_first("no device")
+    assert plan == ProviderPlan(chosen=("cpu",), problems=("cuda: no device",))
+    assert report_providers(plan, HERE[1:]).fallback == "expected cuda, runs on cpu (cuda: no device)"
+
+
+@given(st.lists(st.sampled_from(PROVIDERS), unique=True), st.sets(st.sampled_from(sorted(RUNTIME_NAMES.values()))))
+def test_the_cpu_is_always_there_and_nothing_is_lost_in_silence(wanted: list[str], available: set[str]) -> None:
+    plan = plan_providers(tuple(wanted), available)
+    assert "cpu" in plan.chosen
+    lost = set(wanted) - set(plan.chosen)
+    assert lost == {each.partition(":")[0] for each in plan.problems}
+    assert [each for each in wanted if each in plan.chosen] == [each for each in plan.chosen if each in wanted]
+
+
+def test_a_provider_with_threads_of_its_own_gets_as_many() -> None:
+    plan = ProviderPlan(chosen=("openvino", "cpu"))
+    assert runtime_providers(plan, 1) == [
+        ("OpenVINOExecutionProvider", {"num_of_threads": "1"}),
+        ("CPUExecutionProvider", {}),
+    ]
+
+
+def test_a_session_says_what_it_runs_on(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = constant_model(tmp_path / "m.onnx", 3.0)
+    session = Session(path, ServingOptions(providers=("tensorrt", "cuda", "cpu")))
+    assert session.providers.active == ("cpu",)
+    assert session.providers.fallback.startswith(
+        "expected tensorrt, cuda, runs on cpu (tensorrt: is not in the installed"
+    )
+    assert session.run(["score"], {"features": np.zeros((1, FEATURES), np.float32)})[0].tolist() == [[3.0]]
+    assert capfd.readouterr() == ("", "")  # the runtime's own fallback would have printed
+
+
+# -- dimensions and the arena
+
+
+def test_a_pinned_dimension_is_part_of_the_interface(tmp_path: Path) -> None:
+    path = constant_model(tmp_path / "m.onnx", 3.0)
+    session = Session(path, ServingOptions(dimensions={"n": 2}))
+    assert session.interface.inputs["features"].shape == (2, FEATURES)
+    session.warm()
+    assert session.run(["score"], {"features": np.zeros((2, FEATURES), np.float32)})[0].shape == (2, 1)
+
+
+def test_a_denotation_pins_as_well(tmp_path: Path) -> None:
+    path = constant_model(tmp_path / "m.onnx", 3.0)
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.shape.dim[0].denotation = "DATA_BATCH"
+    onnx.save(model, path)
+    session = Session(path, ServingOptions(denotations={"DATA_BATCH": 4}))
+    assert session.interface.inputs["features"].shape == (4, FEATURES)
+
+
+def test_the_arena_can_be_given_back(tmp_path: Path) -> None:
+    session = Session(slow_model(tmp_path / "m.onnx", 3), ServingOptions(shrink_arena=True))
+    for rows in (1, 64, 1):  # the second is large enough to shrink afterwards
+        assert session.run(["out"], {"in": np.ones((rows, 512), np.float32)})[0].shape == (rows, 512)
+    session.shrink()
+    assert session.run(["out"], {"in": np.ones((1, 512), np.float32)})[0].shape == (1, 512)
+
+
+def test_a_model_that_refuses_zeros_cannot_shrink_on_command(tmp_path: Path) -> None:
+    path = failing_model(tmp_path / "m.onnx")
+    model = onnx.load(path)
+    model.graph.initializer[0].ClearField("raw_data")
+    model.graph.initializer[0].dims[:] = [0]
+    onnx.save(model, path)
+    with pytest.raises(RunFailed, match="expected a model that runs on zeros, got: "):
+        Session(path).shrink()
+
+
+# -- prepared graphs
+
+
+def _prepare(root: Path, release: Release, options: ServingOptions | None = None) -> PreparedGraph:
+    """As the control process does, without its child."""
+    wanted = options or ServingOptions()
+    key = graph_key(RUNTIME, plan_session(wanted).chosen, wanted)
+    graph = prepared_graph(root, release.sha256, key)
+    graph.model.parent.mkdir(parents=True)
+    prepare(release.folder / "model.onnx", wanted, graph.model)
+    graph.digest.write_text(sha256_of_file(graph.model))
+    return graph
+
+
+def _note(release: Release, root: Path) -> str:
+    loaded = load_release(release.name, release.sha256, release.version, release.folder, Loading(graphs=root))
+    assert loaded.session.run(["score"], {"features": np.zeros((1, FEATURES), np.float32)})[0].tolist() == [[7.0]]
+    return loaded.graph_note
+
+
+def test_a_prepared_graph_is_loaded_and_answers_alike(tmp_path: Path) -> None:
+    release = constant_release(tmp_path, 7.0)
+    assert _note(release, tmp_path / "graphs") == "missing"
+    _prepare(tmp_path / "graphs", release)
+    assert _note(release, tmp_path / "graphs") == ""
+    assert load_file(release.folder).graph_note == "none"
+
+
+def _flip(graph: PreparedGraph) -> None:
+    data = bytearray(graph.model.read_bytes())
+    data[len(data) // 2] ^= 1
+    graph.model.write_bytes(data)
+
+
+def _vouch_for_nonsense(graph: PreparedGraph) -> None:
+    graph.model.write_text("nonsense")
+    graph.digest.write_text(sha256_of_file(graph.model))
+
+
+@pytest.mark.parametrize(
+    ("damage", "note"),
+    [
+        (_flip, "damaged"),
+        (lambda graph: graph.digest.write_bytes(b"\xff\x00"), "missing"),
+        (lambda graph: graph.digest.unlink(), "missing"),
+        (lambda graph: graph.model.unlink(), "missing"),
+        (_vouch_for_nonsense, "refused"),
+    ],
+)
+def test_a_bad_cache_never_stops_serving(
+    tmp_path: Path, damage: Callable[[PreparedGraph], object], note: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    release = constant_release(tmp_path, 7.0)
+    damage(_prepare(tmp_path / "graphs", release))
+    assert _note(release, tmp_path / "graphs") == note
+    assert ("prepared graph" in caplog.text) == (note != "missing")
+
+
+def test_a_damaged_release_is_noticed_when_its_own_file_is_needed(tmp_path: Path) -> None:
+    release = constant_release(tmp_path, 7.0)
+    (release.folder / "model.onnx").write_text("gone")
+    with pytest.raises(ModelError, match="expected the file that its manifest names"):
+        load_release(release.name, release.sha256, 1, release.folder, Loading(graphs=tmp_path / "graphs"))
+
+
+def test_another_runtime_processor_or_dimension_is_another_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    def key(runtime: str = "1", providers: tuple[str, ...] = ("cpu",), **pinned: int) -> str:
+        return graph_key(runtime, providers, ServingOptions(dimensions=pinned))
+
+    keys = {key(), key("2"), key(providers=("cuda", "cpu")), key(n=1)}
+    monkeypatch.setattr(graphs, "processor", lambda: "another")
+    keys.add(key())
+    assert len(keys) == 5
+    assert key() == graph_key("1", ("cpu",), ServingOptions(threads=2, shrink_arena=True))
+
+
+def test_only_the_cpus_graph_can_be_written_down() -> None:
+    assert can_be_prepared(("cpu",))
+    assert not can_be_prepared(("openvino", "cpu"))
+    assert find_graph(None, Path("m.onnx")).note == "none"
+
+
+def test_what_does_not_load_cannot_be_prepared(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_text("hello")
+    with pytest.raises(ModelError, match="expected an ONNX model that loads"):
+        prepare(tmp_path / "m.onnx", ServingOptions(), tmp_path / "out.onnx")
+    assert not (tmp_path / "out.onnx").exists()
