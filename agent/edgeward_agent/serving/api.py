@@ -1,33 +1,23 @@
-"""The data port: Open Inference Protocol v2 over HTTP. Routes a request, runs it, answers, records it."""
+"""The data port: Open Inference Protocol v2 over HTTP. Routes a request and answers it; `inference` does the rest."""
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import Enum, auto
 from http import HTTPStatus
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
-from edgeward_agent.errors import ServingError
-from edgeward_agent.serving.capture import Capture
 from edgeward_agent.serving.exchange import Request
+from edgeward_agent.serving.inference import Inference, Runner
 from edgeward_agent.serving.interface import model_metadata, server_metadata
-from edgeward_agent.serving.line import NEVER_NS, Company, Job
-from edgeward_agent.serving.outcome import Outcome
 from edgeward_agent.serving.protocol import InferRequest, Refusal, build_infer, parse_infer
-from edgeward_agent.serving.records import InferenceRecord
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.release import Version
-from edgeward_agent.serving.scheduler import Scheduler, Turned
 from edgeward_agent.serving.tensors import Array
-from edgeward_contract.manifest import CaptureMode
 from edgeward_contract.version import __version__
 
-_log: Final = logging.getLogger(__name__)
 _REMEMBERED: Final = 256
-_HIGHEST: Final = 1  # priority
 
 
 class _What(Enum):
@@ -39,10 +29,8 @@ class _What(Enum):
     INFER = auto()
 
 
-# On Python 3.11 a member of an enum costs a call to look up; these are looked up for every request.
+# On Python 3.11 a member of an enum costs a call to look up; this one is looked up for every request.
 _INFER: Final = _What.INFER
-_ASYNC: Final = CaptureMode.ASYNC
-_DURABLE: Final = CaptureMode.DURABLE
 
 
 class _Route(NamedTuple):
@@ -54,10 +42,9 @@ class _Route(NamedTuple):
 class DataApi:
     """Answers what clients ask. Everything runs on the loop's thread but the model itself."""
 
-    def __init__(self, registry: Registry, scheduler: Scheduler, capture: Capture) -> None:
+    def __init__(self, registry: Registry, runner: Runner) -> None:
         self._registry = registry
-        self._scheduler = scheduler
-        self._capture = capture
+        self._runner = runner
         self._routes: dict[bytes, _Route] = {}
         self._server_metadata = server_metadata(__version__)
         self._get: dict[_What, Callable[[_Route], bytes]] = {
@@ -81,57 +68,7 @@ class DataApi:
     def _infer(self, route: _Route, request: Request) -> None:
         version = self._registry.find(route.model, route.version)
         asked = parse_infer(version.interface, request.body, request.header_length)
-        job = _Job(self, version, request, asked)
-        version.begin()
-        try:
-            self._scheduler.submit(job)
-        except Turned as turned:
-            version.end()
-            version.traffic.not_run(turned.outcome)
-            raise
-
-    def finish(self, job: _Job) -> None:
-        """Answer a job that has run."""
-        version = job.version
-        version.end()
-        try:
-            if not job.abandoned:
-                self._conclude(job)
-        except Exception as error:  # a bug here must cost one answer, not the wait for it
-            _log.exception("an inference of %s could not be answered", version.name)
-            _refuse(job, error)
-        # After the answer is on its way, where it costs nobody anything. A failure is quicker than a run.
-        if not isinstance(job.outcome, Exception):
-            version.pace.learn(job.ran_bytes, job.run_ns, job.ended_ns)
-
-    def drop(self, job: _Job, outcome: Outcome) -> None:
-        """Answer a job that waited and was not run."""
-        job.version.end()
-        job.version.traffic.not_run(outcome)
-        if outcome is Outcome.EXPIRED:
-            text = f"expected to run before the deadline, it passed while {self._scheduler.waiting} others waited too"
-            job.request.refuse(HTTPStatus.SERVICE_UNAVAILABLE, text)
-
-    def _conclude(self, job: _Job) -> None:
-        if isinstance(job.outcome, Exception):
-            _refuse(job, job.outcome)
-            return
-        mode = self._capture.mode(job.version.capture.mode, job.asked.capture)
-        if mode is _DURABLE:
-            self._answer_when_recorded(job, job.outcome)
-        else:
-            _answer(job, job.outcome)
-            if mode is _ASYNC:
-                self._capture.offer(_record(job, job.outcome))
-
-    def _answer_when_recorded(self, job: _Job, results: list[Array]) -> None:
-        def recorded(problem: str | None) -> None:
-            if problem is None:
-                _answer(job, results)
-            else:
-                job.request.refuse(HTTPStatus.SERVICE_UNAVAILABLE, f"result not recorded: {problem}")
-
-        self._capture.commit(_record(job, results), recorded)
+        self._runner.submit(_HttpInference(self._runner, version, request, asked))
 
     def _ready(self, route: _Route) -> bytes:
         if not self._registry.ready:
@@ -154,100 +91,26 @@ class DataApi:
         return route
 
 
-class _Job:
-    """One inference on its way through the scheduler."""
+class _HttpInference(Inference):
+    """An inference whose answer is an HTTP response."""
 
-    __slots__ = (
-        "_api",
-        "asked",
-        "company",
-        "deadline_ns",
-        "ended_ns",
-        "outcome",
-        "pace",
-        "ran_bytes",
-        "request",
-        "run_ns",
-        "size_bytes",
-        "strict",
-        "urgent",
-        "version",
-    )
+    __slots__ = ("_request",)
 
-    def __init__(self, api: DataApi, version: Version, request: Request, asked: InferRequest) -> None:
-        self._api = api
-        self.version = version
-        self.request = request
-        self.asked = asked
-        self.pace = version.pace
-        self.size_bytes = self.ran_bytes = len(request.body)
-        self.outcome: list[Array] | Exception = []
-        self.run_ns = 0
-        self.ended_ns = 0
-        self.urgent = asked.priority == _HIGHEST
-        self.company: Company | None = None
-        timeout_us = asked.timeout_us
-        self.strict = bool(timeout_us)
-        budget_ns = version.budget_ns if timeout_us is None else timeout_us * 1000 or NEVER_NS
-        self.deadline_ns = request.received_ns + budget_ns
+    def __init__(self, runner: Runner, version: Version, request: Request, asked: InferRequest) -> None:
+        super().__init__(runner, version, asked, size_bytes=len(request.body), received_ns=request.received_ns)
+        self._request = request
 
     @property
     def abandoned(self) -> bool:
-        return self.request.gone
+        return self._request.gone
 
-    def run(self) -> None:
-        begin = time.perf_counter_ns()
-        try:
-            self.outcome = self.version.session.run(list(self.asked.outputs), self.asked.feeds)
-        except Exception as error:
-            self.outcome = error
-        self.ended_ns = time.perf_counter_ns()
-        self.run_ns = self.ended_ns - begin
+    def answer(self, results: list[Array]) -> None:
+        version = self.version
+        header_length, parts = build_infer(version.interface, version.head, self.asked, results)
+        self._request.answer(parts, header_length=header_length)
 
-    def run_with(self, jobs: Sequence[Job]) -> None:
-        for job in jobs:
-            job.run()
-
-    def finish(self) -> None:
-        self._api.finish(self)
-
-    def drop(self, outcome: Outcome) -> None:
-        self._api.drop(self, outcome)
-
-
-def _answer(job: _Job, results: list[Array]) -> None:
-    header_length, parts = build_infer(job.version.interface, job.version.head, job.asked, results)
-    job.request.answer(parts, header_length=header_length)
-    now_ns = time.perf_counter_ns()
-    traffic = job.version.traffic
-    traffic.answered(now_ns - job.request.received_ns)
-    if now_ns > job.deadline_ns:
-        traffic.late += 1
-
-
-def _refuse(job: _Job, error: Exception) -> None:
-    if isinstance(error, Refusal):
-        job.request.refuse(error.status, str(error))
-        return
-    job.version.traffic.failed()
-    message = str(error) if isinstance(error, ServingError) else f"the model failed: {type(error).__name__}"
-    job.request.refuse(HTTPStatus.INTERNAL_SERVER_ERROR, message)
-
-
-def _record(job: _Job, results: list[Array]) -> InferenceRecord:
-    version = job.version
-    policy = version.capture
-    outputs = dict(zip(job.asked.outputs, results, strict=True))
-    return InferenceRecord(
-        wall_us=time.time_ns() // 1000,
-        latency_us=(time.perf_counter_ns() - job.request.received_ns) // 1000,
-        model=version.name,
-        version=version.version,
-        release_sha256=version.sha256,
-        request_id=job.asked.id,
-        inputs=job.asked.feeds if policy.inputs else {},
-        outputs=outputs if policy.outputs else {},
-    )
+    def refuse(self, status: HTTPStatus, message: str) -> None:
+        self._request.refuse(status, message)
 
 
 def _expect_method(request: Request, method: bytes) -> None:

@@ -13,6 +13,7 @@ from edgeward_agent.serving.api import DataApi
 from edgeward_agent.serving.capture import Capture
 from edgeward_agent.serving.exchange import Handler, Limits
 from edgeward_agent.serving.http import HttpServer
+from edgeward_agent.serving.inference import Runner
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.scheduler import Scheduler
 
@@ -30,7 +31,7 @@ async def serving(
     gc.collect()
     gc.freeze()
     try:
-        async with answering(DataApi(registry, scheduler, capture), listeners, limits=limits):
+        async with answering(DataApi(registry, Runner(scheduler, capture)), listeners, limits=limits):
             yield
     finally:
         await scheduler.close()

@@ -1,0 +1,201 @@
+"""One inference on its way, whoever asked and by whichever front end: scheduled, run, counted, answered, recorded.
+
+A front end (HTTP, frames, gRPC) derives from `Inference` and says how its caller hears the end of it. Everything here
+runs on the loop's thread but the model itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Final
+
+from edgeward_agent.errors import ServingError
+from edgeward_agent.serving.capture import Capture
+from edgeward_agent.serving.line import NEVER_NS, Company, Job
+from edgeward_agent.serving.outcome import Outcome
+from edgeward_agent.serving.protocol import InferRequest
+from edgeward_agent.serving.records import InferenceRecord
+from edgeward_agent.serving.refusal import Refusal
+from edgeward_agent.serving.release import Version
+from edgeward_agent.serving.scheduler import Scheduler, Turned
+from edgeward_agent.serving.tensors import Array
+from edgeward_contract.manifest import CaptureMode
+
+_log: Final = logging.getLogger(__name__)
+_HIGHEST: Final = 1  # priority
+# On Python 3.11 a member of an enum costs a call to look up; these are looked up for every request.
+_ASYNC: Final = CaptureMode.ASYNC
+_DURABLE: Final = CaptureMode.DURABLE
+
+
+class Runner:
+    """Where inferences go: the scheduler that runs them and the capture that records them."""
+
+    def __init__(self, scheduler: Scheduler, capture: Capture) -> None:
+        self.scheduler = scheduler
+        self.capture = capture
+
+    def submit(self, inference: Inference) -> None:
+        """Run it now or soon; its caller hears of the end.
+
+        Raises:
+            Turned: 503, it will not run.
+        """
+        version = inference.version
+        version.begin()
+        try:
+            self.scheduler.submit(inference)
+        except Turned as turned:
+            version.end()
+            version.traffic.not_run(turned.outcome)
+            raise
+
+
+class Inference(ABC):
+    """See `line.Job` for what the scheduler asks of it. `received_ns` is when the request was complete."""
+
+    __slots__ = (
+        "_runner",
+        "asked",
+        "company",
+        "deadline_ns",
+        "ended_ns",
+        "outcome",
+        "pace",
+        "ran_bytes",
+        "received_ns",
+        "run_ns",
+        "size_bytes",
+        "strict",
+        "urgent",
+        "version",
+    )
+
+    def __init__(
+        self, runner: Runner, version: Version, asked: InferRequest, *, size_bytes: int, received_ns: int
+    ) -> None:
+        self._runner = runner
+        self.version = version
+        self.asked = asked
+        self.pace = version.pace
+        self.size_bytes = self.ran_bytes = size_bytes
+        self.received_ns = received_ns
+        self.outcome: list[Array] | Exception = []
+        self.run_ns = 0
+        self.ended_ns = 0
+        self.urgent = asked.priority == _HIGHEST
+        self.company: Company | None = None
+        timeout_us = asked.timeout_us
+        self.strict = bool(timeout_us)
+        budget_ns = version.budget_ns if timeout_us is None else timeout_us * 1000 or NEVER_NS
+        self.deadline_ns = received_ns + budget_ns
+
+    # -- what a front end says
+
+    @property
+    @abstractmethod
+    def abandoned(self) -> bool:
+        """Nobody waits for the answer any more."""
+
+    @abstractmethod
+    def answer(self, results: list[Array]) -> None:
+        """Send the results, in the order of `asked.outputs`."""
+
+    @abstractmethod
+    def refuse(self, status: HTTPStatus, message: str) -> None:
+        """Send an error."""
+
+    # -- called by the scheduler
+
+    def run(self) -> None:
+        begin = time.perf_counter_ns()
+        try:
+            self.outcome = self.version.session.run(list(self.asked.outputs), self.asked.feeds)
+        except Exception as error:
+            self.outcome = error
+        self.ended_ns = time.perf_counter_ns()
+        self.run_ns = self.ended_ns - begin
+
+    def run_with(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            job.run()
+
+    def finish(self) -> None:
+        version = self.version
+        version.end()
+        try:
+            if not self.abandoned:
+                self._conclude()
+        except Exception as error:  # a bug here must cost one answer, not the wait for it
+            _log.exception("an inference of %s could not be answered", version.name)
+            self._fail(error)
+        # After the answer is on its way, where it costs nobody anything. A failure is quicker than a run.
+        if not isinstance(self.outcome, Exception):
+            version.pace.learn(self.ran_bytes, self.run_ns, self.ended_ns)
+
+    def drop(self, outcome: Outcome) -> None:
+        self.version.end()
+        self.version.traffic.not_run(outcome)
+        if outcome is Outcome.EXPIRED:
+            waiting = self._runner.scheduler.waiting
+            text = f"expected to run before the deadline, it passed while {waiting} others waited too"
+            self.refuse(HTTPStatus.SERVICE_UNAVAILABLE, text)
+
+    # -- inside
+
+    def _conclude(self) -> None:
+        results = self.outcome
+        if isinstance(results, Exception):
+            self._fail(results)
+            return
+        capture = self._runner.capture
+        mode = capture.mode(self.version.capture.mode, self.asked.capture)
+        if mode is _DURABLE:
+            self._answer_when_recorded(results)
+        else:
+            self._answer(results)
+            if mode is _ASYNC:
+                capture.offer(self._record(results))
+
+    def _answer(self, results: list[Array]) -> None:
+        self.answer(results)
+        now_ns = time.perf_counter_ns()
+        traffic = self.version.traffic
+        traffic.answered(now_ns - self.received_ns)
+        if now_ns > self.deadline_ns:
+            traffic.late += 1
+
+    def _answer_when_recorded(self, results: list[Array]) -> None:
+        def recorded(problem: str | None) -> None:
+            if problem is None:
+                self._answer(results)
+            else:
+                self.refuse(HTTPStatus.SERVICE_UNAVAILABLE, f"result not recorded: {problem}")
+
+        self._runner.capture.commit(self._record(results), recorded)
+
+    def _fail(self, error: Exception) -> None:
+        if isinstance(error, Refusal):
+            self.refuse(error.status, str(error))
+            return
+        self.version.traffic.failed()
+        message = str(error) if isinstance(error, ServingError) else f"the model failed: {type(error).__name__}"
+        self.refuse(HTTPStatus.INTERNAL_SERVER_ERROR, message)
+
+    def _record(self, results: list[Array]) -> InferenceRecord:
+        version, asked = self.version, self.asked
+        policy = version.capture
+        return InferenceRecord(
+            wall_us=time.time_ns() // 1000,
+            latency_us=(time.perf_counter_ns() - self.received_ns) // 1000,
+            model=version.name,
+            version=version.version,
+            release_sha256=version.sha256,
+            request_id=asked.id,
+            inputs=asked.feeds if policy.inputs else {},
+            outputs=dict(zip(asked.outputs, results, strict=True)) if policy.outputs else {},
+        )
