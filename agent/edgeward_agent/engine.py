@@ -19,7 +19,7 @@ from edgeward_agent.client.answers import Answer, ModelInfo
 from edgeward_agent.client.errors import InvalidRequest, ModelNotFound, ServerFailed
 from edgeward_agent.serving.interface import Interface, fits
 from edgeward_agent.serving.local import load_all
-from edgeward_agent.serving.protocol import Refusal
+from edgeward_agent.serving.refusal import Refusal
 from edgeward_agent.serving.release import Version
 from edgeward_agent.serving.session import RunFailed
 from edgeward_agent.serving.tensors import DATATYPE, Array

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from edgeward_agent.serving.connection import Connection
 from edgeward_agent.serving.exchange import Limits, Request
 from edgeward_agent.serving.http import HostGuard, HttpServer
-from edgeward_agent.serving.protocol import Refusal
+from edgeward_agent.serving.refusal import Refusal
 from support.serving import until
 
 SMALL = Limits(

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeward_agent.serving.interface import Interface, model_metadata, response_head
-from edgeward_agent.serving.protocol import Refusal, build_infer, parse_infer
+from edgeward_agent.serving.protocol import build_infer, parse_infer
+from edgeward_agent.serving.refusal import Refusal
 from edgeward_agent.serving.tensors import Array
 from edgeward_contract.manifest import CaptureMode, Datatype, TensorSpec
 

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from edgeward_agent.errors import ModelError
 from edgeward_agent.serving.boot import boot, read_boot
 from edgeward_agent.serving.local import load_file
-from edgeward_agent.serving.protocol import Refusal
+from edgeward_agent.serving.refusal import Refusal
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.release import load_release
 from edgeward_agent.serving.session import RunFailed, Session, Tuning, providers

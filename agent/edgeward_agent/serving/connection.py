@@ -26,7 +26,7 @@ from edgeward_agent.serving.exchange import (
     answer_head,
     whole_number,
 )
-from edgeward_agent.serving.protocol import Refusal, error_body, invalid
+from edgeward_agent.serving.refusal import Refusal, error_body, invalid
 from edgeward_agent.serving.tensors import Buffer
 
 _log: Final = logging.getLogger(__name__)

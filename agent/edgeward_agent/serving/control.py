@@ -17,7 +17,7 @@ import msgspec
 from edgeward_agent.errors import ModelError
 from edgeward_agent.serving.capture import CaptureStream
 from edgeward_agent.serving.exchange import Request
-from edgeward_agent.serving.protocol import Refusal
+from edgeward_agent.serving.refusal import Refusal
 from edgeward_agent.serving.registry import Model, Registry
 from edgeward_agent.serving.release import Version
 from edgeward_contract.artifact import ModelName, Sha256

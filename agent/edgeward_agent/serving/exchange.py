@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, Protocol
 
-from edgeward_agent.serving.protocol import error_body, invalid
+from edgeward_agent.serving.refusal import error_body, invalid
 from edgeward_agent.serving.tensors import Buffer
 
 HOST: Final = b"host"

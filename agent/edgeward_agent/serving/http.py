@@ -14,7 +14,7 @@ import httptools
 from edgeward_agent.serving.connection import Connection
 from edgeward_agent.serving.exchange import HOST, ORIGIN, Guard, Handler, Headers, Limits, ServerState
 from edgeward_agent.serving.loop import serve_unix
-from edgeward_agent.serving.protocol import Refusal, invalid
+from edgeward_agent.serving.refusal import Refusal, invalid
 from edgeward_agent.serving.sockets import BACKLOG
 
 _KNOWN_HOSTS: Final = 64

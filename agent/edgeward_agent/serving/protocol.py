@@ -16,8 +16,7 @@ import msgspec
 
 from edgeward_agent.serving import tensors
 from edgeward_agent.serving.interface import NO_JSON, Interface, fits
-from edgeward_agent.serving.refusal import Refusal as Refusal
-from edgeward_agent.serving.refusal import invalid as invalid
+from edgeward_agent.serving.refusal import invalid
 from edgeward_agent.serving.tensors import Array, Buffer, Scalar, TensorError
 from edgeward_contract.manifest import CaptureMode, Datatype, TensorSpec
 
@@ -131,10 +130,6 @@ def build_infer(
     pieces.append(b"]}" if request.outputs else b'"outputs":[]}')
     json = b"".join(pieces)
     return (len(json), [json, *binary]) if binary else (None, [json])
-
-
-def error_body(message: str) -> bytes:
-    return msgspec.json.encode({"error": message})
 
 
 def _parameters_json(binary: list[Buffer], array: Array) -> bytes:

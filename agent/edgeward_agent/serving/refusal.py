@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
+import msgspec
+
 from edgeward_agent.errors import ServingError
 
 
@@ -28,3 +30,8 @@ def not_found(message: str) -> Refusal:
 def unsupported(message: str) -> Refusal:
     """What the protocol knows and this server does not do, or not here."""
     return Refusal(HTTPStatus.NOT_IMPLEMENTED, message)
+
+
+def error_body(message: str) -> bytes:
+    """An error in the form that the protocol asks for."""
+    return msgspec.json.encode({"error": message})

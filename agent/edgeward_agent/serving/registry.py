@@ -17,7 +17,7 @@ from typing import Final
 
 from edgeward_agent.errors import ModelError
 from edgeward_agent.serving.memory import give_back
-from edgeward_agent.serving.protocol import Refusal
+from edgeward_agent.serving.refusal import Refusal
 from edgeward_agent.serving.release import Loading, Version, load_release
 from edgeward_agent.serving.session import RunFailed
 from edgeward_agent.serving.traffic import TrafficMeter

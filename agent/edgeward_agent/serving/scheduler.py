@@ -19,7 +19,7 @@ from typing import Final
 from edgeward_agent.serving.cores import usable_cores
 from edgeward_agent.serving.line import NEVER_NS, Dropped, Job, Line, Turn
 from edgeward_agent.serving.outcome import Outcome
-from edgeward_agent.serving.protocol import Refusal
+from edgeward_agent.serving.refusal import Refusal
 
 _CAPACITY: Final = 256
 _TICK_S: Final = 0.001  # timers of uvloop are whole milliseconds, and one that comes early finds nobody

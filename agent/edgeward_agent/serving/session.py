@@ -21,7 +21,6 @@ from edgeward_agent.ort import onnxruntime as ort
 from edgeward_agent.serving import tensors
 from edgeward_agent.serving.cores import usable_cores
 from edgeward_agent.serving.interface import Interface
-from edgeward_agent.serving.protocol import Refusal
 from edgeward_agent.serving.providers import (
     CPU,
     RUNTIME_NAMES,
@@ -32,6 +31,7 @@ from edgeward_agent.serving.providers import (
     report_providers,
     runtime_providers,
 )
+from edgeward_agent.serving.refusal import Refusal
 from edgeward_agent.serving.tensors import Array
 from edgeward_contract.manifest import Datatype, TensorSpec
 from edgeward_contract.serving_options import ServingOptions
