@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -145,8 +146,84 @@ def test_an_approver_approves_what_somebody_else_asked_for(browser: Browser, war
         other = scene.ask(ward.fleet, spec)
         person.goes(f"/rollouts/{other.id}")
         page.get_by_role("link", name="Approve").click()
-        page.get_by_role("dialog").get_by_role("button", name="Approve").click()
-        page.get_by_text("approved by approver").first.wait_for()
+        page.get_by_role("dialog").get_by_role("button", name="Approve").dblclick()  # as people do
+        page.get_by_text("by approver, ").wait_for()
+        assert page.get_by_role("heading", level=1).inner_text().startswith("wdbc-risk@1")
+        person.has_no_complaint()
+
+
+def test_a_colleague_who_was_faster_is_named(browser: Browser, ward: Ward) -> None:
+    with logged_in(browser, ward.fleet, Role.OPERATOR) as person:
+        page = person.page
+        page.route("**/live?*", lambda route: route.abort())  # the page has not heard of it yet
+        person.goes(f"/rollouts/{ward.rollout}")
+        paused = ward.fleet.client(Role.APPROVER).post(f"/rollouts/{ward.rollout}/pause", json={"reason": "mine"})
+        assert paused.status_code == 200
+        page.get_by_role("link", name="Pause").click()
+        wait_until_shown(page, "it is paused; approver paused it at")
+        page.get_by_role("link", name="Look at the rollout").click()
+        page.locator(".sentence").get_by_text("Paused: mine.").wait_for()
+
+
+def test_who_walks_by_keyboard_stays_in_place_while_the_page_moves(browser: Browser, ward: Ward) -> None:
+    with logged_in(browser, ward.fleet, Role.VIEWER) as person:
+        page = person.page
+        person.goes(f"/rollouts/{ward.rollout}")
+        link = page.locator(f'#devices a[href="/devices/{ward.canary}"]')
+        link.focus()
+        page.evaluate("document.activeElement.marked = true")
+        ward.devices[ward.canary].step(UpdateState.DOWNLOADING, progress_percent=40)
+        page.locator(".sentence").get_by_text("1 at it").wait_for()
+        assert page.evaluate("document.activeElement.marked") is None  # another element, and the same link
+        assert page.evaluate("document.activeElement.getAttribute('href')") == f"/devices/{ward.canary}"
+        person.has_no_complaint()
+
+
+def test_the_skip_link_and_the_sections_come_first(browser: Browser, fleet: Fleet) -> None:
+    with logged_in(browser, fleet, Role.VIEWER) as person:
+        page = person.page
+        person.goes("/devices")
+        reached = []
+        for _ in range(7):
+            page.keyboard.press("Tab")
+            reached.append(page.evaluate("document.activeElement.textContent.trim()"))
+        assert reached == ["Skip to the content", "Edgeward", "Fleet", "Devices", "Models", "Rollouts", "Audit"]
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        page.get_by_role("button", name="Log out").wait_for()
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="Log out").wait_for(state="hidden")
+        assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
+
+
+def test_the_list_of_devices_moves_by_itself(browser: Browser, ward: Ward) -> None:
+    with logged_in(browser, ward.fleet, Role.VIEWER) as person:
+        page = person.page
+        person.goes("/devices?order=trouble")
+        page.get_by_role("heading", name="3 devices").wait_for()
+        poorly = ward.devices["bed-3"]
+        poorly.health = dataclasses.replace(poorly.health, alarms="outbox_full")
+        poorly.report()
+        page.evaluate("htmx.trigger('#live', 'refresh')")  # what the clock does every ten seconds
+        page.locator("tbody tr").first.get_by_text("failing").wait_for()
+        assert page.locator("tbody th").first.inner_text() == "bed-3"
+        page.get_by_role("link", name="failing 1").click()
+        page.get_by_role("heading", name="1 device found").wait_for()
+        assert page.url.endswith("/devices?state=failing&order=trouble")
+        person.has_no_complaint()
+
+
+def test_the_chart_says_what_an_answer_took(browser: Browser, ward: Ward) -> None:
+    ward.devices["bed-1"].deliver(scene.latencies())
+    with logged_in(browser, ward.fleet, Role.VIEWER) as person:
+        page = person.page
+        person.goes("/devices/bed-1")
+        page.locator("[data-latency] canvas").wait_for()
+        box = page.locator(".u-over").bounding_box()
+        assert box is not None
+        page.mouse.move(box["x"] + box["width"] - 1, box["y"] + 40)
+        page.locator(".chart .tip").get_by_text("12.4 ms at").wait_for()
+        assert "1 over 10 ms" in (page.locator(".chart").get_attribute("aria-label") or "")
         person.has_no_complaint()
 
 
@@ -209,6 +286,29 @@ def test_who_is_idle_is_logged_out_also_on_a_page_that_refreshes_itself(browser:
             page.get_by_label("Password").fill(PASSWORD)
             page.get_by_role("button", name="Log in").click()
             page.get_by_role("heading", name="wdbc-risk@1").wait_for()  # back where it was
+
+
+def test_a_session_that_ends_over_a_question_loses_no_word_of_it(browser: Browser, tmp_path: Path) -> None:
+    clock = MovableClock()
+    with running_fleet(tmp_path, clock) as fleet:
+        PretendDevice.enrol(fleet, "bed-1").report()
+        scene.push(fleet, 1)
+        rollout = scene.start(fleet, "wdbc-risk@1")
+        scene.until_offered(fleet, rollout, 0)
+        with logged_in(browser, fleet, Role.OPERATOR) as person:
+            page = person.page
+            person.goes(f"/rollouts/{rollout}")
+            page.get_by_role("link", name="Pause").click()
+            page.get_by_role("dialog").get_by_label("Why").fill("wait for the ward round")
+            clock.advance(timedelta(minutes=16))
+            page.evaluate("htmx.trigger('#live', 'refresh')")  # the page itself takes nobody away from the question
+            page.get_by_role("dialog").get_by_role("button", name="Pause").click()
+            page.get_by_label("Username").fill("operator")
+            page.get_by_label("Password").fill(PASSWORD)
+            page.get_by_role("button", name="Log in").click()
+            assert page.get_by_label("Why").input_value() == "wait for the ward round"
+            page.get_by_role("button", name="Pause").click()
+            page.locator(".sentence").get_by_text("Paused: wait for the ward round.").wait_for()
 
 
 def test_everything_can_be_read_and_done_without_scripts(browser: Browser, ward: Ward) -> None:

@@ -35,12 +35,16 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """Twelve devices at three sites. `half_way` is a rollout in its second phase, `waiting` one without approval."""
+    """Twelve devices at three sites, and two in a laboratory.
+
+    `half_way` is a rollout in its second phase, `waiting` one without approval, `stopped` one that a device refused.
+    """
 
     devices: dict[str, PretendDevice]
     done: str
     half_way: str
     waiting: str
+    stopped: str
 
 
 def push(fleet: Fleet, version: int) -> None:
@@ -127,7 +131,19 @@ def build(fleet: Fleet) -> Scene:
     poorly.report()
     devices[first].deliver(latencies(), wall_us=int(time.time() * 1e6))
     waiting = ask(fleet, {"release": "wdbc-risk@1", "supersedes": half_way, "target": target})
-    return Scene(devices=devices, done=done, half_way=half_way, waiting=waiting.id)
+    return Scene(devices=devices, done=done, half_way=half_way, waiting=waiting.id, stopped=_stopped(fleet))
+
+
+def _stopped(fleet: Fleet) -> str:
+    """One of two devices refuses the release; the rollout waits for a person."""
+    good, bad = (PretendDevice.enrol(fleet, name, "lab") for name in ("lab-1", "lab-2"))
+    rollout = start(fleet, "wdbc-risk@2", name="trial", target={"sites": ["lab"]}, on_failure="pause")
+    for name in until_offered(fleet, rollout, 0):
+        {"lab-1": good, "lab-2": bad}[name].step(
+            UpdateState.REJECTED, reason="golden_mismatch", detail="golden case 3 of 24: risk differs by 0.41"
+        )
+    until_state(fleet, rollout, "PAUSED")
+    return rollout
 
 
 def latencies() -> list[int]:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from edgeward_fleet.dashboard import assets
-from edgeward_fleet.dashboard.pages import audit, devices, entry, fleet, models, rollouts
+from edgeward_fleet.dashboard.pages import audit, device, devices, entry, fleet, models, rollout, rollouts
 from edgeward_fleet.dashboard.render import problem
 from edgeward_fleet.dashboard.security import PAGE_HEADERS, opened, sessions_of
 from edgeward_fleet.dashboard.sessions import Sessions
@@ -22,8 +22,10 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     entry.router,
     fleet.router,
     devices.router,
+    device.router,
     models.router,
     rollouts.router,
+    rollout.router,
     audit.router,
 )
 

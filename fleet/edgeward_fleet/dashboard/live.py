@@ -18,10 +18,19 @@ from edgeward_fleet.dashboard.security import POLL_HEADER
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Live:
-    """`html` is the part with the wrapper that asks for its successor."""
+    """`html` is the part with the wrapper that asks for its successor; `rest` moves with it, further down the page."""
 
     html: Markup
     digest: str
+    rest: Markup
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rest:
+    """What the wrapper of `rest` needs. An answer names itself as out of band, so that it finds its place."""
+
+    body: Markup
+    is_answer: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,15 +44,32 @@ class Wrapper:
     header: str = POLL_HEADER
 
 
-def live_part(request: Request, template: str, content: object, *, url: str, every_s: int, sentence: str) -> Live:
-    """Render `content` and wrap it; `url` answers with the part anew, given the digest as `seen`."""
-    body = part(request, template, content)
-    digest = hashlib.sha256(body.encode()).hexdigest()[:16]
+def live_part(
+    request: Request, template: str, content: object, *, url: str, every_s: int, sentence: str, rest: str = ""
+) -> Live:
+    """Render `content` and wrap it; `url` answers with the part anew, given the digest as `seen`.
+
+    `rest` is the template of a second part of the same content, for a page with something between that stands still.
+    """
+    body, below = _part(request, template, content), _part(request, rest, content) if rest else Markup()
+    digest = hashlib.sha256((body + below).encode()).hexdigest()[:16]
     asks = f"{url}{'&' if '?' in url else '?'}seen={digest}"
-    wrapper = Wrapper(url=asks, every_s=every_s, sentence=sentence, body=Markup(body))  # noqa: S704  # autoescaped
-    return Live(html=Markup(part(request, "live.html", wrapper)), digest=digest)  # noqa: S704
+    wrapper = Wrapper(url=asks, every_s=every_s, sentence=sentence, body=body)
+    return Live(html=_part(request, "live.html", wrapper), digest=digest, rest=below)
 
 
-def live_answer(live: Live, seen: str) -> Response:
+def live_rest(request: Request, live: Live) -> Markup:
+    """The second part, for its place on the page."""
+    return _part(request, "live-rest.html", Rest(body=live.rest))
+
+
+def live_answer(request: Request, live: Live, seen: str) -> Response:
     """204 makes the page leave everything as it is."""
-    return Response(status_code=204) if seen == live.digest else HTMLResponse(live.html)
+    if seen == live.digest:
+        return Response(status_code=204)
+    rest = _part(request, "live-rest.html", Rest(body=live.rest, is_answer=True)) if live.rest else ""
+    return HTMLResponse(live.html + rest)
+
+
+def _part(request: Request, template: str, content: object) -> Markup:
+    return Markup(part(request, template, content))  # noqa: S704  # autoescaped

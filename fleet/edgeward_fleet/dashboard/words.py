@@ -14,6 +14,7 @@ from edgeward_contract.schema import JsonValue
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 _DIGEST: Final = re.compile("[0-9a-f]{64}")
 _LONG: Final = 160
+_JOINED: Final = "\u00a0"  # a number and its unit stay on one line
 _STEPS: Final = ((86_400, "d"), (3600, "h"), (60, "min"))
 
 
@@ -35,16 +36,26 @@ def exact(at: datetime) -> Markup:
     )
 
 
+def clock(at: datetime) -> str:
+    """The time of a day that everybody knows: today's."""
+    return at.astimezone(UTC).strftime("%H:%M:%S UTC")
+
+
+def day(at: datetime) -> Markup:
+    """A date, where the hour does not matter."""
+    return Markup('<time datetime="{0}" data-exact>{0}</time>').format(at.astimezone(UTC).strftime("%Y-%m-%d"))
+
+
 def duration(seconds: float) -> str:
-    """`90` → `1 min 30 s`; at most two units, the larger ones."""
+    """`90` → `1 min 30 s`; at most two units, the larger ones. A number and its unit are not torn apart."""
     left = round(seconds)
     parts = []
     for size, unit in _STEPS:
         if left >= size:
-            parts.append(f"{left // size} {unit}")
+            parts.append(f"{left // size}{_JOINED}{unit}")
             left %= size
     if left or not parts:
-        parts.append(f"{left} s")
+        parts.append(f"{left}{_JOINED}s")
     return " ".join(parts[:2])
 
 
@@ -125,6 +136,7 @@ def state_word(state: str) -> str:
 FILTERS: Final = {
     "moment": moment,
     "exact": exact,
+    "day": day,
     "duration": duration,
     "span": span,
     "size": size,

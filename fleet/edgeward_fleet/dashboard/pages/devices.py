@@ -1,32 +1,35 @@
-"""*Devices* and *Device*."""
+"""*Devices*: the list, which refreshes itself."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import HTMLResponse
-from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from edgeward_contract.artifact import DeviceId, ReleaseRef
 from edgeward_contract.schema import ContractError
 from edgeward_fleet.api.auth import AppServices
 from edgeward_fleet.dashboard.live import Live, live_answer, live_part
-from edgeward_fleet.dashboard.queries.devices import Condition, glances, models_of, running
-from edgeward_fleet.dashboard.queries.latency import last_answers
-from edgeward_fleet.dashboard.render import PageRoute, page
+from edgeward_fleet.dashboard.queries import devices as queries
+from edgeward_fleet.dashboard.queries.devices import Condition
+from edgeward_fleet.dashboard.queries.releases import versions
+from edgeward_fleet.dashboard.render import PageRoute
+from edgeward_fleet.dashboard.render import page as whole
 from edgeward_fleet.dashboard.security import Looker
-from edgeward_fleet.dashboard.views.chart import BUDGET_US, LatencyChart, latency_chart
-from edgeward_fleet.dashboard.views.device import DeviceView, device_view, machine
-from edgeward_fleet.dashboard.views.devices import Concern, DeviceFilter, DevicesView, devices_view
-from edgeward_fleet.devices.model import Device
+from edgeward_fleet.dashboard.views.attention import Concern
+from edgeward_fleet.dashboard.views.devices import ORDERS, DeviceFilter, DevicesView, Found, Order, devices_view
+from edgeward_fleet.dashboard.views.fleet import WORDS
+from edgeward_fleet.dashboard.views.paging import MAX_PAGE
 from edgeward_fleet.models import repository as releases
 from edgeward_fleet.services import Services
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 _EVERY_S: Final = 5
+_LIST_EVERY_S: Final = 10
 _EVENTS: Final = 40
 
 Before = Annotated[int | None, Query(ge=1, le=(1 << 63) - 1)]
@@ -34,112 +37,114 @@ Before = Annotated[int | None, Query(ge=1, le=(1 << 63) - 1)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevicesPage:
-    """The list, or the way to the first device."""
+    """The filters stand still and the list below moves; without any device, the way to the first one."""
 
-    view: DevicesView
-    states: tuple[Condition, ...]
+    chosen: DeviceFilter
+    live: Live
+    is_empty: bool
+    sites: tuple[str, ...]
+    releases: tuple[str, ...]
     admin_url: str
     fingerprint: str
+    orders: Mapping[Order, str] = field(default_factory=lambda: ORDERS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DevicePage:
-    """The head and the chart stand still. `older` is the query of the events before these."""
-
-    device: Device
-    live: Live
-    chart: LatencyChart
-    machine: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LiveDevice:
+class LiveDevices:
     """What changes while one looks."""
 
-    view: DeviceView
-    older: str
-    is_newest: bool
+    view: DevicesView
+    release_exists: bool
+    words: Mapping[Condition, str] = field(default_factory=lambda: WORDS)
 
 
-class LatencySeries(BaseModel):
-    """Columns for the chart: seconds since 1970 by the device's clock, and milliseconds."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """What the list was made from."""
 
-    at_s: list[float]
-    latency_ms: list[float]
-    budget_ms: float
+    view: DevicesView
+    sites: tuple[str, ...]
+    releases: tuple[str, ...]
+    is_empty: bool
 
 
-@router.get("/devices")
-async def devices(
-    request: Request,
-    looker: Looker,
-    services: AppServices,
+def chosen_devices(
     site: Annotated[str, Query(max_length=64)] = "",
     state: Condition | None = None,
     release: Annotated[str, Query(max_length=100)] = "",
     search: Annotated[str, Query(max_length=64)] = "",
     attention: Concern | None = None,
-    after: Annotated[str, Query(max_length=64)] = "",
+    order: Order = Order.NAME,
+) -> DeviceFilter:
+    """The filters of the address."""
+    return DeviceFilter(
+        site=site, state=state, release=release.strip(), search=search.strip(), attention=attention, order=order
+    )
+
+
+Chosen = Annotated[DeviceFilter, Depends(chosen_devices)]
+PageNumber = Annotated[int, Query(ge=1, le=MAX_PAGE)]
+
+
+@router.get("/devices")
+async def devices(
+    request: Request, looker: Looker, services: AppServices, chosen: Chosen, page: PageNumber = 1
 ) -> HTMLResponse:
-    """By name, a page at a time."""
-    chosen = DeviceFilter(site=site, state=state, release=release.strip(), search=search.strip(), attention=attention)
+    """A page at a time."""
+    listed = await _list(services, chosen, page)
     content = DevicesPage(
-        view=await _list(services, chosen, after),
-        states=tuple(Condition),
+        chosen=chosen,
+        live=_live_list(request, listed),
+        is_empty=listed.is_empty,
+        sites=listed.sites,
+        releases=listed.releases,
         admin_url=services.settings.admin_url,
         fingerprint=services.authority.fingerprint,
     )
-    return page(request, "devices.html", content, title="Devices", section="devices")
+    return whole(request, "devices.html", content, title="Devices", section="devices")
 
 
-@router.get("/devices/{device_id}")
-async def device(
-    device_id: str, request: Request, looker: Looker, services: AppServices, before: Before = None
-) -> HTMLResponse:
-    """One device."""
-    identifier = DeviceId(device_id)
-    found = await services.devices.details(identifier)
-    live = await _live(request, services, identifier, before)
-    answers = await services.database.run(lambda session: last_answers(session, identifier))
-    content = DevicePage(
-        device=found.device, live=live, chart=latency_chart(answers), machine=machine(found.device.hardware)
-    )
-    return page(request, "device.html", content, title=device_id, section="devices")
-
-
-@router.get("/devices/{device_id}/live")
-async def device_live(
-    device_id: str,
+@router.get("/live/devices")
+async def devices_live(
     request: Request,
     looker: Looker,
     services: AppServices,
-    before: Before = None,
+    chosen: Chosen,
+    page: PageNumber = 1,
     seen: Annotated[str, Query(max_length=64)] = "",
 ) -> Response:
-    """The moving part, if it has moved."""
-    return live_answer(await _live(request, services, DeviceId(device_id), before), seen)
+    """The list, if it has changed."""
+    return live_answer(request, _live_list(request, await _list(services, chosen, page)), seen)
 
 
-@router.get("/devices/{device_id}/latency")
-async def device_latency(device_id: str, looker: Looker, services: AppServices) -> LatencySeries:
-    """The chart's points, for the script that draws it sharper than the server can."""
-    answers = await services.database.run(lambda session: last_answers(session, DeviceId(device_id)))
-    return LatencySeries(
-        at_s=[each.wall_us / 1e6 for each in answers],
-        latency_ms=[each.latency_us / 1e3 for each in answers],
-        budget_ms=BUDGET_US / 1e3,
-    )
-
-
-async def _list(services: Services, chosen: DeviceFilter, after: str) -> DevicesView:
+async def _list(services: Services, chosen: DeviceFilter, page: int) -> Listed:
     now = services.clock()
 
-    def work(session: Session) -> DevicesView:
-        found = glances(session, services.settings, now)
-        view = devices_view(found, chosen, _running(session, chosen.release), after, now)
-        return view.with_runs(models_of(session, [row.glance.device for row in view.rows]))
+    def work(session: Session) -> Listed:
+        glances = queries.glances(session, services.settings, now)
+        found = Found(
+            glances=glances,
+            running=_running(session, chosen.release),
+            astray=queries.astray(session) if chosen.attention is Concern.RELEASE else (),
+        )
+        view = devices_view(found, chosen, page, now)
+        return Listed(
+            view=view.with_runs(queries.models_of(session, [row.glance.device for row in view.rows])),
+            sites=tuple(sorted({each.site for each in glances})),
+            releases=tuple(f"{each.model}@{each.version}" for each in versions(session)),
+            is_empty=not glances,
+        )
 
     return await services.database.run(work)
+
+
+def _live_list(request: Request, listed: Listed) -> Live:
+    chosen = listed.view.chosen
+    content = LiveDevices(view=listed.view, release_exists=chosen.release in listed.releases)
+    url = "/live/devices" + listed.view.address
+    return live_part(
+        request, "devices-live.html", content, url=url, every_s=_LIST_EVERY_S, sentence=listed.view.summary
+    )
 
 
 def _running(session: Session, release: str) -> frozenset[DeviceId] | None:
@@ -150,15 +155,4 @@ def _running(session: Session, release: str) -> frozenset[DeviceId] | None:
         found = releases.find_release(session, ReleaseRef.parse(release))
     except ContractError:
         return frozenset()
-    return running(session, found.sha256) if found else frozenset()
-
-
-async def _live(request: Request, services: Services, device_id: DeviceId, before: int | None) -> Live:
-    found = await services.devices.details(device_id)
-    events = await services.devices.events(device_id, before=before, limit=_EVENTS + 1)
-    view = device_view(found, events[:_EVENTS], services.clock())
-    older = f"?before={events[_EVENTS - 1].event_id}" if len(events) > _EVENTS else ""
-    content = LiveDevice(view=view, older=older, is_newest=before is None)
-    url = f"/devices/{device_id}/live" + (f"?before={before}" if before is not None else "")
-    sentence = f"{device_id} is {found.device.presence}"
-    return live_part(request, "device-live.html", content, url=url, every_s=_EVERY_S, sentence=sentence)
+    return queries.running(session, found.sha256) if found else frozenset()

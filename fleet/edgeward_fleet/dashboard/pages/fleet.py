@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request, Response
@@ -10,18 +11,34 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy.orm import Session
 
 from edgeward_fleet.api.auth import AppServices
+from edgeward_fleet.dashboard.links import query_string
 from edgeward_fleet.dashboard.live import Live, live_answer, live_part
 from edgeward_fleet.dashboard.queries import devices, releases, rollouts
+from edgeward_fleet.dashboard.queries.rollouts import RolloutFilter
 from edgeward_fleet.dashboard.render import PageRoute, page
 from edgeward_fleet.dashboard.security import Looker
-from edgeward_fleet.dashboard.views.fleet import FleetView, fleet_view
+from edgeward_fleet.dashboard.views.fleet import FleetView, Seen, fleet_view
 from edgeward_fleet.rollouts.machine import FINAL, RolloutState
 from edgeward_fleet.services import Services
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 _UNFINISHED: Final = frozenset(RolloutState) - FINAL
 _ROLLOUTS_SHOWN: Final = 10
+_ENDED_SHOWN: Final = 3
 _EVERY_S: Final = 10
+
+
+class Sites(StrEnum):
+    """Which sites are shown: the worst, unless all are asked for."""
+
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveFleet:
+    """What changes while one looks."""
+
+    view: FleetView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,11 +53,11 @@ class FleetPage:
 
 
 @router.get("/")
-async def fleet(request: Request, looker: Looker, services: AppServices) -> HTMLResponse:
+async def fleet(request: Request, looker: Looker, services: AppServices, sites: Sites | None = None) -> HTMLResponse:
     """How everything is."""
-    view = await _view(services)
+    view = await _view(services, sites)
     content = FleetPage(
-        live=_live(request, view),
+        live=_live(request, view, sites),
         is_empty=view.devices == 0,
         has_releases=view.has_releases,
         admin_url=services.settings.admin_url,
@@ -51,25 +68,31 @@ async def fleet(request: Request, looker: Looker, services: AppServices) -> HTML
 
 @router.get("/live")
 async def fleet_live(
-    request: Request, looker: Looker, services: AppServices, seen: Annotated[str, Query(max_length=64)] = ""
+    request: Request,
+    looker: Looker,
+    services: AppServices,
+    sites: Sites | None = None,
+    seen: Annotated[str, Query(max_length=64)] = "",
 ) -> Response:
     """The moving part, if it has moved."""
-    return live_answer(_live(request, await _view(services)), seen)
+    return live_answer(request, _live(request, await _view(services, sites), sites), seen)
 
 
-async def _view(services: Services) -> FleetView:
+async def _view(services: Services, sites: Sites | None) -> FleetView:
     now = services.clock()
 
-    def work(session: Session) -> FleetView:
-        return fleet_view(
-            devices.glances(session, services.settings, now),
-            releases.versions(session),
-            rollouts.listed(session, states=_UNFINISHED, limit=_ROLLOUTS_SHOWN),
-            now,
+    def work(session: Session) -> Seen:
+        under_way = rollouts.listed(session, RolloutFilter(states=_UNFINISHED), limit=_ROLLOUTS_SHOWN)
+        return Seen(
+            glances=devices.glances(session, services.settings, now),
+            versions=releases.versions(session),
+            rollouts=(*under_way, *rollouts.listed(session, RolloutFilter(states=FINAL), limit=_ENDED_SHOWN)),
+            astray=devices.astray(session),
         )
 
-    return await services.database.run(work)
+    return fleet_view(await services.database.run(work), now, every_site=sites is Sites.ALL)
 
 
-def _live(request: Request, view: FleetView) -> Live:
-    return live_part(request, "fleet-live.html", view, url="/live", every_s=_EVERY_S, sentence=view.summary)
+def _live(request: Request, view: FleetView, sites: Sites | None) -> Live:
+    url = "/live" + query_string(sites=sites.value if sites else None)
+    return live_part(request, "fleet-live.html", LiveFleet(view=view), url=url, every_s=_EVERY_S, sentence=view.summary)

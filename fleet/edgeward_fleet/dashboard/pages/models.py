@@ -10,14 +10,15 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import HTMLResponse
 from sqlalchemy.orm import Session
 
-from edgeward_contract.artifact import ModelName, ReleaseRef, model_name
+from edgeward_contract.artifact import ModelName, ReleaseRef, Sha256, model_name
 from edgeward_contract.manifest import Manifest, TensorSpec
 from edgeward_contract.schema import ContractError
 from edgeward_fleet.api.auth import AppServices
-from edgeward_fleet.dashboard.queries.releases import VersionCount, versions
-from edgeward_fleet.dashboard.queries.rollouts import ListedRollout, listed
+from edgeward_fleet.dashboard.queries.releases import SiteCount, VersionCount, refusals_of, sites_of, versions
+from edgeward_fleet.dashboard.queries.rollouts import ListedRollout, RolloutFilter, listed
 from edgeward_fleet.dashboard.render import PageRoute, page
 from edgeward_fleet.dashboard.security import Looker
+from edgeward_fleet.dashboard.views.causes import Cause, of_update
 from edgeward_fleet.dashboard.views.fleet import version_strip
 from edgeward_fleet.dashboard.views.strips import Strip
 from edgeward_fleet.errors import NotFound
@@ -61,9 +62,16 @@ class ModelPage:
     """All releases of a model, newest first."""
 
     name: str
-    about: str
     releases: tuple[ReleaseLine, ...]
     spread: Strip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Devices that did not take the release, and why."""
+
+    devices: int
+    cause: Cause
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +81,8 @@ class ReleasePage:
     release: Release
     manifest: Manifest
     where: WhereItRuns
+    sites: tuple[SiteCount, ...]
+    refusals: tuple[Refusal, ...]
     rollouts: tuple[ListedRollout, ...]
     tensors: tuple[tuple[str, tuple[TensorSpec, ...]], ...]
     document: str
@@ -109,7 +119,6 @@ async def model(name: str, request: Request, looker: Looker, services: AppServic
     where = {each.version: each for each in counted}
     content = ModelPage(
         name=known,
-        about=found[0].parsed().summary,
         releases=tuple(
             ReleaseLine(release=each, summary=each.parsed().summary, where=where[each.ref.version]) for each in found
         ),
@@ -128,17 +137,30 @@ async def release(
 ) -> HTMLResponse:
     """One release: what it says of itself, and where it runs."""
     found, where = await services.registry.release(ReleaseRef(_model_name(name), version))
-    rollouts = await services.database.run(lambda session: listed(session, release=found.sha256, limit=_ROLLOUTS_SHOWN))
+    rollouts, sites, refusals = await services.database.run(lambda session: _use(session, found.sha256))
     manifest = found.parsed()
     content = ReleasePage(
         release=found,
         manifest=manifest,
         where=where,
+        sites=sites,
+        refusals=refusals,
         rollouts=rollouts,
         tensors=(("Inputs", manifest.inputs), ("Outputs", manifest.outputs)),
         document=found.manifest.decode(),
     )
     return page(request, "release.html", content, title=str(found.ref), section="models")
+
+
+def _use(
+    session: Session, release: Sha256
+) -> tuple[tuple[ListedRollout, ...], tuple[SiteCount, ...], tuple[Refusal, ...]]:
+    refused = refusals_of(session, release)
+    return (
+        listed(session, RolloutFilter(release=release), limit=_ROLLOUTS_SHOWN),
+        sites_of(session, release),
+        tuple(Refusal(devices=count, cause=of_update(word)) for word, count in refused.items()),
+    )
 
 
 def _spread(name: str, counted: Sequence[VersionCount]) -> Strip:

@@ -1,266 +1,134 @@
-"""*Rollouts* and *Rollout*: the list, the lanes that move by themselves, and what a person may do about them."""
+"""*Rollouts*: the list, which refreshes itself."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Form, Query, Request, Response
-from fastapi.responses import HTMLResponse, RedirectResponse
-from pydantic import AwareDatetime
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import HTMLResponse
+from sqlalchemy.orm import Session
 
-from edgeward_contract.artifact import Sha256
-from edgeward_fleet.accounts.model import Principal, Role
 from edgeward_fleet.api.auth import AppServices
-from edgeward_fleet.clock import rfc3339
 from edgeward_fleet.dashboard.links import query_string
 from edgeward_fleet.dashboard.live import Live, live_answer, live_part
-from edgeward_fleet.dashboard.queries.rollouts import ListedRollout, latest_command, listed, timeline
-from edgeward_fleet.dashboard.render import MAX_REASON, PageRoute, page
-from edgeward_fleet.dashboard.security import Looker, OperatorLooks, OperatorPosts, ensure
-from edgeward_fleet.dashboard.views.rollout import (
-    DONE,
-    Line,
-    RolloutView,
-    actions,
-    consequence,
-    lines,
-    rollout_view,
-    too_late,
+from edgeward_fleet.dashboard.queries.rollouts import (
+    ListedRollout,
+    RolloutFilter,
+    listed,
+    models_rolled_out,
+    states_of,
 )
-from edgeward_fleet.dashboard.views.rollout_devices import DeviceTable, device_table
-from edgeward_fleet.errors import Conflict, Forbidden
-from edgeward_fleet.rollouts.machine import RolloutEvent, RolloutState, commands
-from edgeward_fleet.rollouts.model import RolloutId, Standing
-from edgeward_fleet.rollouts.repository import RolloutLine
-from edgeward_fleet.rollouts.service import RolloutRecord
+from edgeward_fleet.dashboard.render import PageRoute
+from edgeward_fleet.dashboard.render import page as whole
+from edgeward_fleet.dashboard.security import Looker
+from edgeward_fleet.dashboard.views.devices import Choice
+from edgeward_fleet.dashboard.views.paging import MAX_PAGE, Pages, pages
+from edgeward_fleet.dashboard.words import plural, state_word
+from edgeward_fleet.rollouts.machine import RolloutState
 from edgeward_fleet.services import Services
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 _PAGE: Final = 30
-_TIMELINE: Final = 40
-_MOVING_S: Final = 2
-_RESTING_S: Final = 15
+_EVERY_S: Final = 10
 
 
-class Command(StrEnum):
-    """What a page can ask for, by the last part of its path."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """The filters of the address; None and "" match everything."""
 
-    APPROVE = "approve"
-    PAUSE = "pause"
-    RESUME = "resume"
-    ABORT = "abort"
-    ROLLBACK = "rollback"
+    state: RolloutState | None
+    model: str
 
-    @property
-    def event(self) -> RolloutEvent:
-        return RolloutEvent.ROLL_BACK if self is Command.ROLLBACK else RolloutEvent(self.value)
+    def address(self, page: int = 1) -> str:
+        state = self.state.value if self.state else None
+        return query_string(state=state, model=self.model, page=page if page > 1 else None)
 
-    @property
-    def needs(self) -> Role:
-        return Role.APPROVER if self is Command.APPROVE else Role.OPERATOR
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutList:
+    """A page of the list; `models` are those to choose from."""
+
+    rollouts: tuple[ListedRollout, ...]
+    chosen: Chosen
+    choices: tuple[Choice, ...]
+    models: tuple[str, ...]
+    pages: Pages
+    is_empty: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutsPage:
-    """A page of the list; `older` is the query of the next one."""
+    """The filters stand still and the list below moves; without any rollout, the way to the first one."""
 
-    rollouts: tuple[ListedRollout, ...]
-    state: RolloutState | None
-    states: tuple[RolloutState, ...]
-    is_first: bool
-    older: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LiveRollout:
-    """What changes while one looks."""
-
-    view: RolloutView
-    table: DeviceTable
-    timeline: tuple[Line, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RolloutPage:
-    """The head of the page stands still."""
-
-    record: RolloutRecord
+    list: RolloutList
     live: Live
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConfirmPage:
-    """The question before a command."""
-
-    record: RolloutRecord
-    label: str
-    tone: str
-    consequence: str
-    path: str
-    form: str
-    asks_reason: bool
-    reason: str
-    spec_sha256: str
+def chosen_rollouts(state: RolloutState | None = None, model: Annotated[str, Query(max_length=64)] = "") -> Chosen:
+    """What the address asks for."""
+    return Chosen(state=state, model=model.strip())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """Which devices of the rollout the table shows."""
-
-    standing: Standing | None
-    after: str
-
-    def query(self) -> str:
-        return query_string(standing=self.standing.value if self.standing else None, after=self.after)
+ChosenRollouts = Annotated[Chosen, Depends(chosen_rollouts)]
+PageNumber = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 
 
 @router.get("/rollouts")
 async def rollouts(
-    request: Request,
-    looker: Looker,
-    services: AppServices,
-    state: RolloutState | None = None,
-    before: AwareDatetime | None = None,
+    request: Request, looker: Looker, services: AppServices, chosen: ChosenRollouts, page: PageNumber = 1
 ) -> HTMLResponse:
     """Newest first."""
-    states = (state,) if state else None
-    found = await services.database.run(lambda session: listed(session, states=states, before=before, limit=_PAGE + 1))
-    shown = found[:_PAGE]
-    last = rfc3339(shown[-1].created_at) if len(found) > _PAGE else None
-    content = RolloutsPage(
-        rollouts=shown,
-        state=state,
-        states=tuple(RolloutState)[2:],  # nobody ever sees a draft
-        is_first=before is None,
-        older=query_string(state=state.value if state else None, before=last) if last else "",
-    )
-    return page(request, "rollouts.html", content, title="Rollouts", section="rollouts")
+    found = await _list(services, chosen, page)
+    content = RolloutsPage(list=found, live=_live(request, found))
+    return whole(request, "rollouts.html", content, title="Rollouts", section="rollouts")
 
 
-@router.get("/rollouts/{rollout_id}")
-async def rollout(
-    rollout_id: str,
+@router.get("/live/rollouts")
+async def rollouts_live(
     request: Request,
     looker: Looker,
     services: AppServices,
-    standing: Standing | None = None,
-    after: Annotated[str, Query(max_length=64)] = "",
-) -> HTMLResponse:
-    """One rollout."""
-    record = await services.rollouts.show(RolloutId(rollout_id))
-    live = await _live(request, services, record, looker, Shown(standing=standing, after=after))
-    title = f"{record.rollout.spec.release} · rollout"
-    return page(request, "rollout.html", RolloutPage(record=record, live=live), title=title, section="rollouts")
-
-
-@router.get("/rollouts/{rollout_id}/live")
-async def rollout_live(
-    rollout_id: str,
-    request: Request,
-    looker: Looker,
-    services: AppServices,
-    standing: Standing | None = None,
-    after: Annotated[str, Query(max_length=64)] = "",
+    chosen: ChosenRollouts,
+    page: PageNumber = 1,
     seen: Annotated[str, Query(max_length=64)] = "",
 ) -> Response:
-    """The moving part, if it has moved."""
-    record = await services.rollouts.show(RolloutId(rollout_id))
-    return live_answer(await _live(request, services, record, looker, Shown(standing=standing, after=after)), seen)
+    """The list, if it has changed."""
+    return live_answer(request, _live(request, await _list(services, chosen, page)), seen)
 
 
-@router.get("/rollouts/{rollout_id}/{command}")
-async def confirm(
-    rollout_id: str,
-    command: Command,
-    request: Request,
-    looker: OperatorLooks,
-    services: AppServices,
-    reason: Annotated[str, Query(max_length=MAX_REASON)] = "",
-) -> HTMLResponse:
-    """The question before the command, with what it will do; `reason` is what was written before a log-in."""
-    ensure(looker, command.needs)
-    record = await services.rollouts.show(RolloutId(rollout_id))
-    found = next((each for each in actions(record, looker) if each.event is command.event), None)
-    if found is None:
-        raise await _too_late(services, record.rollout.id, command)
-    if found.refusal:
-        raise Forbidden(found.refusal)
-    content = ConfirmPage(
-        record=record,
-        label=found.label,
-        tone=found.tone,
-        consequence=consequence(record, command.event),
-        path=found.path,
-        form=request.state.session.form_token,
-        asks_reason=command is not Command.APPROVE,
-        reason=reason,
-        spec_sha256=record.rollout.spec.sha256(),
-    )
-    return page(request, "confirm.html", content, title=f"{found.label}?", section="rollouts")
+async def _list(services: Services, chosen: Chosen, page: int) -> RolloutList:
+    which = RolloutFilter(states=(chosen.state,) if chosen.state else None, model=chosen.model or None)
+
+    def work(session: Session) -> RolloutList:
+        counts, models = states_of(session, chosen.model or None), models_rolled_out(session)
+        total = counts.get(chosen.state, 0) if chosen.state else sum(counts.values())
+        numbered = pages(total, page, _PAGE, lambda number: "/rollouts" + chosen.address(number))
+        return RolloutList(
+            rollouts=listed(session, which, skip=numbered.skipped, limit=_PAGE),
+            chosen=chosen,
+            choices=tuple(_choices(counts, chosen)),
+            models=models,
+            pages=numbered,
+            is_empty=not models,
+        )
+
+    return await services.database.run(work)
 
 
-@router.post("/rollouts/{rollout_id}/{command}")
-async def perform(
-    rollout_id: str,
-    command: Command,
-    poster: OperatorPosts,
-    services: AppServices,
-    reason: Annotated[str, Form(max_length=MAX_REASON)] = "",
-    spec_sha256: Annotated[str, Form(max_length=64)] = "",
-) -> RedirectResponse:
-    """Do it as the session's person, through the same services as the REST API."""
-    ensure(poster, command.needs)
-    identifier = RolloutId(rollout_id)
-    try:
-        await _do(services, poster, identifier, command, reason.strip(), spec_sha256)
-    except Conflict:
-        latest = await _latest(services, identifier)
-        if latest is None or (latest.actor, latest.kind) != (poster.username, command.event.value):
-            raise
-        # A double click: the second request shows what the first has done.
-    return RedirectResponse(f"/rollouts/{identifier}", 303)
+def _choices(counts: Mapping[RolloutState, int], chosen: Chosen) -> Iterator[Choice]:
+    """Every state that there is, in the order of the life of a rollout."""
+    href = "/rollouts" + Chosen(state=None, model=chosen.model).address()
+    yield Choice(label="all", count=sum(counts.values()), href=href, is_chosen=chosen.state is None)
+    for state in RolloutState:
+        if counts.get(state) or chosen.state is state:
+            href = "/rollouts" + Chosen(state=state, model=chosen.model).address()
+            count = counts.get(state, 0)
+            yield Choice(label=state_word(state), count=count, href=href, is_chosen=chosen.state is state)
 
 
-async def _do(
-    services: Services, poster: Principal, identifier: RolloutId, command: Command, reason: str, spec_sha256: str
-) -> None:
-    record = await services.rollouts.show(identifier)
-    if command.event not in commands(record.rollout.state):
-        raise await _too_late(services, identifier, command)
-    if command is Command.APPROVE:
-        await services.rollouts.approve(poster.actor, identifier, Sha256(spec_sha256))
-    else:
-        await services.rollouts.command(poster.actor, identifier, command.event, reason)
-    services.ticker.wake()
-
-
-async def _too_late(services: Services, identifier: RolloutId, command: Command) -> Conflict:
-    """Says who was faster: two people may look at one rollout."""
-    record, latest = await services.rollouts.show(identifier), await _latest(services, identifier)
-    return Conflict(
-        f"expected a rollout that can still be {DONE[command.event]}, {too_late(record.rollout.state, latest)}",
-        hint="Nothing was done. Look at the rollout as it is now, then decide again.",
-    )
-
-
-async def _latest(services: Services, identifier: RolloutId) -> RolloutLine | None:
-    return await services.database.run(lambda session: latest_command(session, identifier))
-
-
-async def _live(request: Request, services: Services, record: RolloutRecord, viewer: Principal, shown: Shown) -> Live:
-    identifier = record.rollout.id
-    happened = await services.database.run(lambda session: timeline(session, identifier, before=None, limit=_TIMELINE))
-    view = rollout_view(record, viewer)
-    content = LiveRollout(
-        view=view, table=device_table(record.rollout, shown.standing, shown.after), timeline=lines(happened)
-    )
-    return live_part(
-        request,
-        "rollout-live.html",
-        content,
-        url=f"/rollouts/{identifier}/live{shown.query()}",
-        every_s=_MOVING_S if view.is_moving else _RESTING_S,
-        sentence=view.sentence,
-    )
+def _live(request: Request, found: RolloutList) -> Live:
+    url = "/live/rollouts" + found.chosen.address(found.pages.number)
+    sentence = plural(found.pages.total, "rollout")
+    return live_part(request, "rollouts-live.html", found, url=url, every_s=_EVERY_S, sentence=sentence)

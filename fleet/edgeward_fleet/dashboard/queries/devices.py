@@ -18,8 +18,11 @@ from edgeward_fleet.db.schema import (
     ReleaseRow,
     ReportedModelRow,
     ReportedRow,
+    RolloutDeviceRow,
+    RolloutRow,
 )
 from edgeward_fleet.devices.model import Presence, presence
+from edgeward_fleet.rollouts.machine import FINAL
 from edgeward_fleet.settings import Settings
 
 
@@ -115,6 +118,27 @@ def running(session: Session, release: Sha256) -> frozenset[DeviceId]:
     live = select(ReportedModelRow.device_id).where(ReportedModelRow.live_sha256 == release)
     wanted = select(DesiredModelRow.device_id).where(DesiredModelRow.release_sha256 == release)
     return frozenset(DeviceId(each) for each in session.scalars(live.union(wanted)))
+
+
+def astray(session: Session) -> frozenset[DeviceId]:
+    """Devices that answer with something else than what they should, with no rollout under way that explains it.
+
+    A device that was passed over by a rollout that nevertheless succeeded stays so until somebody sees it.
+    """
+    same = (ReportedModelRow.device_id == DesiredModelRow.device_id) & (ReportedModelRow.model == DesiredModelRow.model)
+    moving = (
+        select(RolloutDeviceRow.device_id)
+        .join(RolloutRow, RolloutRow.rollout_id == RolloutDeviceRow.rollout_id)
+        .where(RolloutRow.model == DesiredModelRow.model, RolloutRow.state.not_in([each.value for each in FINAL]))
+        .where(RolloutDeviceRow.device_id == DesiredModelRow.device_id)
+        .exists()
+    )
+    query = (
+        select(DesiredModelRow.device_id)
+        .join(ReportedModelRow, same)
+        .where(ReportedModelRow.live_sha256.is_distinct_from(DesiredModelRow.release_sha256), ~moving)
+    )
+    return frozenset(DeviceId(each) for each in session.scalars(query))
 
 
 def models_of(session: Session, devices: Collection[DeviceId]) -> Mapping[DeviceId, tuple[Runs, ...]]:

@@ -23,17 +23,24 @@ class Answer:
     latency_us: int
 
 
-def last_answers(session: Session, device: DeviceId, limit: int = LAST) -> tuple[Answer, ...]:
-    """In the order of the device's clock."""
+def answers_of(session: Session, device: DeviceId, model: str = "", limit: int = LAST) -> tuple[Answer, ...]:
+    """The last ones, of `model` or of every model, in the order of the device's clock."""
     query = (
         select(RecordRow.model, RecordRow.wall_us, RecordRow.latency_us)
-        .where(RecordRow.device_id == device, RecordRow.latency_us.is_not(None))
+        .where(RecordRow.device_id == device, RecordRow.latency_us >= 0)
         .order_by(RecordRow.record_id.desc())
         .limit(limit)
     )
+    if model:
+        query = query.where(RecordRow.model == model)
     found = [
-        Answer(model=model or "", wall_us=wall_us, latency_us=latency_us)
-        for model, wall_us, latency_us in session.execute(query)
-        if latency_us is not None and latency_us >= 0
+        Answer(model=name or "", wall_us=wall_us, latency_us=latency_us)
+        for name, wall_us, latency_us in session.execute(query)
+        if latency_us is not None
     ]
     return tuple(sorted(found, key=lambda each: each.wall_us))
+
+
+def recorded_models(session: Session, device: DeviceId) -> tuple[str, ...]:
+    """The models of its last answers, by name."""
+    return tuple(sorted({each.model for each in answers_of(session, device) if each.model}))

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from edgeward_fleet.db.schema import DesiredModelRow, DeviceRow, ReleaseRow, ReportedModelRow
+from edgeward_contract.artifact import Sha256
+from edgeward_fleet.db.schema import (
+    DesiredModelRow,
+    DeviceRow,
+    ReleaseRow,
+    ReportedModelRow,
+    RolloutDeviceRow,
+    RolloutRow,
+)
+from edgeward_fleet.rollouts.model import Standing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +51,44 @@ def versions(session: Session, model: str | None = None) -> tuple[VersionCount, 
         )
         for sha256, name, version in session.execute(query.order_by(ReleaseRow.name, ReleaseRow.version.desc()))
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteCount:
+    """A release at one site: on how many devices it is wanted, and on how many it answers."""
+
+    site: str
+    desired: int = 0
+    live: int = 0
+
+
+def sites_of(session: Session, release: Sha256) -> tuple[SiteCount, ...]:
+    """Where the release is wanted or live, most devices first; revoked devices do not count."""
+    wanted = _by_site(session, DesiredModelRow.device_id, DesiredModelRow.release_sha256 == release)
+    live = _by_site(session, ReportedModelRow.device_id, ReportedModelRow.live_sha256 == release)
+    found = [SiteCount(site=each, desired=wanted.get(each, 0), live=live.get(each, 0)) for each in {*wanted, *live}]
+    return tuple(sorted(found, key=lambda each: (-max(each.desired, each.live), each.site)))
+
+
+def refusals_of(session: Session, release: Sha256) -> Mapping[str, int]:
+    """How many devices failed to take the release in its rollouts, by the word that they gave for it."""
+    query = (
+        select(RolloutDeviceRow.reason, func.count(RolloutDeviceRow.device_id.distinct()))
+        .join(RolloutRow, RolloutRow.rollout_id == RolloutDeviceRow.rollout_id)
+        .where(RolloutRow.release_sha256 == release, RolloutDeviceRow.standing == Standing.FAILED.value)
+        .group_by(RolloutDeviceRow.reason)
+    )
+    return {reason: count for reason, count in session.execute(query)}
+
+
+def _by_site(session: Session, device: InstrumentedAttribute[str], which: ColumnElement[bool]) -> Mapping[str, int]:
+    query = (
+        select(DeviceRow.site, func.count())
+        .join_from(device.class_, DeviceRow, DeviceRow.device_id == device)
+        .where(which, DeviceRow.revoked_at.is_(None))
+        .group_by(DeviceRow.site)
+    )
+    return {site: count for site, count in session.execute(query)}
 
 
 def _desired(session: Session) -> Mapping[str, int]:

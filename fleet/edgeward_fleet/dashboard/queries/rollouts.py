@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypeVarTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from edgeward_contract.artifact import Sha256
@@ -14,6 +15,8 @@ from edgeward_fleet.db.schema import RolloutDeviceRow, RolloutEventRow, RolloutR
 from edgeward_fleet.rollouts.machine import ASKED, FINAL, PhaseStep, RolloutState
 from edgeward_fleet.rollouts.model import RolloutId, RolloutSpec, Standing
 from edgeward_fleet.rollouts.repository import RolloutLine
+
+Ts = TypeVarTuple("Ts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,28 +51,34 @@ class ListedRollout:
         return self.spec.phases[self.phase].name
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutFilter:
+    """Which rollouts; None means any."""
+
+    states: Collection[RolloutState] | None = None
+    model: str | None = None
+    release: Sha256 | None = None
+
+
 def listed(
-    session: Session,
-    *,
-    states: Collection[RolloutState] | None = None,
-    model: str | None = None,
-    release: Sha256 | None = None,
-    before: datetime | None = None,
-    limit: int,
+    session: Session, which: RolloutFilter = RolloutFilter(), *, skip: int = 0, limit: int
 ) -> tuple[ListedRollout, ...]:
-    """Newest first; `states`, `model` and `release` None mean any."""
-    query = select(RolloutRow).order_by(RolloutRow.created_at.desc(), RolloutRow.rollout_id).limit(limit)
-    if states is not None:
-        query = query.where(RolloutRow.state.in_([each.value for each in states]))
-    if model is not None:
-        query = query.where(RolloutRow.model == model)
-    if release is not None:
-        query = query.where(RolloutRow.release_sha256 == release)
-    if before is not None:
-        query = query.where(RolloutRow.created_at < before)
-    rows = session.scalars(query).all()
+    """Newest first."""
+    query = _filtered(select(RolloutRow), which).order_by(RolloutRow.created_at.desc(), RolloutRow.rollout_id)
+    rows = session.scalars(query.offset(skip).limit(limit)).all()
     counts = _counts(session, [row.rollout_id for row in rows])
     return tuple(_listed(row, counts.get(row.rollout_id, {})) for row in rows)
+
+
+def states_of(session: Session, model: str | None) -> Mapping[RolloutState, int]:
+    """How many rollouts of `model`, or of all, are in which state."""
+    query = _filtered(select(RolloutRow.state, func.count()), RolloutFilter(model=model)).group_by(RolloutRow.state)
+    return {RolloutState(state): count for state, count in session.execute(query)}
+
+
+def models_rolled_out(session: Session) -> tuple[str, ...]:
+    """Every model that there has been a rollout of."""
+    return tuple(session.scalars(select(RolloutRow.model).distinct().order_by(RolloutRow.model)))
 
 
 def timeline(session: Session, rollout_id: RolloutId, *, before: int | None, limit: int) -> tuple[RolloutLine, ...]:
@@ -87,6 +96,16 @@ def latest_command(session: Session, rollout_id: RolloutId) -> RolloutLine | Non
     query = select(RolloutEventRow).where(RolloutEventRow.rollout_id == rollout_id, RolloutEventRow.kind.in_(asked))
     row = session.scalar(query.order_by(RolloutEventRow.event_id.desc()).limit(1))
     return _line(row) if row else None
+
+
+def _filtered(query: Select[*Ts], which: RolloutFilter) -> Select[*Ts]:
+    if which.states is not None:
+        query = query.where(RolloutRow.state.in_([each.value for each in which.states]))
+    if which.model is not None:
+        query = query.where(RolloutRow.model == which.model)
+    if which.release is not None:
+        query = query.where(RolloutRow.release_sha256 == which.release)
+    return query
 
 
 def _counts(session: Session, ids: Collection[str]) -> Mapping[str, Mapping[Standing, int]]:

@@ -72,9 +72,42 @@
     }
   });
 
-  // A hidden tab asks for nothing; it is up to date a moment after it is shown again.
+  // What refreshes itself waits while nobody looks, while somebody writes into the dialog (a log-in would take the
+  // words away), and while somebody selects text in it.
+  function mustWait() {
+    const selected = getSelection();
+    const inside = selected?.anchorNode?.parentElement?.closest(".live");
+    return document.hidden || document.getElementById("dialog")?.open || (inside && !selected.isCollapsed);
+  }
+
   document.addEventListener("htmx:beforeRequest", (event) => {
-    if (document.hidden && event.detail.elt.id === "live") event.preventDefault();
+    if (event.detail.elt.id === "live" && mustWait()) event.preventDefault();
+  });
+
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden && document.getElementById("live")) htmx.trigger("#live", "refresh");
+  });
+
+  // Who walks through a part by keyboard stays on the same link when its successor takes its place.
+  const FOCUSABLE = "a[href], button, summary, input, select";
+  const nameOf = (each) => [each.tagName, each.id, each.getAttribute("href"), each.textContent.trim()].join(" ");
+  let place = null;
+
+  document.addEventListener("htmx:beforeSwap", () => {
+    const held = document.activeElement?.closest(".live");
+    if (!held) return;
+    const name = nameOf(document.activeElement);
+    const alike = [...held.querySelectorAll(FOCUSABLE)].filter((each) => nameOf(each) === name);
+    place = { part: held.id, name, number: alike.indexOf(document.activeElement) };
+  });
+
+  document.addEventListener("htmx:afterSettle", () => {
+    if (!place) return;
+    const { part, name, number } = place;
+    place = null;
+    if (document.activeElement && document.activeElement !== document.body) return;
+    const alike = [...(document.getElementById(part)?.querySelectorAll(FOCUSABLE) ?? [])].filter((each) => nameOf(each) === name);
+    (alike[number] ?? alike[0])?.focus({ preventScroll: true });
   });
 
   document.addEventListener("htmx:afterSwap", (event) => {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from edgeward_fleet.dashboard.queries.latency import Answer
@@ -13,6 +14,7 @@ from edgeward_fleet.dashboard.words import milliseconds, number, plural
 BUDGET_US: Final = 10_000
 WIDTH: Final = 800
 HEIGHT: Final = 200
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TICKS_US: Final = (10, 100, 1000, 10_000, 100_000, 1_000_000, 10_000_000)
 
 
@@ -84,8 +86,19 @@ def _summary(answers: Sequence[Answer]) -> str:
     return (
         f"The last {plural(len(ordered), 'recorded answer')}: half within {milliseconds(percentile(ordered, 0.5))}, "
         f"99 % within {milliseconds(percentile(ordered, 0.99))}, the slowest {milliseconds(ordered[-1])}; "
-        f"{number(over) if over else 'none'} over {milliseconds(BUDGET_US)}."
+        f"{number(over) if over else 'none'} over {milliseconds(BUDGET_US)}. "
+        f"Recorded {_when(answers[0].wall_us, answers[-1].wall_us)} by the device's clock."
     )
+
+
+def _when(first_us: int, last_us: int) -> str:
+    """Both ends, because a chart without a date may be of last week. A clock that nobody has set may say anything."""
+    try:
+        first, last = (_EPOCH + timedelta(microseconds=each) for each in (first_us, last_us))
+    except OverflowError:
+        return "at a time that cannot be"
+    shown = "%H:%M:%S" if first.date() == last.date() else "%Y-%m-%d %H:%M:%S"
+    return f"from {first:%Y-%m-%d %H:%M:%S} to {last.strftime(shown)} UTC"
 
 
 def _power_below(value: int) -> int:

@@ -1,20 +1,25 @@
-"""A device as a page: what it should be beside what it is, and its life in sentences. Pure."""
+"""A device as a page: what it should be beside what it is, how it is in one sentence, and what to do. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from edgeward_contract.artifact import ModelName
 from edgeward_contract.desired import DesiredModel, DesiredState
 from edgeward_contract.reported import RESTING, ReportedModel, ReportedState, Traffic, UpdateState, UpdateStatus
 from edgeward_contract.schema import JsonValue
-from edgeward_fleet.dashboard.words import compact, size, state_word
-from edgeward_fleet.devices.model import CertificateSummary, Device, DeviceDetails, DeviceEvent
+from edgeward_fleet.dashboard.views.attention import CERTIFICATE_WARNING
+from edgeward_fleet.dashboard.views.causes import Cause, of_alarms, of_update
+from edgeward_fleet.dashboard.views.events import Line, lines
+from edgeward_fleet.dashboard.words import compact, plural, size, state_word
+from edgeward_fleet.devices.model import CertificateSummary, Device, DeviceDetails, DeviceEvent, Presence
 from edgeward_fleet.rollouts.analysis import FAILURES
 from edgeward_fleet.states.reported import ailments
+
+_RENEWAL: Final = 2 / 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,17 +33,26 @@ class Comparison:
     verdict: str
     tone: str
     detail: str = ""
+    advice: str = ""
     traffic: Traffic | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """An event as a sentence."""
+class Certificate:
+    """The newest certificate. `used`, `renewal` and `end` are shares of its life: now, when it renews, all."""
 
-    event_id: int
-    at: datetime
-    words: str
-    detail: str = ""
+    summary: CertificateSummary
+    days_left: int
+    renews_at: datetime
+    used: float
+    renewal: float = _RENEWAL
+    tone: str = "ok"
+
+    @property
+    def words(self) -> str:
+        if self.summary.revoked_at is not None:
+            return f"revoked: {self.summary.revoked_because or 'no reason given'}"
+        return "ended" if self.days_left < 0 else f"{plural(self.days_left, 'day')} left"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,32 +63,92 @@ class DeviceView:
     reported: ReportedState | None
     reported_at: datetime | None
     desired_generation: int
-    unwell: tuple[str, ...]
+    state: str
+    tone: str
+    sentence: str
+    advice: str
     models: tuple[Comparison, ...]
-    certificate: CertificateSummary | None
-    now: datetime
+    certificate: Certificate | None
     timeline: tuple[Line, ...]
-
-    @property
-    def days_left(self) -> int:
-        """Whole days of the certificate; negative when it has ended."""
-        return (self.certificate.not_after - self.now).days if self.certificate else 0
 
 
 def device_view(found: DeviceDetails, events: Sequence[DeviceEvent], now: datetime) -> DeviceView:
     desired = DesiredState.parse(found.desired) if found.desired else DesiredState(generation=0)
     reported = ReportedState.parse(found.reported) if found.reported else None
+    causes = of_alarms(ailments(reported)) if reported else ()
+    models = tuple(comparisons(desired, reported))
+    state, tone = _state(found.device.presence, causes)
     return DeviceView(
         device=found.device,
         reported=reported,
         reported_at=found.reported_at,
         desired_generation=desired.generation,
-        unwell=ailments(reported) if reported else (),
-        models=tuple(comparisons(desired, reported)),
-        certificate=found.certificate,
-        now=now,
-        timeline=tuple(Line(event_id=each.event_id, at=each.at, **_said(each)) for each in events),
+        state=state,
+        tone=tone,
+        sentence=_sentence(found.device, reported, causes, models),
+        advice=_advice(found.device, reported, causes, models),
+        models=models,
+        certificate=certificate_view(found.certificate, now) if found.certificate else None,
+        timeline=lines(events),
     )
+
+
+def certificate_view(summary: CertificateSummary, now: datetime) -> Certificate:
+    """How much of its life is gone. A device renews at two thirds of it, give or take a tenth."""
+    life = summary.not_after - summary.not_before
+    left = summary.not_after - now
+    is_bad = summary.revoked_at is not None or left <= timedelta()
+    return Certificate(
+        summary=summary,
+        days_left=left.days,
+        renews_at=summary.not_before + life * _RENEWAL,
+        used=min(1.0, max(0.0, (now - summary.not_before) / life)),
+        tone="bad" if is_bad else "warn" if left < CERTIFICATE_WARNING else "ok",
+    )
+
+
+def _state(presence: Presence, causes: Sequence[Cause]) -> tuple[str, str]:
+    if causes and presence in (Presence.ONLINE, Presence.LATE):
+        return "failing", "bad"
+    tones = {Presence.ONLINE: "ok", Presence.LATE: "warn", Presence.REVOKED: "bad"}
+    return "never heard of" if presence is Presence.NEVER else presence.value, tones.get(presence, "idle")
+
+
+def _sentence(
+    device: Device, reported: ReportedState | None, causes: Sequence[Cause], models: Sequence[Comparison]
+) -> str:
+    """How it is, for somebody who reads nothing else."""
+    if device.presence is Presence.REVOKED:
+        return "It is revoked: the fleet takes nothing from it and gives it nothing."
+    if reported is None:
+        return "It has enrolled and not reported yet."
+    said = _said(causes, models)
+    if device.presence is Presence.OFFLINE:
+        return f"Nothing is heard of it. Its last report said: {said}."
+    return f"{said[0].upper()}{said[1:]}."
+
+
+def _said(causes: Sequence[Cause], models: Sequence[Comparison]) -> str:
+    """By its own account."""
+    if causes:
+        return ", ".join(each.words for each in causes)
+    astray = [each for each in models if each.tone != "ok"]
+    if len(astray) == 1:
+        return f"{astray[0].model} is {astray[0].verdict}"
+    return f"{len(astray)} models are not as they should be" if astray else "all is well"
+
+
+def _advice(
+    device: Device, reported: ReportedState | None, causes: Sequence[Cause], models: Sequence[Comparison]
+) -> str:
+    if device.presence is Presence.REVOKED:
+        return "To let it in again: `edgeward device token --site SITE`, and enrol it with that token."
+    if reported is None:
+        return "Start the agent on it: `edgeward-agent run`"
+    if device.presence is Presence.OFFLINE:
+        return "Look whether it is switched on and has a network. It answers all the same, and keeps what it answered."
+    advice = (*(each.advice for each in causes), *(each.advice for each in models))
+    return next((each for each in advice if each), "")
 
 
 def comparisons(desired: DesiredState, reported: ReportedState | None) -> Iterable[Comparison]:
@@ -91,6 +165,7 @@ def comparisons(desired: DesiredState, reported: ReportedState | None) -> Iterab
             verdict=verdict,
             tone=tone,
             detail=seen.update.detail if seen.update else "",
+            advice=of_update(seen.update.reason).advice if tone == "bad" and seen.update else "",
             traffic=seen.live.traffic if seen.live else None,
         )
 
@@ -104,7 +179,7 @@ def _verdict(wanted: DesiredModel | None, seen: ReportedModel) -> tuple[str, str
     if update is None:
         return "not taken up yet", "idle"
     if update.state in FAILURES:
-        return f"{state_word(update.state)}{f': {state_word(update.reason)}' if update.reason else ''}", "bad"
+        return f"{state_word(update.state)}{f': {of_update(update.reason).words}' if update.reason else ''}", "bad"
     if update.state in RESTING:
         return state_word(update.state), "idle"
     return f"on its way: {_step(update)}", "busy"
@@ -114,45 +189,6 @@ def _step(update: UpdateStatus) -> str:
     if update.state is UpdateState.DOWNLOADING:
         return f"downloading, {update.progress_percent} %"
     return state_word(update.state)
-
-
-_KINDS: Final = {"enrolled": "Enrolled", "renewed": "Certificate renewed", "revoked": "Revoked"}
-
-
-def _said(event: DeviceEvent) -> dict[str, str]:
-    """`words` and `detail` of a line."""
-    detail = event.detail
-    match event.kind:
-        case "update":
-            reason = f", {state_word(_text(detail, 'reason'))}" if detail.get("reason") else ""
-            words = f"{_text(detail, 'release')}: {state_word(_text(detail, 'state'))}{reason}"
-            return {"words": words, "detail": _text(detail, "detail")}
-        case "live":
-            return {"words": _answers(_text(detail, "model"), detail.get("release"), detail.get("before"))}
-        case "alarms":
-            now = _text(detail, "alarms")
-            return {
-                "words": f"Alarm: {_words(now)}" if now else "The alarms are over",
-                "detail": _words(_text(detail, "before")),
-            }
-        case _:
-            rest = ", ".join(f"{state_word(key)} {value}" for key, value in detail.items() if value not in ("", None))
-            return {"words": _KINDS.get(event.kind, state_word(event.kind).capitalize()), "detail": rest}
-
-
-def _answers(model: str, release: JsonValue, before: JsonValue) -> str:
-    if release is None:
-        return f"{model} answers no more"
-    return f"Answers come from {release}{f', before from {before}' if before else ''}"
-
-
-def _words(alarms: str) -> str:
-    return ", ".join(state_word(each) for each in alarms.split())
-
-
-def _text(detail: Mapping[str, JsonValue], key: str) -> str:
-    value = detail.get(key)
-    return value if isinstance(value, str) else ""
 
 
 _HARDWARE: Final = {"machine": "Architecture", "os": "Operating system", "cpus": "Processors", "memory_bytes": "Memory"}

@@ -94,7 +94,7 @@ def _errors(gates: Gates, evidence: Evidence) -> Gate:
     judgement = Judgement.BREACHED if breached else Judgement.HOLDS if evidence.requests else Judgement.UNTRIED
     least = f", from {plural(gates.min_errors, 'error')} on" if gates.max_error_percent else ""
     return Gate(
-        name="Answers that were errors",
+        name="Errors in answers",
         limit=f"at most {percent(gates.max_error_percent)}{least}",
         seen=_errors_seen(evidence),
         judgement=judgement,

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
-from edgeward_fleet.accounts.model import Principal, Role
+from edgeward_fleet.accounts.model import Principal
 from edgeward_fleet.api.rollout_views import PhaseStatus, phase_status
+from edgeward_fleet.dashboard.views.causes import of_update
 from edgeward_fleet.dashboard.views.gates import Gate, asks, gates_of, honesty
+from edgeward_fleet.dashboard.views.rollout_actions import Action, actions
 from edgeward_fleet.dashboard.views.standings import STANDINGS, STATES, Look, back_strip, standing_strip
 from edgeward_fleet.dashboard.views.strips import Strip
-from edgeward_fleet.dashboard.words import duration, plural, state_word
+from edgeward_fleet.dashboard.words import clock, duration, plural, state_word
 from edgeward_fleet.rollouts.analysis import Evidence, not_yet_back
 from edgeward_fleet.rollouts.decide import evidence_of
-from edgeward_fleet.rollouts.machine import FINAL, PhaseStep, RolloutEvent, RolloutState, commands
+from edgeward_fleet.rollouts.machine import FINAL, PhaseStep, RolloutState
 from edgeward_fleet.rollouts.model import Back, PhaseSpec, Rollout, RolloutDevice, Standing
-from edgeward_fleet.rollouts.repository import RolloutLine
 from edgeward_fleet.rollouts.service import RolloutRecord
 
 MAX_CELLS: Final = 240
@@ -28,26 +30,6 @@ _GOES_BACK: Final = frozenset(
 )
 
 
-_VERBS: Final = {
-    "approve": "approved it",
-    "created": "asked for it",
-    "pause": "paused it",
-    "resume": "resumed it",
-    "abort": "aborted it",
-    "roll_back": "rolled it back",
-    "supersede": "superseded it",
-    "start_due": "started it",
-    "offered": "offered it to",
-    "taken_back": "gave the former release to",
-}
-DONE: Final = {
-    RolloutEvent.APPROVE: "approved",
-    RolloutEvent.PAUSE: "paused",
-    RolloutEvent.RESUME: "resumed",
-    RolloutEvent.ABORT: "aborted",
-    RolloutEvent.ROLL_BACK: "rolled back",
-}
-"""What a command will have done."""
 _TONES: Final = {PhaseStatus.OPEN: "busy", PhaseStatus.PASSED: "ok", PhaseStatus.STOPPED: "bad"}
 
 
@@ -81,32 +63,13 @@ class Lane:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """What happened, as a sentence about somebody."""
-
-    at: datetime
-    actor: str
-    words: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Action:
-    """What this person may do now. `refusal` says why not, where the button would mislead."""
-
-    event: RolloutEvent
-    path: str
-    label: str
-    tone: str = ""
-    refusal: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutView:
     """Everything of the page that changes while one looks."""
 
     record: RolloutRecord
     tone: str
     sentence: str
+    advice: str
     lanes: tuple[Lane, ...]
     actions: tuple[Action, ...]
     going_back: Strip | None
@@ -129,6 +92,7 @@ def rollout_view(record: RolloutRecord, viewer: Principal) -> RolloutView:
         record=record,
         tone=STATES[rollout.state],
         sentence=sentence(record),
+        advice=advice(rollout),
         lanes=tuple(_lane(rollout, index) for index in range(len(rollout.spec.phases))),
         actions=tuple(actions(record, viewer)),
         going_back=back_strip(back) if back else None,
@@ -152,83 +116,51 @@ def sentence(record: RolloutRecord) -> str:
             return f"{state_word(rollout.state).capitalize()}{f': {reason}' if reason else ''}."
 
 
-def lines(timeline: Sequence[RolloutLine]) -> tuple[Line, ...]:
-    """The timeline in words: what devices and the fleet say is a sentence already, a command needs its verb."""
-    return tuple(Line(at=each.at, actor=each.actor, words=_words(each)) for each in timeline)
-
-
-def _words(line: RolloutLine) -> str:
-    if line.kind == "device":
-        verb, _, rest = line.detail.partition(" ")
-        return f"{state_word(verb)}{f': {rest}' if rest and verb.isupper() else f' {rest}' if rest else ''}"
-    if line.kind == "step":
-        return line.detail
-    return f"{_VERBS.get(line.kind, state_word(line.kind))}{f': {line.detail}' if line.detail else ''}"
-
-
-def actions(record: RolloutRecord, viewer: Principal) -> list[Action]:
-    """The buttons for `viewer`, by role and state; nobody is shown a button that would be refused."""
-    if not viewer.role.covers(Role.OPERATOR):
-        return []
-    possible = commands(record.rollout.state)
-    return [action for action in (_action(record, viewer, event) for event in possible) if action]
-
-
-def _action(record: RolloutRecord, viewer: Principal, event: RolloutEvent) -> Action | None:
-    if event is RolloutEvent.APPROVE and not viewer.role.covers(Role.APPROVER):
-        return None
-    base = f"/rollouts/{record.rollout.id}/"
-    match event:
-        case RolloutEvent.APPROVE:
-            own = "You asked for this rollout; somebody else has to approve it."
-            refusal = own if record.authorship.created_by == viewer.username else ""
-            return Action(event=event, path=base + "approve", label="Approve", tone="primary", refusal=refusal)
-        case RolloutEvent.RESUME:
-            return Action(event=event, path=base + "resume", label="Resume", tone="primary")
-        case RolloutEvent.PAUSE:
-            return Action(event=event, path=base + "pause", label="Pause")
-        case RolloutEvent.ABORT:
-            return Action(event=event, path=base + "abort", label="Abort", tone="danger")
+def advice(rollout: Rollout) -> str:
+    """What a person does about it, in the state that it is in; "" where there is nothing to do."""
+    match rollout.state:
+        case RolloutState.AWAITING_APPROVAL:
+            return "Hold the plan and the gates below against what was agreed. Approving starts it."
+        case RolloutState.PROGRESSING:
+            return _silent(rollout)
+        case RolloutState.PAUSED:
+            choice = "Resume offers it again to those that failed; roll back gives every device its former release."
+            return f"{_why(rollout)}{choice}"
+        case RolloutState.ROLLBACK_INCOMPLETE:
+            return "Bring back the devices that are named below: each gives the release up once it is heard of."
+        case RolloutState.ROLLED_BACK | RolloutState.ROLLING_BACK:
+            return _why(rollout).strip()
+        case RolloutState.ABORTED | RolloutState.ABORTING:
+            return _kept(rollout)
+        case RolloutState.EXPIRED:
+            again = f"edgeward rollout create --release {rollout.spec.release}"
+            return f"Ask for it again if it is still wanted: `{again}`"
         case _:
-            return Action(event=event, path=base + "rollback", label="Roll back", tone="danger")
+            return ""
 
 
-def consequence(record: RolloutRecord, event: RolloutEvent) -> str:
-    """What a command will do, in the numbers of this rollout; stands above the button that does it."""
-    rollout = record.rollout
-    count = {each: sum(device.standing is each for device in rollout.devices) for each in Standing}
-    offered = sum(device.offered for device in rollout.devices)
-    unproven = sum(device.offered and device.standing is not Standing.SUCCEEDED for device in rollout.devices)
-    match event:
-        case RolloutEvent.APPROVE:
-            first = rollout.spec.phases[0]
-            return (
-                f"{rollout.spec.release} is offered to {plural(len(rollout.of_phase(0)), 'device')} of phase "
-                f"'{first.name}' at once; the plan holds {plural(len(rollout.devices), 'device')} in all."
-            )
-        case RolloutEvent.PAUSE:
-            return f"No further device is offered {rollout.spec.release}. Those that have the offer ({offered}) go on."
-        case RolloutEvent.RESUME:
-            return (
-                f"Phase '{rollout.open_phase.name}' goes on, its time-out begins anew. "
-                f"The release is offered again to {plural(count[Standing.FAILED], 'device')} that failed."
-            )
-        case RolloutEvent.ABORT:
-            return (
-                f"The offer is withdrawn from {plural(unproven, 'device')} without proof so far. "
-                f"{rollout.spec.release} stays on {plural(count[Standing.SUCCEEDED], 'device')}."
-            )
-        case _:
-            all_of_them = plural(offered, "device")
-            return f"Every device that was offered {rollout.spec.release} is given its former release: {all_of_them}."
+def _why(rollout: Rollout) -> str:
+    """What the most frequent word of the devices that failed means."""
+    words = Counter(each.reason for each in rollout.devices if each.standing is Standing.FAILED and each.reason)
+    if not words:
+        return ""
+    word = words.most_common(1)[0][0]
+    cause = of_update(word)
+    return f"`{word}` means: {cause.words}. {cause.advice} "
 
 
-def too_late(state: RolloutState, latest: RolloutLine | None) -> str:
-    """How a rollout came into a `state` that somebody did not expect; `latest` is what a person asked of it last."""
-    now = f"it is {state_word(state)}"
-    if latest is None:
-        return now
-    return f"{now}; {latest.actor} {_VERBS[latest.kind]} at {_clock(latest.at)}"
+def _silent(rollout: Rollout) -> str:
+    silent = evidence_of(rollout, rollout.phase).unknown
+    if not silent:
+        return ""
+    return f"{plural(silent, 'device has', 'devices have')} not answered the offer; each takes it once it is heard of."
+
+
+def _kept(rollout: Rollout) -> str:
+    kept = sum(each.standing is Standing.SUCCEEDED and each.back is Back.NONE for each in rollout.devices)
+    if not kept:
+        return ""
+    return f"{plural(kept, 'device keeps', 'devices keep')} {rollout.spec.release}. Roll back takes it from them, too."
 
 
 def _progress(rollout: Rollout) -> str:
@@ -274,12 +206,8 @@ def _note(rollout: Rollout, spec: PhaseSpec, status: PhaseStatus) -> str:
     if status is PhaseStatus.OPEN:
         ends = rollout.phase_since + timedelta(seconds=spec.timeout_s)
         if rollout.step is PhaseStep.SOAKING:
-            return f"soaks until {_clock(rollout.step_since + timedelta(seconds=spec.soak_s))}"
-        return f"times out at {_clock(ends)}"
+            return f"soaks until {clock(rollout.step_since + timedelta(seconds=spec.soak_s))}"
+        return f"times out at {clock(ends)}"
     if status is PhaseStatus.STOPPED:
         return "taken back" if rollout.state in _GOES_BACK else state_word(rollout.state)
     return ""
-
-
-def _clock(at: datetime) -> str:
-    return at.strftime("%H:%M:%S UTC")

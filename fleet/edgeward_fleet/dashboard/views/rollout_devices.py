@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from edgeward_fleet.dashboard.links import query_string
+from edgeward_fleet.dashboard.views.causes import of_update
+from edgeward_fleet.dashboard.views.paging import Pages, pages
 from edgeward_fleet.dashboard.views.standings import BACKS, STANDINGS, Look
+from edgeward_fleet.dashboard.words import state_word
 from edgeward_fleet.rollouts.model import Back, Rollout, RolloutDevice, Standing
 
-PAGE: Final = 50
+PAGE: Final = 25
 _ORDER: Final = (
     Standing.FAILED,
     Standing.WORKING,
@@ -30,6 +33,8 @@ class Row:
     phase: str
     look: Look
     back: Look | None
+    step: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,36 +43,34 @@ class Filter:
 
     label: str
     count: int
-    query: str
+    href: str
     is_chosen: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceTable:
-    """A page of the table; `next` is the query of the following one."""
+    """A page of the table."""
 
     rows: tuple[Row, ...]
     filters: tuple[Filter, ...]
-    total: int
-    next: str
-    is_first: bool
+    pages: Pages
 
 
-def device_table(rollout: Rollout, standing: Standing | None, after: str) -> DeviceTable:
-    """The rows behind the device `after`, of `standing` or of all."""
+def device_table(rollout: Rollout, standing: Standing | None, page: int) -> DeviceTable:
+    """The rows of `standing` or of all; a page beyond the last is the last."""
     ordered = sorted(rollout.devices, key=lambda each: (_ORDER.index(each.standing), each.phase, each.device))
     wanted = [each for each in ordered if standing in (None, each.standing)]
-    start = next((number + 1 for number, each in enumerate(wanted) if each.device == after), 0)
-    shown = wanted[start : start + PAGE]
-    more = len(wanted) > start + PAGE
-    chosen = standing.value if standing else None
+    numbered = pages(len(wanted), page, PAGE, lambda number: _href(standing, number))
     return DeviceTable(
-        rows=tuple(_row(rollout, each) for each in shown),
+        rows=tuple(_row(rollout, each) for each in wanted[numbered.skipped : numbered.skipped + PAGE]),
         filters=_filters(ordered, standing),
-        total=len(wanted),
-        next=query_string(standing=chosen, after=shown[-1].device) if more else "",
-        is_first=start == 0,
+        pages=numbered,
     )
+
+
+def _href(standing: Standing | None, page: int = 1) -> str:
+    query = query_string(standing=standing.value if standing else None, page=page if page > 1 else None)
+    return f"{query or '?'}#devices"
 
 
 def _row(rollout: Rollout, device: RolloutDevice) -> Row:
@@ -76,11 +79,21 @@ def _row(rollout: Rollout, device: RolloutDevice) -> Row:
         phase=rollout.spec.phases[device.phase].name,
         look=STANDINGS[device.standing],
         back=BACKS[device.back] if device.back is not Back.NONE else None,
+        step=state_word(device.reason) if device.standing is not Standing.FAILED else "",
+        why=_why(device),
     )
 
 
+def _why(device: RolloutDevice) -> str:
+    """What a device that failed says, and what it means."""
+    if device.standing is not Standing.FAILED:
+        return device.detail
+    words = of_update(device.reason).words
+    return f"{words} ({device.detail})" if device.detail else words
+
+
 def _filters(devices: Sequence[RolloutDevice], chosen: Standing | None) -> tuple[Filter, ...]:
-    everyone = Filter(label="all", count=len(devices), query="?", is_chosen=chosen is None)
+    everyone = Filter(label="all", count=len(devices), href=_href(None), is_chosen=chosen is None)
     counts = {each: sum(device.standing is each for device in devices) for each in _ORDER}
     return (
         everyone,
@@ -88,7 +101,7 @@ def _filters(devices: Sequence[RolloutDevice], chosen: Standing | None) -> tuple
             Filter(
                 label=STANDINGS[each].word,
                 count=counts[each],
-                query=query_string(standing=each.value),
+                href=_href(each),
                 is_chosen=chosen is each,
             )
             for each in _ORDER

@@ -1,0 +1,179 @@
+"""What the page of a rollout says: where it stands, what to do, what a command would do, what happened."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgeward_fleet.accounts.model import Role
+from edgeward_fleet.dashboard.views.rollout import rollout_view
+from edgeward_fleet.dashboard.views.rollout_actions import actions, consequence, too_late
+from edgeward_fleet.dashboard.views.rollout_devices import device_table
+from edgeward_fleet.dashboard.views.rollout_timeline import lines
+from edgeward_fleet.rollouts.machine import PhaseStep, RolloutEvent, RolloutState
+from edgeward_fleet.rollouts.model import Standing
+from edgeward_fleet.rollouts.repository import RolloutLine
+from edgeward_fleet.rollouts.service import RolloutRecord
+from support.pages import NOW, person, plain, rollout_of
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (
+            rollout_of(Standing.SUCCEEDED, Standing.WORKING, Standing.UNKNOWN, Standing.FAILED),
+            "Phase 'canary' (1 of 1): 1 of 4 devices succeeded, 1 at it, 1 not heard of, 1 failed.",
+        ),
+        (
+            rollout_of(Standing.SUCCEEDED, step=PhaseStep.SOAKING),
+            "Phase 'canary' (1 of 1): 1 of 1 device succeeded; soaking for 1 min 30 s.",
+        ),
+        (rollout_of(), "Phase 'canary' (1 of 1) has no device of its own."),
+        (
+            rollout_of(Standing.WAITING, state=RolloutState.AWAITING_APPROVAL),
+            "Waits for approval by somebody other than olive, who asked for it.",
+        ),
+        (rollout_of(state=RolloutState.SCHEDULED), "Approved; it starts in a moment."),
+        (rollout_of(state=RolloutState.PAUSED, reason="lunch"), "Paused: lunch."),
+        (
+            rollout_of(state=RolloutState.ROLLBACK_INCOMPLETE, reason="2 are silent"),
+            "Rollback incomplete: 2 are silent.",
+        ),
+        (rollout_of(state=RolloutState.EXPIRED), "Expired."),
+        (rollout_of(state=RolloutState.SUCCEEDED, reason="1 of 1 did"), "Every phase has passed: 1 of 1 did."),
+    ],
+)
+def test_one_sentence_says_where_a_rollout_stands(record: RolloutRecord, expected: str) -> None:
+    assert plain(rollout_view(record, person(Role.VIEWER)).sentence) == expected
+
+
+def test_the_author_is_told_why_there_is_no_button_to_approve() -> None:
+    waiting = rollout_of(Standing.WAITING, state=RolloutState.AWAITING_APPROVAL)
+    own = next(each for each in actions(waiting, person(Role.APPROVER, "olive")) if each.event is RolloutEvent.APPROVE)
+    assert own.refusal == "You asked for this rollout; somebody else has to approve it."
+    other = next(each for each in actions(waiting, person(Role.APPROVER)) if each.event is RolloutEvent.APPROVE)
+    assert other.refusal == ""
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (
+            RolloutEvent.APPROVE,
+            "risk@2 is offered to 4 devices of phase 'canary' at once; the plan holds 4 devices in all.",
+        ),
+        (RolloutEvent.PAUSE, "No further device is offered risk@2. Those that have the offer (3) go on."),
+        (
+            RolloutEvent.RESUME,
+            "Phase 'canary' goes on, its time-out begins anew. The release is offered again to 1 device that failed.",
+        ),
+        (
+            RolloutEvent.ABORT,
+            "The offer is withdrawn from 2 devices without proof so far. risk@2 stays on 1 device.",
+        ),
+        (RolloutEvent.ROLL_BACK, "Every device that was offered risk@2 is given its former release: 3 devices."),
+    ],
+)
+def test_a_command_says_what_it_will_do(event: RolloutEvent, expected: str) -> None:
+    record = rollout_of(Standing.SUCCEEDED, Standing.FAILED, Standing.UNKNOWN, Standing.WAITING)
+    assert consequence(record, event) == expected
+
+
+def test_the_devices_of_a_rollout_come_in_pages_what_went_wrong_first() -> None:
+    rollout = rollout_of(*[Standing.SUCCEEDED] * 40, Standing.FAILED, word="too_slow").rollout
+    first = device_table(rollout, None, 1)
+    assert first.rows[0].device.standing is Standing.FAILED
+    assert first.rows[0].why == "it is slower than its budget"
+    assert (len(first.rows), first.pages.total) == (25, 41)
+    assert [href for _, href, _ in first.pages.links] == ["", "", "?page=2#devices", "?page=2#devices"]
+    assert len(device_table(rollout, None, 2).rows) == 16
+    assert len(device_table(rollout, None, 99).rows) == 16  # the last page, not an empty one
+    assert device_table(rollout, Standing.FAILED, 1).pages.total == 1
+    assert [each.count for each in first.filters] == [41, 1, 40]
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (rollout_of(Standing.SUCCEEDED), ""),
+        (
+            rollout_of(Standing.UNKNOWN, Standing.UNKNOWN),
+            "2 devices have not answered the offer; each takes it once it is heard of.",
+        ),
+        (
+            rollout_of(Standing.FAILED, Standing.FAILED, state=RolloutState.PAUSED, word="golden_mismatch"),
+            "`golden_mismatch` means: its answers differ from the golden set. "
+            "Check the release with `edgeward model check` and pack a new version; the devices are not at fault. "
+            "Resume offers it again to those that failed; roll back gives every device its former release.",
+        ),
+        (
+            rollout_of(Standing.FAILED, state=RolloutState.ROLLED_BACK, word="of_a_newer_agent"),
+            "`of_a_newer_agent` means: of a newer agent.",
+        ),
+        (
+            rollout_of(Standing.SUCCEEDED, state=RolloutState.ABORTED),
+            "1 device keeps risk@2. Roll back takes it from them, too.",
+        ),
+        (
+            rollout_of(state=RolloutState.EXPIRED),
+            "Ask for it again if it is still wanted: `edgeward rollout create --release risk@2`",
+        ),
+    ],
+)
+def test_a_rollout_says_what_to_do_about_it(record: RolloutRecord, expected: str) -> None:
+    assert rollout_view(record, person(Role.VIEWER)).advice == expected
+
+
+def test_to_go_on_after_a_failure_is_not_suggested() -> None:
+    def tone(record: RolloutRecord) -> str:
+        return next(each for each in actions(record, person(Role.ADMIN)) if each.event is RolloutEvent.RESUME).tone
+
+    assert tone(rollout_of(Standing.SUCCEEDED, state=RolloutState.PAUSED)) == "primary"
+    assert tone(rollout_of(Standing.FAILED, state=RolloutState.PAUSED)) == ""
+
+
+def test_an_approver_reads_what_a_phase_must_show() -> None:
+    (lane,) = rollout_view(rollout_of(Standing.WAITING, state=RolloutState.AWAITING_APPROVAL), person(Role.ADMIN)).lanes
+    assert plain(lane.asks) == (
+        "Passes when at least 100 % of its devices have succeeded and stay so for 1 min 30 s. "
+        "Fails when more than 0 % fail, or when more than 2 % of the answers are errors. Gives up after 1 h."
+    )
+
+
+def happened(*lines_: tuple[str, str, str]) -> list[RolloutLine]:
+    """Newest first: actor, kind, detail."""
+    return [
+        RolloutLine(event_id=100 - number, at=NOW, actor=actor, kind=kind, detail=detail)
+        for number, (actor, kind, detail) in enumerate(lines_)
+    ]
+
+
+def test_devices_that_did_the_same_are_told_together() -> None:
+    told = lines(
+        happened(
+            ("bed-9", "device", "FAILED golden_mismatch golden case 3 differs by 0.4"),
+            *((f"bed-{number}", "device", "SUCCEEDED") for number in range(6)),
+            ("system", "step", "phase 'canary' offered"),
+            ("bed-7", "device", "SUCCEEDED"),
+            ("system", "offered", "bed-0, bed-1"),
+            ("olive", "pause", "ward round"),
+        )
+    )
+    assert [(each.actor, each.words, each.detail) for each in told] == [
+        ("bed-9", "failed: its answers differ from the golden set", "golden case 3 differs by 0.4"),
+        ("6 devices", "succeeded", "bed-0, bed-1, bed-2, bed-3 and 2 more"),
+        ("system", "phase 'canary' offered", ""),
+        ("bed-7", "succeeded", ""),
+        ("system", "offered it to 2 devices", "bed-0, bed-1"),
+        ("olive", "paused it", "ward round"),
+    ]
+
+
+def test_two_commands_of_the_same_kind_stay_two() -> None:
+    told = lines(happened(("ada", "pause", "again"), ("ada", "pause", "first"), ("bed-1", "device", "back on risk@1")))
+    assert [each.words for each in told] == ["paused it", "paused it", "back on risk@1"]
+
+
+def test_who_was_faster_is_named_with_the_time() -> None:
+    (latest,) = happened(("ada", "pause", ""))
+    assert too_late(RolloutState.PAUSED, latest) == "it is paused; ada paused it at 12:00:00 UTC"
+    assert too_late(RolloutState.EXPIRED, None) == "it is expired"
