@@ -17,14 +17,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edgeward_agent.ports import ProbeReason, ProbeVerdict
 from edgeward_agent.update.confinement import Limits
 from edgeward_agent.update.probe import ChildProbe, examine, read_verdict
 from edgeward_contract.manifest import Budget, Datatype, Manifest, TensorSpec
+from edgeward_contract.serving_options import Batching, ServingOptions
 from support.models import wdbc_release
-from support.onnx_files import risk_model, save
+from support.onnx_files import WEIGHTS, risk_model, save
 from support.update_onnx import RISK, golden, release, write_manifest
 
 
@@ -59,6 +60,34 @@ def test_one_wrong_case_is_enough(tmp_path: Path) -> None:
     verdict = examine(release(tmp_path / "r", arrays=arrays))
     assert verdict.reason is ProbeReason.GOLDEN_MISMATCH
     assert verdict.detail.startswith("golden case 4 of 5: risk[0, 0]: expected ")
+
+
+def _neighbourly_model(path: Path) -> bytes:
+    """Right for a batch of one; among others every row moves by the mean of all."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["features", "weights"], ["sum"]),
+            helper.make_node("ReduceMean", ["sum"], ["mean"], axes=[0], keepdims=1),
+            helper.make_node("Add", ["sum", "sum"], ["twice"]),
+            helper.make_node("Sub", ["twice", "mean"], ["moved"]),
+            helper.make_node("Sigmoid", ["moved"], ["risk"]),
+        ],
+        "risk",
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", 3])],
+        [helper.make_tensor_value_info("risk", TensorProto.FLOAT, ["N", 1])],
+        [numpy_helper.from_array(WEIGHTS, "weights")],
+    )
+    return save(path, graph).read_bytes()
+
+
+def test_rows_that_depend_on_each_other_are_found_before_they_are_joined(tmp_path: Path) -> None:
+    model = _neighbourly_model(tmp_path / "m.onnx")
+    joined = ServingOptions(batching=Batching(max_rows=4))
+    assert examine(release(tmp_path / "alone", model=model)).ok
+    assert examine(release(tmp_path / "good", serving=joined)).ok
+    verdict = examine(release(tmp_path / "bad", model=model, serving=joined))
+    assert verdict.reason is ProbeReason.GOLDEN_MISMATCH
+    assert verdict.detail.startswith("golden case 0 joined with 3 others: risk[0, 0]: expected")
 
 
 def test_a_model_that_answers_nan(tmp_path: Path) -> None:

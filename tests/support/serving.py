@@ -26,6 +26,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeward_agent.serving.session import Session
 from edgeward_contract.artifact import ArtifactRef, ModelName, Sha256, sha256_of_file
 from edgeward_contract.manifest import (
+    Budget,
     CaptureMode,
     CapturePolicy,
     GoldenSet,
@@ -33,6 +34,7 @@ from edgeward_contract.manifest import (
     TensorSpec,
     Tolerance,
 )
+from edgeward_contract.serving_options import ServingOptions
 
 FEATURES = 30
 _LENGTH = struct.Struct("<I")
@@ -114,6 +116,28 @@ def failing_model(path: Path) -> Path:
     )
 
 
+def slow_lookup_model(path: Path, rounds: int = 40) -> Path:
+    """in [n, 512], index [n] → item [n] of a table of three, after `rounds` products: slow, and fails beyond."""
+    names = ["in", *(f"step{index}" for index in range(rounds))]
+    nodes = [helper.make_node("MatMul", [before, "w"], [after]) for before, after in itertools.pairwise(names)]
+    nodes += [
+        helper.make_node("ReduceSum", [names[-1], "axis"], ["sum"], keepdims=0),
+        helper.make_node("Mul", ["sum", "zero"], ["nothing"]),
+        helper.make_node("Gather", ["table", "index"], ["found"]),
+        helper.make_node("Add", ["found", "nothing"], ["item"]),
+    ]
+    return _save(
+        path,
+        nodes,
+        [_value("in", TensorProto.FLOAT, ["n", 512]), _value("index", TensorProto.INT64, ["n"])],
+        [_value("item", TensorProto.FLOAT, ["n"])],
+        w=np.eye(512, dtype=np.float32),
+        axis=np.array([1]),
+        zero=np.array(0, np.float32),
+        table=np.array([1, 2, 3], np.float32),
+    )
+
+
 def slow_model(path: Path, rounds: int = 60) -> Path:
     """in [n, 512] → out [n, 512] through `rounds` products with the same matrix: many ms for a batch of 64."""
     names = ["in", *(f"step{index}" for index in range(1, rounds)), "out"]
@@ -150,6 +174,8 @@ def manifest_for(
     inputs: Sequence[TensorSpec] | None = None,
     outputs: Sequence[TensorSpec] | None = None,
     capture: CapturePolicy | None = None,
+    serving: ServingOptions | None = None,
+    budget: Budget | None = None,
 ) -> Manifest:
     """A manifest that fits the model, but for what is given."""
     interface = Session(model).interface
@@ -167,6 +193,8 @@ def manifest_for(
         inputs=tuple(inputs if inputs is not None else interface.inputs.values()),
         outputs=promised,
         capture=capture or CapturePolicy(),
+        serving=serving or ServingOptions(),
+        budget=budget or Budget(),
     )
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from edgeward_contract.artifact import ArtifactRef, ModelName, sha256_of
 from edgeward_contract.manifest import Budget, Datatype, GoldenSet, Manifest, TensorSpec, Tolerance
+from edgeward_contract.serving_options import ServingOptions
 from support.onnx_files import expected_risk, risk_model, some_features
 
 Array = npt.NDArray[np.generic]
@@ -26,6 +27,7 @@ def release(
     outputs: tuple[TensorSpec, ...] = (RISK,),
     budget: Budget | None = None,
     tolerance: float = 1e-5,
+    serving: ServingOptions | None = None,
 ) -> Path:
     """A complete release folder of the small risk model, with any part of it replaced."""
     folder.mkdir()
@@ -49,7 +51,7 @@ def release(
         inputs=inputs,
         outputs=outputs,
     )
-    write_manifest(folder, replace(manifest, budget=budget) if budget else manifest)
+    write_manifest(folder, replace(manifest, budget=budget or manifest.budget, serving=serving or manifest.serving))
     return folder
 
 

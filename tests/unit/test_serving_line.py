@@ -85,6 +85,14 @@ def test_what_runs_is_over_some_day() -> None:
     assert line.offer(Request(deadline_ns=14 * MS), 3 * MS) is None
 
 
+def test_a_thread_that_is_done_early_is_free() -> None:
+    line = Line(threads=1, capacity=64)
+    line.offer(Request(), 0)
+    line.take(0, 0)
+    line.done(0)
+    assert line.offer(Request(deadline_ns=10 * MS), 3 * MS) is None
+
+
 def test_where_nothing_is_ahead_the_budget_refuses_nobody_but_the_callers_own_deadline_does() -> None:
     slow = paced(*[30 * MS] * 3)
     line = Line(threads=1, capacity=64)

@@ -103,7 +103,7 @@ class Scheduler:
             if due_ns is not None and turn.jobs:
                 self._calls.put(True)  # somebody else looks again while this one runs
                 due_ns = None
-            self._run(turn)
+            self._run(turn, thread)
 
     def _called(self, due_ns: int | None) -> bool:
         """Wait until there is work; False when there will be none any more."""
@@ -114,12 +114,13 @@ class Scheduler:
         except queue.Empty:
             return True
 
-    def _run(self, turn: Turn) -> None:
+    def _run(self, turn: Turn, thread: int) -> None:
         jobs = turn.jobs
         if len(jobs) == 1:
             jobs[0].run()
         elif jobs:
             jobs[0].run_with(jobs)
+        self._line.done(thread)
         if jobs or turn.dropped:
             self._loop.call_soon_threadsafe(_conclude, jobs, turn.dropped)
 

@@ -82,7 +82,7 @@ def _examine(release_dir: Path, max_model_bytes: int) -> ProbeVerdict:
     _or(ProbeReason.POLICY, lambda: check_model(model, max_bytes=max_model_bytes))
     _or(ProbeReason.MANIFEST_MISMATCH, lambda: _check_golden(release_dir / "golden.npz", manifest))
     before = forget_peak()
-    session = _or(ProbeReason.LOAD_FAILED, lambda: Session(model))
+    session = _or(ProbeReason.LOAD_FAILED, lambda: Session(model, manifest.serving))
     _or(ProbeReason.MANIFEST_MISMATCH, lambda: check_interface(model, session.interface, manifest))
     golden = _or(ProbeReason.MANIFEST_MISMATCH, lambda: Golden(release_dir / "golden.npz", manifest))
     session.warm()
@@ -95,6 +95,7 @@ def _examine(release_dir: Path, max_model_bytes: int) -> ProbeVerdict:
         p99_us=timing.p99_us,
         peak_memory_bytes=max(0, peak_memory_bytes() - before),
     )
+    check_joined(session, golden, manifest)
     return _within_budget(verdict, manifest)
 
 
@@ -125,6 +126,38 @@ def _checked(session: Session, outputs: list[str], case: Case, manifest: Manifes
         if wrong := difference(name, got, case.wanted[name], manifest.golden.tolerances[name]):
             raise Refused(ProbeReason.GOLDEN_MISMATCH, f"golden case {case.number} of {manifest.golden.cases}: {wrong}")
     return took_ns
+
+
+def check_joined(session: Session, golden: Golden, manifest: Manifest) -> None:
+    """Hold cases that run as one to the set, where the manifest has requests joined: rows may depend on each other.
+
+    Raises:
+        Refused: names the first case that comes out otherwise among others than alone.
+    """
+    if manifest.serving.batching is None:
+        return
+    cases = list(golden.cases())
+    count = manifest.serving.batching.max_rows
+    for first in range(0, len(cases), count):
+        group = cases[first : first + count]
+        _check_group(session, group if len(group) > 1 else [*group, *group], manifest)
+
+
+def _check_group(session: Session, group: list[Case], manifest: Manifest) -> None:
+    from edgeward_agent.serving.batching import join, split
+    from edgeward_agent.update.golden import difference
+
+    outputs = [spec.name for spec in manifest.outputs]
+    results = _or(ProbeReason.GOLDEN_MISMATCH, lambda: session.run(outputs, join([case.feeds for case in group])))
+    parts = split(results, len(group))
+    if parts is None:
+        detail = f"{len(group)} golden cases joined: expected rows for each, got shapes {[a.shape for a in results]}"
+        raise Refused(ProbeReason.GOLDEN_MISMATCH, detail)
+    for case, part in zip(group, parts, strict=True):
+        for name, got in zip(outputs, part, strict=True):
+            if wrong := difference(name, got, case.wanted[name], manifest.golden.tolerances[name]):
+                detail = f"golden case {case.number} joined with {len(group) - 1} others: {wrong}"
+                raise Refused(ProbeReason.GOLDEN_MISMATCH, detail)
 
 
 def _timed(session: Session, outputs: list[str], case: Case) -> tuple[int, list[Array]]:
