@@ -172,7 +172,6 @@ def test_what_cannot_be_read_is_refused_by_name_and_blocks_nothing(fleet: MqttFl
             for what in Up:
                 for payload in (b"", b"\xff\x00", b"[]", b"{}"):
                     await connection.publish(topics.up_topic(device, what), payload)
-            await connection.publish(topics.up_topic(device, Up.RECORDS) + "/more", b"x")
             await connection.publish(topics.up_topic(device, Up.RECORDS), broken)
             (answer,) = await answers_of(mailbox, device, 1)
         assert (answer.tag, answer.status) == ("b-9", 400)

@@ -88,9 +88,12 @@ def test_no_device_can_have_the_name_of_the_fleet() -> None:
 def test_a_role_permits_the_devices_own_topics_alone() -> None:
     role, client = grant(WARD)
     assert {(each["acltype"], each["topic"], each["allow"]) for each in role["acls"]} == {  # type: ignore[union-attr,index,call-overload]
-        ("publishClientSend", "edgeward/v1/ward-3/up/#", True),
+        ("publishClientSend", "edgeward/v1/ward-3/up/hello", True),
+        ("publishClientSend", "edgeward/v1/ward-3/up/presence", True),
+        ("publishClientSend", "edgeward/v1/ward-3/up/records", True),
+        ("publishClientSend", "edgeward/v1/ward-3/up/reported", True),
         ("publishClientReceive", "edgeward/v1/ward-3/down/#", True),
-        ("subscribePattern", "edgeward/v1/ward-3/down/#", True),
+        ("subscribeLiteral", "edgeward/v1/ward-3/down/#", True),
     }
     assert client["roles"] == [{"rolename": role["rolename"]}]
 

@@ -121,8 +121,11 @@ class MqttLink:
             will=Will(topic=presence, payload=gone),
         )
         try:
-            connection = await Connection.open(self._address, self._tls(), options, self._heard)
-            await self._introduce(connection, presence)
+            async with asyncio.timeout(self._timeout_s):
+                connection = await Connection.open(self._address, self._tls(), options, self._heard)
+                await self._introduce(connection, presence)
+        except TimeoutError:
+            raise LinkLost(f"broker at {self._address.where}: expected an answer, got none in time") from None
         except BrokerError as error:
             raise _link_error(error) from None
         except IdentityError as error:
@@ -131,12 +134,8 @@ class MqttLink:
 
     async def _introduce(self, connection: Connection, presence: str) -> None:
         try:
-            async with asyncio.timeout(self._timeout_s):
-                await connection.subscribe(topics.all_of(self._device, "down"))
-                await connection.publish(presence, PresenceNote(online=True).canonical(), retain=True)
-        except TimeoutError:
-            await connection.close()
-            raise LinkLost(f"broker at {self._address.where}: expected an answer, got none in time") from None
+            await connection.subscribe(topics.all_of(self._device, "down"))
+            await connection.publish(presence, PresenceNote(online=True).canonical(), retain=True)
         except BaseException:
             await connection.close()
             raise

@@ -13,6 +13,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from edgeward_contract.mqtt import client as paho
@@ -39,6 +40,14 @@ OnMessage = Callable[[str, bytes, bool], None]
 """Topic, payload, and whether the broker had kept it: true only of what was there before we subscribed."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What the broker has not acknowledged yet, and since when it knows."""
+
+    at_s: float
+    answer: asyncio.Future[list[int]]
+
+
 class Connection:
     """From CONNECT to its end. `open` makes one; `ended` is settled with the reason when it is over.
 
@@ -52,7 +61,8 @@ class Connection:
         self._client: Final[Client] = paho.new_client(address, tls, options, self)
         self._on_message: Final = on_message
         self._accepted: Final[asyncio.Future[None]] = self._loop.create_future()
-        self._answers: Final[dict[int, asyncio.Future[list[int]]]] = {}
+        self._timeout_s: Final = options.timeout_s
+        self._answers: Final[dict[int, _Asked]] = {}  # oldest first
         self._max_packet_bytes: int | None = None
         self._written: Final = asyncio.Event()
         self._attached = False
@@ -88,7 +98,10 @@ class Connection:
         return min(limit_bytes, self._max_packet_bytes - len(topic.encode()) - _ENVELOPE_BYTES)
 
     async def subscribe(self, *topics: str) -> None:
-        """QoS 1. Raises BrokerLost, or BrokerRefused when the broker denies one of them."""
+        """QoS 1. Raises BrokerLost, or BrokerRefused when the broker denies one of them.
+
+        A broker that does not answer for as long as it may take to connect ends the connection, here and in `publish`.
+        """
         self._check()
         codes = await self._answer(paho.subscribe(self._client, topics))
         for topic, code in zip(topics, codes, strict=True):
@@ -129,9 +142,9 @@ class Connection:
             self._accepted.set_result(None)
 
     def heard_answer(self, message_id: int, codes: list[int]) -> None:
-        waiting = self._answers.pop(message_id, None)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(codes)
+        asked = self._answers.pop(message_id, None)
+        if asked is not None and not asked.answer.done():
+            asked.answer.set_result(codes)
 
     def heard_message(self, topic: str, payload: bytes, retained: bool) -> None:
         self._on_message(topic, payload, retained)
@@ -210,7 +223,12 @@ class Connection:
                 return
 
     def _ticked(self) -> None:
-        if self._work(self._client.loop_misc):
+        """A broker that answers pings and nothing else would otherwise be taken for one, and what it has not answered
+        would pile up in paho.
+        """
+        if any(self._loop.time() - asked.at_s > self._timeout_s for asked in self._answers.values()):
+            self._end(self._lost("none in time"))
+        elif self._work(self._client.loop_misc):
             self._tick = self._loop.call_later(_TICK_S, self._ticked)
 
     def _work(self, step: Callable[[], int]) -> bool:
@@ -228,7 +246,7 @@ class Connection:
         if message_id is None:
             raise self._end(self._lost("a cut connection"))
         waiting: asyncio.Future[list[int]] = self._loop.create_future()
-        self._answers[message_id] = waiting
+        self._answers[message_id] = _Asked(at_s=self._loop.time(), answer=waiting)
         await asyncio.wait((waiting, self.ended), return_when=asyncio.FIRST_COMPLETED)
         if waiting.done():
             return waiting.result()

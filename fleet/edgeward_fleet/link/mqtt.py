@@ -23,6 +23,7 @@ from edgeward_fleet.link.mqtt_access import FLEET_NAME, RESPONSES, BrokerAccess
 from edgeward_fleet.link.mqtt_devices import is_ours, ours
 from edgeward_fleet.link.mqtt_identity import client_context
 from edgeward_fleet.link.mqtt_inbox import Inbox
+from edgeward_fleet.link.mqtt_lanes import Lane, Lanes, Message, Strikes
 from edgeward_fleet.services import Services
 
 _log: Final = logging.getLogger(__name__)
@@ -31,8 +32,6 @@ _TIMEOUT_S: Final = 20.0
 _LONGEST_WAIT_S: Final = 15.0  # between two tries to reach the broker
 _LOOK_AGAIN_S: Final = 5.0
 _LANES: Final = 8
-_MAX_WAITING: Final = 2000  # messages in a lane; beyond it they are dropped, and their devices send them again
-_TELL_EVERY: Final = 1000
 _ANSWER_EXPIRY_S: Final = 120  # a device that comes back later has asked anew
 
 
@@ -60,12 +59,12 @@ class Visit:
         self._services: Final = services
         self._loop: Final = asyncio.get_running_loop()
         self._inbox: Final = Inbox(services.database, services.clock, services.inbound, self._offer)
-        self._lanes: Final = [asyncio.Queue[tuple[DeviceId, Up | None, bytes]]() for _ in range(_LANES)]
+        self._lanes: Final = Lanes(_LANES)
+        self._strikes: Final = Strikes()
         self._present: Final[set[DeviceId]] = set()  # devices that use this broker
         self._granted: set[DeviceId] = set()
         self._connection: Connection
         self._access: BrokerAccess
-        self._dropped = 0
         self.was_there = False
 
     async def run(self) -> NoReturn:
@@ -92,7 +91,7 @@ class Visit:
         await self._connection.subscribe(topics.ALL_UP)
         self.was_there = True
         _log.info("at the broker: %d devices, %d roles added, %d taken away", len(self._granted), added, removed)
-        tasks = [asyncio.create_task(self._work(lane), name="mqtt lane") for lane in self._lanes]
+        tasks = [asyncio.create_task(self._work(lane), name="mqtt lane") for lane in self._lanes.all]
         tasks.append(asyncio.create_task(self._over(), name="mqtt connection"))
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -121,13 +120,13 @@ class Visit:
             return
         if retained:
             self._was_here(device, payload)
-        else:
-            self._enqueue(device, kind, payload)
+        elif not self._lanes.put(Message(device, kind, payload)):
+            self._strike(device)
 
     def _woken(self, device: DeviceId) -> None:
         """From any thread: the device enrolled, was revoked, or should be something else."""
         with suppress(RuntimeError):  # the loop is closed, and this visit with it
-            self._loop.call_soon_threadsafe(self._enqueue, device, None, b"")
+            self._loop.call_soon_threadsafe(self._lanes.look, device)
 
     def _was_here(self, device: DeviceId, payload: bytes) -> None:
         """What the broker kept tells who uses it; whether they are there still is told by what they send."""
@@ -137,40 +136,59 @@ class Visit:
             return
         if present:
             self._present.add(device)
-            self._enqueue(device, None, b"")
+            self._lanes.look(device)
 
-    def _enqueue(self, device: DeviceId, what: Up | None, payload: bytes) -> None:
-        lane = self._lanes[hash(device) % _LANES]
-        if what is not None and lane.qsize() >= _MAX_WAITING:
-            self._dropped += 1
-            if self._dropped % _TELL_EVERY == 1:
-                _log.warning("too much at once: messages are dropped and will come again, %d so far", self._dropped)
-            return
-        lane.put_nowait((device, what, payload))
+    def _strike(self, device: DeviceId) -> None:
+        """A message came to nothing: one too many, or one that nobody can read. Its device will send it again."""
+        out_s = self._strikes.add(device)
+        if out_s is not None:
+            _log.warning("device %s sends more than the fleet can take; it is kept out for %d s", device, out_s)
+            self._loop.call_later(out_s, self._forgive, device)
+            self._lanes.look(device)
+
+    def _forgive(self, device: DeviceId) -> None:
+        self._strikes.forgive(device)
+        self._lanes.look(device)
 
     # What is done about it, in lanes.
 
-    async def _work(self, lane: asyncio.Queue[tuple[DeviceId, Up | None, bytes]]) -> NoReturn:
+    async def _work(self, lane: Lane) -> NoReturn:
         while True:
-            device, what, payload = await lane.get()
-            try:
-                if what is None:
-                    await self._look(device)
-                elif what is Up.PRESENCE:
-                    await self._presence(device, payload)
-                else:
-                    await self._answer(device, what, payload)
-            except Forbidden:  # its will, after it was revoked
-                continue
-            except FleetError as error:
-                _log.error("device %s: %s", device, error)
-                if what is None:  # nobody else would ask for it
-                    self._loop.call_later(_LOOK_AGAIN_S, self._enqueue, device, None, b"")
+            errand = await lane.take()
+            if isinstance(errand, Message):
+                await self._act_on(errand)
+            else:
+                await self._look_or_look_again(errand)
+
+    async def _act_on(self, message: Message) -> None:
+        try:
+            if message.what is Up.PRESENCE:
+                await self._presence(message.device, message.payload)
+            else:
+                await self._answer(message.device, message.what, message.payload)
+        except Forbidden:  # its will, after it was revoked
+            return
+        except FleetError as error:
+            _log.error("device %s: %s", message.device, error)
+        finally:
+            self._lanes.done(message)
+
+    async def _look_or_look_again(self, device: DeviceId) -> None:
+        """Nobody else would ask for it."""
+        try:
+            await self._look(device)
+        except FleetError as error:
+            _log.error("device %s: %s", device, error)
+            self._loop.call_later(_LOOK_AGAIN_S, self._lanes.look, device)
 
     async def _look(self, device: DeviceId) -> None:
         """Make the broker say of the device what the database says."""
         if not await self._services.database.run(lambda session: is_ours(session, device)):
             await self._forget(device)
+            return
+        if self._strikes.is_out(device):
+            await self._access.revoke(device)
+            self._granted.discard(device)
             return
         if device not in self._granted:
             await self._access.grant(device)
@@ -191,6 +209,7 @@ class Visit:
             online = PresenceNote.parse(payload).online
         except ContractError as error:
             _log.warning("device %s: presence: %s", device, error)
+            self._strike(device)
             return
         if online:
             self._present.add(device)
@@ -199,9 +218,10 @@ class Visit:
     async def _answer(self, device: DeviceId, what: Up, payload: bytes) -> None:
         self._present.add(device)
         answer = await self._inbox.answer(device, what, payload)
-        if answer is not None:
-            topic = topics.down_acks(device)
-            await self._connection.publish(topic, answer.canonical(), expiry_s=_ANSWER_EXPIRY_S)
+        if answer is None:
+            self._strike(device)
+            return
+        await self._connection.publish(topics.down_acks(device), answer.canonical(), expiry_s=_ANSWER_EXPIRY_S)
 
     async def _offer(self, device: DeviceId, after: int) -> None:
         """Publish the device's desired state, if it is newer. It counts as fetched: from now on it may be acted on."""

@@ -17,6 +17,7 @@ from edgeward_contract import topics
 from edgeward_contract.artifact import DeviceId
 from edgeward_contract.mqtt.broker import BrokerLost
 from edgeward_contract.mqtt.connection import Connection
+from edgeward_contract.mqtt.documents import Up
 from edgeward_contract.schema import ContractError, Fields, JsonValue, canonical_json, parse_json
 
 FLEET_NAME: Final = "Edgeward-Fleet"
@@ -153,15 +154,16 @@ def _device_client(device: DeviceId) -> Command:
 
 
 def _device_role(device: DeviceId) -> Command:
-    up, down = topics.all_of(device, "up"), topics.all_of(device, "down")
-    return {
-        "rolename": _role(device),
-        "acls": [
-            _allow("publishClientSend", up),
-            _allow("publishClientReceive", down),
-            _allow("subscribePattern", down),
-        ],
-    }
+    """Topic by topic: with `up/#` a device could fill the broker with as many retained messages as there are names,
+    and with a pattern to subscribe by, with as many subscriptions.
+    """
+    down = topics.all_of(device, "down")
+    acls: list[JsonValue] = [
+        *(_allow("publishClientSend", topics.up_topic(device, what)) for what in Up),
+        _allow("publishClientReceive", down),
+        _allow("subscribeLiteral", down),
+    ]
+    return {"rolename": _role(device), "acls": acls}
 
 
 def _fleet_role() -> Command:
