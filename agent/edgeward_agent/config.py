@@ -35,6 +35,7 @@ class ServingConfig(_Section, frozen=True):
 
     http: str = "127.0.0.1:8500"  # empty: no TCP
     unix: str = "socket/serving.sock"  # relative to the state folder; empty: no unix socket
+    frames: str = "socket/frames.sock"  # relative to the state folder; empty: no socket for packets
     unix_group: str = ""  # who may connect besides the owner; empty: the owner's own group
     restart_backoff_s: Annotated[float, Meta(gt=0, le=60)] = 0.1
     stop_timeout_s: Seconds = 5.0

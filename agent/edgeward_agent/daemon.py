@@ -30,7 +30,7 @@ from edgeward_agent.link.observed import ObservedLink
 from edgeward_agent.link.opening import open_link, wanted_broker
 from edgeward_agent.link.source import HttpsReleaseSource
 from edgeward_agent.link.wire import Wire
-from edgeward_agent.listening import exposure
+from edgeward_agent.listening import FRAMES_WORK, exposure
 from edgeward_agent.log import fields
 from edgeward_agent.outbox.forwarder import Forwarder
 from edgeward_agent.outbox.model import StoreOptions
@@ -154,6 +154,7 @@ def _supervisor(state: StateDir, config: AgentConfig, serving: ServingControl) -
         wanted=Addresses(
             http=wanted.http,
             unix=str(state.inside(wanted.unix)) if wanted.unix else "",
+            frames=str(state.inside(wanted.frames)) if wanted.frames and FRAMES_WORK else "",
             unix_group=wanted.unix_group,
         ),
         graphs=state.graphs,

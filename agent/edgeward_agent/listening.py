@@ -9,12 +9,15 @@ import contextlib
 import errno
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import Final
 
 from edgeward_agent.config import host_and_port, is_loopback
 from edgeward_agent.errors import ConfigError, PortInUse
 
+FRAMES_WORK: Final = sys.platform == "linux"
+"""Elsewhere there are no memory files whose size can be sealed."""
 _BACKLOG: Final = 512
 _MAX_UNIX_PATH_BYTES: Final = 107  # unix(7): sun_path has 108 bytes, the last is the end mark
 
@@ -63,11 +66,20 @@ def listen_unix(path: Path, *, group: str = "") -> socket.socket:
 
     Raises PortInUse, UnixPathTooLong, ConfigError.
     """
+    return _listen_at(path, socket.SOCK_STREAM, group)
+
+
+def listen_frames(path: Path, *, group: str = "") -> socket.socket:
+    """The same for packets (docs/spec/frames.md)."""
+    return _listen_at(path, socket.SOCK_SEQPACKET, group)
+
+
+def _listen_at(path: Path, kind: socket.SocketKind, group: str) -> socket.socket:
     check_unix_path(path)
     gid = _group_id(group) if group else None
-    if _answers(path):
+    if _answers(path, kind):
         raise PortInUse(f"{path}: expected a free address, found somebody listening")
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener = socket.socket(socket.AF_UNIX, kind)
     try:
         _make_folder(path.parent)
         with contextlib.suppress(FileNotFoundError):
@@ -124,8 +136,8 @@ def _give(path: Path, gid: int, group: str) -> None:
         ) from None
 
 
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+def _answers(path: Path, kind: socket.SocketKind) -> bool:
+    with socket.socket(socket.AF_UNIX, kind) as probe:
         try:
             probe.connect(str(path))
         except OSError:

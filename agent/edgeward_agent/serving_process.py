@@ -24,10 +24,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
-    """Where models answer; empty where nothing listens. `unix` is a path, for the users of `unix_group`."""
+    """Where models answer; empty where nothing listens. `unix` and `frames` are paths, for users of `unix_group`."""
 
     http: str = ""
     unix: str = ""
+    frames: str = ""
     unix_group: str = ""
 
 

@@ -56,6 +56,7 @@ class ServingStatus(msgspec.Struct, frozen=True, kw_only=True):
     pid: int = 0
     http: str = ""
     unix: str = ""
+    frames: str = ""
     restarts: int = 0
 
 
@@ -131,7 +132,8 @@ def recorded_serving(state: StateDir) -> ServingStatus:
     if running is None or watched is None:
         return ServingStatus()
     watched.close()
-    return ServingStatus(pid=running.pid, http=running.bound.http, unix=running.bound.unix)
+    bound = running.bound
+    return ServingStatus(pid=running.pid, http=bound.http, unix=bound.unix, frames=bound.frames)
 
 
 def device_status(identity: Identity, now_s: float) -> DeviceStatus:
@@ -152,7 +154,7 @@ def link_status(condition: LinkCondition, now_s: float) -> LinkStatus:
 
 
 def serving_status(pid: int, addresses: Addresses, restarts: int) -> ServingStatus:
-    return ServingStatus(pid=pid, http=addresses.http, unix=addresses.unix, restarts=restarts)
+    return ServingStatus(pid=pid, http=addresses.http, unix=addresses.unix, frames=addresses.frames, restarts=restarts)
 
 
 def outbox_status(stats: Stats) -> OutboxStatus:

@@ -66,9 +66,8 @@ def _link(link: LinkStatus, agent_pid: int) -> str:
 def _serving(serving: ServingStatus) -> str:
     if not serving.pid:
         return "not running"
-    where = ", ".join(
-        filter(None, (serving.http and f"http://{serving.http}", serving.unix and f"unix:{serving.unix}"))
-    )
+    named = {"http://": serving.http, "unix:": serving.unix, "frames:": serving.frames}
+    where = ", ".join(kind + address for kind, address in named.items() if address)
     restarts = f", restarted {serving.restarts} times" if serving.restarts else ""
     return f"pid {serving.pid} on {where}{restarts}"
 

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 from edgeward_agent.clock import Clock
 from edgeward_agent.errors import AgentError, ServingError
-from edgeward_agent.listening import bound_address, check_unix_path, listen_tcp, listen_unix
+from edgeward_agent.listening import bound_address, check_unix_path, listen_frames, listen_tcp, listen_unix
 from edgeward_agent.log import fields
 from edgeward_agent.ports import Serving
 from edgeward_agent.process import ProcessRef, Watched
@@ -145,8 +145,8 @@ class ChildSupervisor:
         self._sockets.close()
         self._listeners.clear()
         self._plan.pid_file.unlink(missing_ok=True)
-        if self._bound.unix:
-            Path(self._bound.unix).unlink(missing_ok=True)
+        for path in filter(None, (self._bound.unix, self._bound.frames)):
+            Path(path).unlink(missing_ok=True)
 
     async def _until_it_ends(self) -> None:
         if self._process is None:
@@ -186,6 +186,9 @@ class ChildSupervisor:
         if self._bound.unix and "unix" not in self._listeners:
             listener = listen_unix(Path(self._bound.unix), group=self._bound.unix_group)
             self._listeners["unix"] = self._sockets.enter_context(listener)
+        if self._bound.frames and "frames" not in self._listeners:
+            listener = listen_frames(Path(self._bound.frames), group=self._bound.unix_group)
+            self._listeners["frames"] = self._sockets.enter_context(listener)
 
     async def _end_stranger(self) -> None:
         """End a serving process of this state folder that was started for something else."""

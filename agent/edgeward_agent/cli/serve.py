@@ -22,25 +22,32 @@ from edgeward_agent.serving.local import Served
 )
 @click.option("--unix", metavar="PATH", type=click.Path(path_type=Path), help="A unix socket to answer on.")
 @click.option(
+    "--frames",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="A unix socket for packets with tensors in shared memory (Linux).",
+)
+@click.option(
     "--deadlines",
     type=click.Choice(["budget", "off"]),
     default="budget",
     show_default=True,
     help="The deadline of a request that brings none: its model's budget, if it has a manifest, or none.",
 )
-def serve(models: tuple[Path, ...], http: str | None, unix: Path | None, deadlines: str) -> None:
+def serve(models: tuple[Path, ...], http: str | None, unix: Path | None, frames: Path | None, deadlines: str) -> None:
     """Serve ONNX files or release folders on this machine, with no fleet at all, until Ctrl-C.
 
     A model is called as its manifest says, else as its file: risk.onnx answers at /v2/models/risk/infer
     (Open Inference Protocol v2, JSON and binary tensors).
     """
     log.set_up("warning")
-    local.serve(models, http=http, unix=unix, announce=_announce, deadlines=deadlines == "budget")
+    local.serve(models, http=http, unix=unix, frames=frames, announce=_announce, deadlines=deadlines == "budget")
 
 
 def _announce(served: Served) -> None:
     where = [f"http://{served.http}"] if served.http else []
     where += [f"unix:{served.unix}"] if served.unix else []
+    where += [f"frames:{served.frames}"] if served.frames else []
     for model in served.models:
         click.echo(f"{model.name}@{model.version}  {model.path}")
     click.echo(f"serving on {' and '.join(where)}; Ctrl-C ends it")

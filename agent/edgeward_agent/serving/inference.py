@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Final
 
@@ -111,6 +111,10 @@ class Inference(ABC):
     def refuse(self, status: HTTPStatus, message: str) -> None:
         """Send an error."""
 
+    def recorded_inputs(self) -> Mapping[str, Array]:
+        """The inputs as they must still be when the record is built, after the answer."""
+        return self.asked.feeds
+
     # -- called by the scheduler
 
     def run(self) -> None:
@@ -146,6 +150,8 @@ class Inference(ABC):
         try:
             if not self.abandoned:
                 self._conclude()
+        except Refusal as refusal:
+            self._fail(refusal)
         except Exception as error:  # a bug here must cost one answer, not the wait for it
             _log.exception("an inference of %s could not be answered", version.name)
             self._fail(error)
@@ -213,6 +219,6 @@ class Inference(ABC):
             version=version.version,
             release_sha256=version.sha256,
             request_id=asked.id,
-            inputs=asked.feeds if policy.inputs else {},
+            inputs=self.recorded_inputs() if policy.inputs else {},
             outputs=dict(zip(asked.outputs, results, strict=True)) if policy.outputs else {},
         )

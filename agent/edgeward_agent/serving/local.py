@@ -37,11 +37,14 @@ class ServedFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """What is served where: `http` is HOST:PORT with the port that was taken, `unix` a path; empty is not at all."""
+    """What is served where: `http` is HOST:PORT with the port that was taken, `unix` and `frames` are paths; empty is
+    not at all.
+    """
 
     models: tuple[ServedFile, ...]
     http: str
     unix: str
+    frames: str
 
 
 def serve(
@@ -50,13 +53,14 @@ def serve(
     http: str | None,
     unix: Path | None,
     announce: Callable[[Served], None],
+    frames: Path | None = None,
     deadlines: bool = True,
 ) -> None:
     """Serve until SIGINT or SIGTERM. `announce` is called once, when the first request can be answered.
 
     Args:
         paths: ONNX files, or release folders. A model is called as its manifest says, else as its file.
-        http: HOST:PORT; port 0 takes a free one. Without it and without `unix`: DEFAULT_HTTP.
+        http: HOST:PORT; port 0 takes a free one. Without it, `unix` and `frames`: DEFAULT_HTTP.
         deadlines: whether the budget of a manifest is the deadline of requests that bring none.
 
     Raises:
@@ -66,8 +70,9 @@ def serve(
     named = load_all(paths, Loading(deadlines=deadlines))
     models = tuple(ServedFile(name=each.name, version=each.version, path=path) for path, each in named)
     with ExitStack() as stack:
-        listeners, http_address = _listen(stack, http if http or unix else DEFAULT_HTTP, unix)
-        served = Served(models=models, http=http_address, unix=str(unix) if unix else "")
+        anywhere = http or unix or frames
+        listeners, http_address = _listen(stack, http if anywhere else DEFAULT_HTTP, unix, frames)
+        served = Served(models=models, http=http_address, unix=str(unix or ""), frames=str(frames or ""))
         loop.run(_serve([version for _, version in named], listeners, lambda: announce(served)))
 
 
@@ -107,7 +112,9 @@ def load_all(paths: Sequence[Path], loading: Loading | None = None) -> list[tupl
     return list(named.values())
 
 
-def _listen(stack: ExitStack, http: str | None, unix: Path | None) -> tuple[list[socket.socket], str]:
+def _listen(
+    stack: ExitStack, http: str | None, unix: Path | None, frames: Path | None
+) -> tuple[list[socket.socket], str]:
     listeners, address = [], ""
     if http:
         listeners.append(stack.enter_context(listening.listen_tcp(http)))
@@ -115,4 +122,7 @@ def _listen(stack: ExitStack, http: str | None, unix: Path | None) -> tuple[list
     if unix:
         listeners.append(stack.enter_context(listening.listen_unix(unix)))
         stack.callback(unix.unlink, missing_ok=True)
+    if frames:
+        listeners.append(stack.enter_context(listening.listen_frames(frames)))
+        stack.callback(frames.unlink, missing_ok=True)
     return listeners, address

@@ -58,12 +58,14 @@ async def _run(options: argparse.Namespace) -> None:
 
 
 def _listeners(options: argparse.Namespace) -> list[socket.socket]:
-    listeners = [inherit(number) for number in (options.fd_http, options.fd_unix) if number is not None]
-    if options.http is not None or options.unix is not None:
+    inherited = (options.fd_http, options.fd_unix, options.fd_frames)
+    listeners = [inherit(number) for number in inherited if number is not None]
+    if any(each is not None for each in (options.http, options.unix, options.frames)):
         from edgeward_agent import listening  # on a device the sockets are inherited, and a start must be quick
 
         listeners += [listening.listen_tcp(options.http)] if options.http is not None else []
         listeners += [listening.listen_unix(options.unix)] if options.unix is not None else []
+        listeners += [listening.listen_frames(options.frames)] if options.frames is not None else []
     return listeners
 
 
@@ -74,8 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--capture", type=Path, required=True, help="socket of the control process that takes records")
     parser.add_argument("--http", metavar="HOST:PORT", help="loopback address to answer on")
     parser.add_argument("--unix", type=Path, metavar="PATH", help="unix socket to answer on")
+    parser.add_argument("--frames", type=Path, metavar="PATH", help="unix socket to answer packets on")
     parser.add_argument("--fd-http", type=int, metavar="N", help="inherited listening TCP socket")
     parser.add_argument("--fd-unix", type=int, metavar="N", help="inherited listening unix socket")
+    parser.add_argument("--fd-frames", type=int, metavar="N", help="inherited listening socket for packets")
     parser.add_argument("--graphs", type=Path, metavar="DIR", help="graphs that were prepared for this device")
     parser.add_argument(
         "--deadlines", choices=("budget", "off"), default="budget", help="of requests that bring none of their own"

@@ -27,11 +27,17 @@ async def serving(
     """Answer requests on the data sockets for as long as the context lasts; then drain."""
     scheduler = Scheduler(asyncio.get_running_loop())
     scheduler.start()
+    runner = Runner(scheduler, capture)
+    http = [each for each in listeners if each.type == socket.SOCK_STREAM]
+    packets = [each for each in listeners if each.type != socket.SOCK_STREAM]
     # What is in memory now stays: the collector need not walk through numpy and the runtime again and again.
     gc.collect()
     gc.freeze()
     try:
-        async with answering(DataApi(registry, Runner(scheduler, capture)), listeners, limits=limits):
+        async with (
+            answering(DataApi(registry, runner), http, limits=limits),
+            answering_frames(registry, runner, packets),
+        ):
             yield
     finally:
         await scheduler.close()
@@ -48,6 +54,27 @@ async def answering(
     try:
         for listener in listeners:
             await server.listen(listener)
+        yield
+    finally:
+        timekeeper.cancel()
+        await server.drain(_DRAIN_S)
+
+
+@asynccontextmanager
+async def answering_frames(
+    registry: Registry, runner: Runner, listeners: Sequence[socket.socket]
+) -> AsyncIterator[None]:
+    """Serve frames for as long as the context lasts; then drain. Nothing is imported where nobody listens."""
+    if not listeners:
+        yield
+        return
+    from edgeward_agent.serving.frames.server import FrameServer  # Linux alone
+
+    server = FrameServer(registry, runner)
+    timekeeper = asyncio.get_running_loop().create_task(server.keep_time(), name="keep time of frames")
+    try:
+        for listener in listeners:
+            server.listen(listener)
         yield
     finally:
         timekeeper.cancel()

@@ -104,6 +104,7 @@ class Scheduler:
                 self._calls.put(True)  # somebody else looks again while this one runs
                 due_ns = None
             self._run(turn, thread)
+            del turn  # the next may be long in coming, and tensors are large
 
     def _called(self, due_ns: int | None) -> bool:
         """Wait until there is work; False when there will be none any more."""

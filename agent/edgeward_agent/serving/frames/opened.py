@@ -1,0 +1,100 @@
+"""A plan with its memory: the copies between what a client shares and what a model may see.
+
+Tensors are copied, never used in place: a client that could change an input after its checks would decide what the
+runtime reads, and one that could change an output would decide what the next node of the graph does.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgeward_agent.serving.frames.plan import InputPlace, Place, Plan, check_fits_model, told_shapes
+from edgeward_agent.serving.frames.wire import shapes_bytes
+from edgeward_agent.serving.protocol import InferRequest
+from edgeward_agent.serving.refusal import Refusal, invalid
+from edgeward_agent.serving.release import Version
+from edgeward_agent.serving.tensors import Array, to_bytes
+
+
+class Opened:
+    """What a connection keeps between requests. `version` is the one that the plan was last held to."""
+
+    __slots__ = (
+        "_feeds",
+        "_flags",
+        "_outputs",
+        "_plain",
+        "_told",
+        "_usual",
+        "_wanted",
+        "memory_bytes",
+        "plan",
+        "version",
+    )
+
+    def __init__(self, plan: Plan, memory: mmap.mmap, version: Version) -> None:
+        """Raises Refusal when the plan does not fit the version."""
+        self.plan = plan
+        shared = memoryview(memory)
+        self._feeds: dict[str, Array] = {each.name: np.zeros(each.shape, each.dtype) for each in plan.inputs}
+        self._plain: list[tuple[memoryview, memoryview]] = []
+        self._flags: list[tuple[Array, Array]] = []
+        for each in plan.inputs:
+            self._add_input(each, shared[each.offset : each.end])
+        self._outputs = [shared[each.offset : each.end] for each in plan.outputs]
+        self._wanted = dict.fromkeys((each.name for each in plan.outputs), True)
+        self._usual = self._request("", None, 0)
+        self.bind(version)
+
+    def bind(self, version: Version) -> None:
+        """Hold the plan to a version. Raises Refusal when it does not fit."""
+        check_fits_model(self.plan, version.interface)
+        self.version = version
+        self._told = told_shapes(self.plan, version.interface)
+
+    def take_inputs(self) -> None:
+        """Copy what the client has written to where it cannot reach."""
+        for own, shared in self._plain:
+            own[:] = shared
+        for flags, shared_bytes in self._flags:
+            np.not_equal(shared_bytes, 0, out=flags)
+
+    def request(self, request_id: str, timeout_us: int | None, priority: int) -> InferRequest:
+        """What is asked of the model; valid until inputs are taken again."""
+        if timeout_us is None and not priority and not request_id:
+            return self._usual
+        return self._request(request_id, timeout_us, priority)
+
+    def give_outputs(self, results: Sequence[Array]) -> bytes:
+        """Copy results to where the client reads them. Returns the shapes that it has to be told.
+
+        Raises:
+            Refusal: 400, one does not fit its place.
+        """
+        for place, shared, array in zip(self.plan.outputs, self._outputs, results, strict=True):
+            data = to_bytes(array)
+            size = len(data)
+            if size > place.size_bytes:
+                raise _too_small(place, size)
+            shared[:size] = data
+        return shapes_bytes([results[index].shape for index in self._told]) if self._told else b""
+
+    def _add_input(self, place: InputPlace, shared: memoryview) -> None:
+        own = self._feeds[place.name].reshape(-1)
+        if not place.size_bytes:
+            return  # nothing to copy, and no bytes to view
+        if place.dtype == np.bool_:
+            # Any byte but 0 and 1 in a C++ bool is undefined behaviour inside the runtime.
+            self._flags.append((own, np.frombuffer(shared, np.uint8)))
+        else:
+            self._plain.append((own.view(np.uint8).data, shared))
+
+    def _request(self, request_id: str, timeout_us: int | None, priority: int) -> InferRequest:
+        return InferRequest(request_id, self._feeds, self._wanted, self.plan.capture, timeout_us, priority)
+
+
+def _too_small(place: Place, size: int) -> Refusal:
+    return invalid(f"output '{place.name}': expected a place of at least {size} bytes, got {place.size_bytes}")
