@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeward_agent.serving.answer import build_infer
+from edgeward_agent.serving.asked import Terms
 from edgeward_agent.serving.interface import Interface, model_metadata, response_head
-from edgeward_agent.serving.protocol import build_infer, parse_infer
+from edgeward_agent.serving.protocol import parse_infer
 from edgeward_agent.serving.refusal import Refusal
 from edgeward_agent.serving.tensors import Array
 from edgeward_contract.manifest import CaptureMode, Datatype, TensorSpec
@@ -26,11 +28,27 @@ TWO = Interface.of([_spec("a"), _spec("b", Datatype.INT64, (2,))], [_spec("y")])
 HALF = Interface.of([_spec("x", Datatype.FP16)], [_spec("y", Datatype.FP16)])
 TEXT = Interface.of([_spec("x", Datatype.BYTES, (-1,))], [_spec("y", Datatype.BYTES, (-1,))])
 SCALAR = Interface.of([_spec("x", Datatype.FP32, ())], [_spec("y", Datatype.FP32, ())])
+PAIR = Interface.of([_spec("x", Datatype.BYTES, (2,))], [_spec("y")])
+OPEN = Interface.of([_spec("x", Datatype.FP32, (-1, -1))], [_spec("y")])
+BRAIN = Interface.of([_spec("x", Datatype.BF16)], [_spec("y", Datatype.BF16)])
 FLAG = Interface.of([_spec("x", Datatype.BOOL, (-1,))], [_spec("y")])
 
 
 def _input(**changes: object) -> dict[str, object]:
     return {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2], **changes}
+
+
+def _bare(**changes: object) -> dict[str, object]:
+    """An input without data."""
+    return {"name": "x", "datatype": "FP32", "shape": [1, 2], **changes}
+
+
+def _text_input() -> dict[str, object]:
+    return _input(datatype="BYTES", shape=[1], data=["a"])
+
+
+def _asking(**parameters: object) -> list[dict[str, object]]:
+    return [{"name": "y", "parameters": parameters}]
 
 
 def _body(*inputs: object, **more: object) -> bytes:
@@ -90,6 +108,67 @@ def test_a_raw_body_is_the_only_input() -> None:
     assert request.outputs == {"y": True, "z": True}
 
 
+def test_a_raw_body_is_the_one_element_of_a_text() -> None:
+    assert _feed(TEXT, "é".encode(), 0).tolist() == ["é"]
+
+
+def test_bf16_travels_as_its_bits() -> None:
+    header = _body(_bare(datatype="BF16", parameters={"binary_data_size": 4}), parameters={"binary_data_output": True})
+    request = parse_infer(BRAIN, header + b"\x80\x3f\x00\xc0", len(header))
+    assert request.feeds["x"].tolist() == [[0x3F80, 0xC000]]
+    _, parts = build_infer(BRAIN, response_head("m", 1), request, [request.feeds["x"]])
+    assert parts[-1] == b"\x80\x3f\x00\xc0"
+
+
+def test_a_deadline_and_a_priority() -> None:
+    most = {"timeout": (1 << 63) - 1, "priority": (1 << 64) - 1}
+    request = parse_infer(ONE, _body(_input(), parameters=most), None)
+    assert (request.timeout_us, request.priority) == ((1 << 63) - 1, (1 << 64) - 1)
+    plain = parse_infer(ONE, _body(_input()), None)
+    assert (plain.timeout_us, plain.priority) == (None, 0)
+
+
+def test_numbers_that_json_has_no_word_for_are_read_and_written_as_the_caller_writes_them() -> None:
+    interface = Interface.of([_spec("x", Datatype.FP32, (-1,))], [_spec("y", Datatype.FP32, (-1,))])
+    body = json.dumps(
+        {"inputs": [_input(shape=[4], data=[1.5, float("nan"), float("inf"), -float("inf")])], "id": "NaN"}
+    )
+    request = parse_infer(interface, body.encode(), None)
+    array = request.feeds["x"]
+    assert (array[0], np.isnan(array[1]), array[2], array[3]) == (1.5, True, np.inf, -np.inf)
+    assert request.id == "NaN"
+    assert request.aside is not None
+    request.aside.settle(interface, request.outputs, [array])
+    _, parts = build_infer(interface, response_head("m", 1), request, [array])
+    assert b'"data":[1.5, NaN, Infinity, -Infinity]}' in b"".join(parts)
+
+
+def test_words_in_strings_stay_words() -> None:
+    tricky = json.dumps({"inputs": [_input(data=[float("nan"), 1])], "id": 'a "NaN" \\\\', "x": "Infinity"}).encode()
+    assert parse_infer(ONE, tricky, None).id == 'a "NaN" \\\\'
+
+
+@pytest.mark.parametrize("parameters", [{"sequence_id": 1}, {"sequence_id": "a"}, {"sequence_end": True}])
+def test_sequences_are_not_kept(parameters: dict[str, object]) -> None:
+    with pytest.raises(Refusal, match="expected no sequence") as caught:
+        parse_infer(ONE, _body(_input(), parameters=parameters), None)
+    assert caught.value.status == 501
+    assert parse_infer(ONE, _body(_input(), parameters={"sequence_id": 0, "sequence_start": False}), None)
+
+
+def test_json_has_a_limit_of_its_own() -> None:
+    terms = Terms(json_bytes=200)
+    header = _body(_bare(parameters={"binary_data_size": 800}, shape=[100, 2]))
+    assert parse_infer(ONE, header + b"\0" * 800, len(header), terms).feeds["x"].shape == (100, 2)
+    with pytest.raises(Refusal, match="expected at most 200 bytes of JSON, got 300: send tensors as binary") as caught:
+        parse_infer(ONE, b" " * 300, None, terms)
+    assert caught.value.status == 413
+    request = parse_infer(ONE, _body(_input(), outputs=[{"name": "y"}]), None)
+    build_infer(ONE, b"{", request, [np.zeros((6, 2), np.float32)], terms)
+    with pytest.raises(Refusal, match="outputs of at most 12 values in JSON, got one of 14: ask for it with binary"):
+        build_infer(ONE, b"{", request, [np.zeros((7, 2), np.float32)], terms)
+
+
 def test_a_request_may_ask_to_be_recorded() -> None:
     request = parse_infer(ONE, _body(_input(), parameters={"capture": "durable"}), None)
     assert request.capture is CaptureMode.DURABLE
@@ -110,10 +189,17 @@ BAD: list[tuple[tuple[Interface, bytes, int | None], str]] = [
     ((ONE, b'{"inputs":' + b"[" * 100_000, None), "expected"),
     ((ONE, b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}", None), "nested too deep"),
     (
-        (ONE, _body(_input()).replace(b"[1, 2]}", b"[1, NaN]}"), None),
+        (ONE, _body(_input(), id="x" * (256 << 10)).replace(b"[1, 2]}", b"[1, NaN]}"), None),
         "expected finite numbers in JSON, got NaN at byte",
     ),
-    ((ONE, _body(_input()).replace(b"[1, 2]}", b"[1, -Infinity]}"), None), "got Infinity at byte"),
+    ((ONE, _body(_input()).replace(b"[1, 2]}", b'[NaN, "2"]}'), None), "expected `float`, got `str` '2'"),
+    ((ONE, _body(_input()).replace(b"[1, 2]}", b"[NaN, [2]]}"), None), "input 'x': data: expected"),
+    ((ONE, _body(_input()).replace(b"[1, 2]}", b"[NaN, nan]}"), None), "expected JSON, got:"),
+    ((ONE, _body(_input()).replace(b"[1, 2]}", b"[1, 2]} NaN"), None), "expected JSON, got:"),
+    (
+        (FLAG, _body(_input(datatype="BOOL", shape=[1])).replace(b"[1, 2]", b"[NaN]"), None),
+        "expected `bool`, got `str`",
+    ),
     ((ONE, _body(_input()).replace(b"[1, 2]}", b"[1, 1e999]}"), None), "number out of range"),
     (_wrong(), "expected inputs 'x', got none for 'x'"),
     (_wrong(_input(name="q")), "expected inputs 'x', got 'q'"),
@@ -134,20 +220,43 @@ BAD: list[tuple[tuple[Interface, bytes, int | None], str]] = [
     (_wrong(_input(data=[[[1, 2]]])), "input 'x': data: expected `float`, got `array`"),
     (_wrong(_input(data=7)), "input 'x': data: expected `array`, got `int`"),
     (_wrong(_input(data={"a": 1})), "input 'x': data: expected `array`, got `object`"),
-    (_wrong({"name": "x", "datatype": "FP32", "shape": [1, 2]}), "expected data or binary_data_size, got neither"),
+    (_wrong({"name": "x", "datatype": "FP32", "shape": [1, 2]}), "got none of them"),
     (_wrong(_input(parameters={"binary_data_size": 8})), "expected either data or binary_data_size, got both"),
-    (_wrong(_input(parameters=_SHARED)), "input 'x': shared memory is not enabled"),
+    (_wrong(_input(parameters=_SHARED)), "expected shared_memory_region without data and binary_data_size"),
+    (
+        _wrong(_bare(parameters=_SHARED | {"binary_data_size": 8})),
+        "expected shared_memory_region without data and binary_data_size",
+    ),
+    (_wrong(_bare(shape=[-1, 2], parameters=_SHARED)), "input 'x': expected dimensions from 0"),
     (_wrong(_input(), outputs=[{"name": "q"}]), "expected outputs of 'y', 'z', got 'q'"),
     (_wrong(_input(), outputs=[{"name": "y"}, {"name": "y"}]), "expected each output once, got 'y' twice"),
-    (_wrong(_input(), outputs=[{"name": "y", "parameters": {"classification": 1}}]), "classification is not supported"),
-    (_wrong(_input(), outputs=[{"name": "y", "parameters": _SHARED}]), "output 'y': shared memory is not enabled"),
+    (_wrong(_input(), outputs=_asking(classification=-1)), "output 'y': expected at least one class, got -1"),
+    (
+        (TEXT, _body(_text_input(), outputs=_asking(classification=1)), None),
+        "expected numbers to classify, got type BYTES",
+    ),
+    (
+        _wrong(_input(), outputs=_asking(classification=1, **_SHARED)),
+        "output 'y': expected either shared_memory_region or classification, got both",
+    ),
+    (
+        _wrong(_input(), outputs=_asking(binary_data=True, **_SHARED)),
+        "output 'y': expected either shared_memory_region or binary_data, got both",
+    ),
+    (_wrong(_input(), parameters={"timeout": -1}), "expected `int` >= 0 - at `$.parameters.timeout`"),
+    (_wrong(_input(), parameters={"timeout": 1 << 63}), "expected `int` <= 9223372036854775807"),
+    (_wrong(_input(), parameters={"timeout": "1"}), "expected `int | null`, got `str`"),
+    (_wrong(_input(), parameters={"timeout": 1.5}), "expected `int | null`, got `float`"),
+    (_wrong(_input(), parameters={"priority": -1}), "expected `int` >= 0 - at `$.parameters.priority`"),
+    (_wrong(_input(), parameters={"priority": 1 << 64}), "expected a priority of at most 18446744073709551615"),
     (_wrong(_input(), parameters={"capture": "sometimes"}), "invalid enum value 'sometimes'"),
     (_wrong(_input(), id=7), "expected `str`, got `int` - at `$.id`"),
     ((ONE, _body(_input()), 10_000), "expected Inference-Header-Content-Length up to the body's"),
     ((ONE, _body(_input()) + b"more", len(_body(_input()))), "expected 0 bytes of binary data for the inputs, got 4"),
     ((ONE, b"\0" * 7, 0), "input 'x': expected 0 bytes"),
     ((TWO, b"\0" * 8, 0), "expected a JSON header for the 2 inputs of the model, got a raw body"),
-    ((TEXT, b"abc", 0), "input 'x': expected a JSON header for BYTES"),
+    ((PAIR, b"abc", 0), "input 'x': expected 2 elements for shape [2], got 1"),
+    ((OPEN, b"\0" * 8, 0), "input 'x': expected a JSON header for FP32 [-1, -1], got a raw body"),
     ((HALF, _body(_input(datatype="FP16")), None), "output 'y': expected binary_data for FP16"),
     (
         (HALF, _body(_input(datatype="FP16"), parameters={"binary_data_output": True}), None),

@@ -8,10 +8,12 @@ from http import HTTPStatus
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
+from edgeward_agent.serving.answer import build_infer
+from edgeward_agent.serving.asked import InferRequest
 from edgeward_agent.serving.exchange import Request
 from edgeward_agent.serving.inference import Inference, Runner
 from edgeward_agent.serving.interface import model_metadata, server_metadata
-from edgeward_agent.serving.protocol import InferRequest, build_infer, parse_infer
+from edgeward_agent.serving.protocol import parse_infer
 from edgeward_agent.serving.refusal import Refusal
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.release import Version

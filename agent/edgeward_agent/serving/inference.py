@@ -14,11 +14,12 @@ from http import HTTPStatus
 from typing import Final
 
 from edgeward_agent.errors import ServingError
+from edgeward_agent.serving.aside import Aside
+from edgeward_agent.serving.asked import InferRequest
 from edgeward_agent.serving.batching import company_of, join, split
 from edgeward_agent.serving.capture import Capture
 from edgeward_agent.serving.line import NEVER_NS, Job
 from edgeward_agent.serving.outcome import Outcome
-from edgeward_agent.serving.protocol import InferRequest
 from edgeward_agent.serving.records import InferenceRecord
 from edgeward_agent.serving.refusal import Refusal
 from edgeward_agent.serving.release import Version
@@ -89,7 +90,7 @@ class Inference(ABC):
         self.run_ns = 0
         self.ended_ns = 0
         self.urgent = asked.priority == _HIGHEST
-        batching = version.options.batching
+        batching = version.options.batching if asked.aside is None else None
         self.company = company_of(batching, version, tuple(asked.outputs), asked.feeds) if batching else None
         timeout_us = asked.timeout_us
         self.strict = bool(timeout_us)
@@ -119,8 +120,12 @@ class Inference(ABC):
 
     def run(self) -> None:
         begin = time.perf_counter_ns()
+        asked = self.asked
         try:
-            self.outcome = self.version.session.run(list(self.asked.outputs), self.asked.feeds)
+            if asked.aside is None:
+                self.outcome = self.version.session.run(list(asked.outputs), asked.feeds)
+            else:
+                self.outcome = self._run_aside(asked, asked.aside)
         except Exception as error:
             self.outcome = error
         self.ended_ns = time.perf_counter_ns()
@@ -169,6 +174,12 @@ class Inference(ABC):
             self.refuse(HTTPStatus.SERVICE_UNAVAILABLE, text)
 
     # -- inside
+
+    def _run_aside(self, asked: InferRequest, aside: Aside) -> list[Array]:
+        aside.fetch(asked.feeds)
+        results = self.version.session.run(list(asked.outputs), asked.feeds)
+        aside.settle(self.version.interface, asked.outputs, results)
+        return results
 
     def _conclude(self) -> None:
         results = self.outcome

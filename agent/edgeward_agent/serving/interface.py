@@ -23,10 +23,15 @@ class Interface:
     outputs_json: Mapping[str, bytes]
     all_in_json: bool
 
+    @property
+    def batched(self) -> bool:
+        """Whether the first dimension of every tensor counts the rows of a batch."""
+        return all(each.shape[:1] == (-1,) for each in (*self.inputs.values(), *self.outputs.values()))
+
     @classmethod
     def of(cls, inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]) -> Interface:
         named = {each.name: each for each in outputs}
-        heads = {name: _output_head(each) for name, each in named.items()}
+        heads = {name: output_head(name, each.datatype) for name, each in named.items()}
         all_in_json = not any(each.datatype in NO_JSON for each in named.values())
         return cls({each.name: each for each in inputs}, named, heads, all_in_json)
 
@@ -72,6 +77,6 @@ def _tensor_metadata(spec: TensorSpec) -> dict[str, str | list[int]]:
     return {"name": spec.name, "datatype": spec.datatype.value, "shape": list(spec.shape)}
 
 
-def _output_head(spec: TensorSpec) -> bytes:
-    fields = {"name": spec.name, "datatype": spec.datatype.value}
-    return msgspec.json.encode(fields)[:-1] + b',"shape":'
+def output_head(name: str, datatype: Datatype) -> bytes:
+    """An output of an answer, up to its shape."""
+    return msgspec.json.encode({"name": name, "datatype": datatype.value})[:-1] + b',"shape":'

@@ -1,49 +1,50 @@
-"""The Open Inference Protocol v2: bytes to requests, results to bytes. Pure: no socket, no clock, no runtime.
+"""The Open Inference Protocol v2: the body of a request to what it asks for. Pure: no socket, no clock, no runtime.
 
 Source: KServe Open Inference Protocol v2 and Triton's binary tensor data extension. Where they leave a choice, this
-does what `tritonclient` expects: errors are `{"error": "…"}`, success is 200, JSON may carry flat or nested data.
+does what `tritonclient` expects: JSON may carry flat or nested data, and parameters that are not known are ignored.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Final
 
 import msgspec
 
 from edgeward_agent.serving import tensors
-from edgeward_agent.serving.interface import NO_JSON, Interface, fits
-from edgeward_agent.serving.refusal import invalid
-from edgeward_agent.serving.tensors import Array, Buffer, Scalar, TensorError
+from edgeward_agent.serving.aside import PENDING, Aside, Load, Span, check_classes
+from edgeward_agent.serving.asked import (
+    InferRequest,
+    Terms,
+    check_complete,
+    check_output,
+    check_parameters,
+    expected_input,
+    no_sequences,
+)
+from edgeward_agent.serving.interface import NO_JSON, Interface
+from edgeward_agent.serving.json_data import json_elements, json_problem, lower, with_words
+from edgeward_agent.serving.refusal import Refusal, invalid, too_large
+from edgeward_agent.serving.tensors import Array, Buffer, TensorError
 from edgeward_contract.manifest import CaptureMode, Datatype, TensorSpec
 
-_MAX_TEXT: Final = 120
-
-
-@dataclass(frozen=True, slots=True)
-class InferRequest:
-    """A request that fits the model: arrays by input name, and for each wanted output whether it goes as bytes."""
-
-    id: str
-    feeds: dict[str, Array]
-    outputs: dict[str, bool]
-    capture: CaptureMode
-    timeout_us: int | None = None  # 0: no deadline; None: the caller does not say
-    priority: int = 0  # 1 is the highest, 0 the default
+_TERMS: Final = Terms()
 
 
 class _InputParameters(msgspec.Struct, frozen=True, gc=False):
     binary_data_size: int | None = None
     shared_memory_region: str | None = None
+    shared_memory_byte_size: int = 0
+    shared_memory_offset: int = 0
 
 
 class _OutputParameters(msgspec.Struct, frozen=True, gc=False):
     binary_data: bool | None = None
-    classification: int | None = None
+    classification: int = 0
     shared_memory_region: str | None = None
+    shared_memory_byte_size: int = 0
+    shared_memory_offset: int = 0
 
 
 class _Parameters(msgspec.Struct, frozen=True, gc=False):
@@ -51,6 +52,9 @@ class _Parameters(msgspec.Struct, frozen=True, gc=False):
     capture: CaptureMode = CaptureMode.OFF
     timeout: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)] | None = None
     priority: Annotated[int, msgspec.Meta(ge=0)] = 0
+    sequence_id: int | str = 0
+    sequence_start: bool = False
+    sequence_end: bool = False
 
 
 class _Input(msgspec.Struct):
@@ -74,23 +78,12 @@ class _Infer(msgspec.Struct):
 
 
 _INFER: Final = msgspec.json.Decoder(_Infer)
-_FLAT: Final[Mapping[str, msgspec.json.Decoder[list[Scalar]]]] = {
-    "b": msgspec.json.Decoder(list[bool]),
-    "i": msgspec.json.Decoder(list[int]),
-    "u": msgspec.json.Decoder(list[int]),
-    "f": msgspec.json.Decoder(list[float]),
-    "O": msgspec.json.Decoder(list[str]),
-}
-_ELEMENT: Final[Mapping[str, type]] = {
-    "b": list[bool],
-    "i": list[int],
-    "u": list[int],
-    "f": list[float],
-    "O": list[str],
-}
+_NO_PARAMETERS: Final = _Parameters()
 
 
-def parse_infer(interface: Interface, body: bytes | bytearray, header_length: int | None) -> InferRequest:
+def parse_infer(
+    interface: Interface, body: bytes | bytearray, header_length: int | None, terms: Terms = _TERMS
+) -> InferRequest:
     """Read an inference request for a model.
 
     Args:
@@ -99,48 +92,22 @@ def parse_infer(interface: Interface, body: bytes | bytearray, header_length: in
             0 a raw body for the only input of a model.
 
     Raises:
-        Refusal: 400 and one sentence that says what was expected and what was found.
+        Refusal: 400 and one sentence that says what was expected and what was found; 404 for a region of shared
+            memory that is not registered, 413 for too much JSON, 501 for what this server does not do.
     """
     if header_length == 0:
         return _raw_request(interface, body)
     header, binary = _split(body, header_length)
-    request = _decode(header)
-    outputs = _wanted(interface, request)
-    feeds = _feeds(interface, request.inputs, binary)
+    if len(header) > terms.json_bytes:
+        raise _too_much_json(len(header), terms)
+    request, literals = _decode(header)
+    outputs, special = _wanted(interface, request)
+    feeds, loads = _feeds(interface, request.inputs, binary, terms, literals)
+    aside = _aside(interface, loads, special, literals, terms) if loads or special or literals else None
     asked = request.parameters
-    return InferRequest(request.id, feeds, outputs, asked.capture, asked.timeout, asked.priority)
-
-
-def build_infer(
-    interface: Interface, head: bytes, request: InferRequest, results: Sequence[Array]
-) -> tuple[int | None, list[Buffer]]:
-    """The body of an answer in pieces, and the length of its JSON if bytes follow (else None).
-
-    `head` is what `response_head` made for this version; `results` are in the order of `request.outputs`.
-    """
-    pieces: list[Buffer] = [head]
-    binary: list[Buffer] = []
-    if request.id:
-        pieces += b'"id":', msgspec.json.encode(request.id), b","
-    separator = b'"outputs":['
-    for (name, as_bytes), array in zip(request.outputs.items(), results, strict=True):
-        pieces += separator, interface.outputs_json[name], str(list(array.shape)).encode()
-        pieces.append(_parameters_json(binary, array) if as_bytes else _data_json(array))
-        separator = b","
-    pieces.append(b"]}" if request.outputs else b'"outputs":[]}')
-    json = b"".join(pieces)
-    return (len(json), [json, *binary]) if binary else (None, [json])
-
-
-def _parameters_json(binary: list[Buffer], array: Array) -> bytes:
-    data = tensors.to_bytes(array)
-    binary.append(data)
-    return b',"parameters":{"binary_data_size":%d}}' % len(data)
-
-
-def _data_json(array: Array) -> bytes:
-    # NaN and infinities become null: JSON has no word for them, and numpy reads null as NaN.
-    return b',"data":' + msgspec.json.encode(tensors.to_elements(array)) + b"}"
+    if asked.priority or asked.sequence_id or asked.sequence_start or asked.sequence_end:
+        _check_parameters(asked)
+    return InferRequest(request.id, feeds, outputs, asked.capture, asked.timeout, asked.priority, aside)
 
 
 def _split(body: bytes | bytearray, header_length: int | None) -> tuple[Buffer, memoryview]:
@@ -154,98 +121,127 @@ def _split(body: bytes | bytearray, header_length: int | None) -> tuple[Buffer, 
     return view[:header_length], view[header_length:]
 
 
-def _decode(header: Buffer) -> _Infer:
+def _decode(header: Buffer) -> tuple[_Infer, bool]:
+    """The request, and whether NaN or infinities were written into it bare."""
     try:
-        return _INFER.decode(header)
+        return _INFER.decode(header), False
     except RecursionError:
         raise invalid("expected JSON of a few levels, got one nested too deep") from None
     except UnicodeDecodeError as error:
         raise invalid(f"expected JSON in UTF-8, got byte {error.object[error.start]:#04x}") from None
     except msgspec.ValidationError as error:
-        raise invalid(f"inference request: {_lower(error)}") from None
+        raise invalid(f"inference request: {lower(error)}") from None
     except msgspec.DecodeError as error:
-        raise invalid(_json_problem(bytes(header), error)) from None
+        problem = json_problem(bytes(header), error)
+    good = with_words(header)
+    if good is None:
+        raise invalid(problem)
+    return _decode(good)[0], True
 
 
-def _lower(error: Exception) -> str:
-    text = str(error)
-    return text[:1].lower() + text[1:_MAX_TEXT]
+def _too_much_json(size: int, terms: Terms) -> Refusal:
+    return too_large(
+        f"expected at most {terms.json_bytes} bytes of JSON, got {size}: send tensors as binary data"
+        " (Inference-Header-Content-Length and binary_data_size)"
+    )
 
 
-def _json_problem(header: bytes, error: msgspec.DecodeError) -> str:
-    """NaN and Infinity are what numpy users send by mistake: say that, instead of "malformed"."""
-    position = str(error).rpartition("(byte ")[2].rstrip(")")
-    if position.isdecimal():
-        at = int(position)
-        for word in ("NaN", "Infinity"):
-            if header.startswith(word.encode(), at):
-                return f"expected finite numbers in JSON, got {word} at byte {at}; send the tensor as binary data"
-    return f"expected JSON, got: {_lower(error)}"
+def _check_parameters(asked: _Parameters) -> None:
+    check_parameters(priority=asked.priority, sequence_id=asked.sequence_id)
+    if asked.sequence_start or asked.sequence_end:
+        raise no_sequences()
 
 
-def _wanted(interface: Interface, request: _Infer) -> dict[str, bool]:
+# -- outputs
+
+
+def _wanted(interface: Interface, request: _Infer) -> tuple[dict[str, bool], list[_Output]]:
+    """For each output whether it goes as bytes, and those that go neither as bytes nor as JSON as they are."""
     as_bytes = request.parameters.binary_data_output
     wanted = {} if request.outputs else dict.fromkeys(interface.outputs, as_bytes)
+    special = []
     for output in request.outputs:
-        _check_output(interface, wanted, output)
-        asked = output.parameters.binary_data
-        wanted[output.name] = as_bytes if asked is None else asked
+        check_output(interface, wanted, output.name)
+        given = output.parameters
+        wanted[output.name] = as_bytes if given.binary_data is None else given.binary_data
+        if given.classification or given.shared_memory_region is not None:
+            special.append(output)
     if not interface.all_in_json:
-        _check_json(interface, wanted)
-    return wanted
+        _check_json(interface, wanted, special)
+    return wanted, special
 
 
-def _check_json(interface: Interface, wanted: Mapping[str, bool]) -> None:
+def _check_json(interface: Interface, wanted: Mapping[str, bool], special: Sequence[_Output]) -> None:
+    elsewhere = {output.name for output in special}
     for name, as_bytes in wanted.items():
-        if not as_bytes and interface.outputs[name].datatype in NO_JSON:
-            datatype = interface.outputs[name].datatype
+        datatype = interface.outputs[name].datatype
+        if not as_bytes and datatype in NO_JSON and name not in elsewhere:
             raise invalid(f"output '{name}': expected binary_data for {datatype}, which JSON cannot carry")
 
 
-def _check_output(interface: Interface, wanted: Mapping[str, bool], output: _Output) -> None:
-    if output.name not in interface.outputs:
-        raise invalid(f"expected outputs of {_names(interface.outputs)}, got '{_short(output.name)}'")
-    if output.name in wanted:
-        raise invalid(f"expected each output once, got '{output.name}' twice")
-    if output.parameters.classification is not None:
-        raise invalid(f"output '{output.name}': classification is not supported")
-    if output.parameters.shared_memory_region is not None:
-        raise invalid(f"output '{output.name}': shared memory is not enabled")
+def _aside(
+    interface: Interface, loads: Sequence[Load], special: Sequence[_Output], literals: bool, terms: Terms
+) -> Aside:
+    aside = Aside(loads=loads, literals=literals)
+    if aside.size_bytes > terms.shared_bytes:
+        raise too_large(f"expected at most {terms.shared_bytes} bytes in shared memory, got {aside.size_bytes}")
+    for output in special:
+        given = output.parameters
+        if given.shared_memory_region is None:
+            check_classes(interface.outputs[output.name], given.classification)
+            aside.classes[output.name] = given.classification
+        else:
+            aside.stores[output.name] = _store(output, given.shared_memory_region, terms)
+    return aside
 
 
-def _feeds(interface: Interface, inputs: Sequence[_Input], binary: memoryview) -> dict[str, Array]:
+def _store(output: _Output, region: str, terms: Terms) -> Span:
+    given = output.parameters
+    if given.classification or given.binary_data:
+        other = "classification" if given.classification else "binary_data"
+        raise invalid(f"output '{output.name}': expected either shared_memory_region or {other}, got both")
+    return Span(terms.find_region(region), given.shared_memory_offset, given.shared_memory_byte_size)
+
+
+# -- inputs
+
+
+def _feeds(
+    interface: Interface, inputs: Sequence[_Input], binary: memoryview, terms: Terms, literals: bool
+) -> tuple[dict[str, Array], list[Load]]:
     feeds: dict[str, Array] = {}
+    loads: list[Load] = []
     at = 0
     for each in inputs:
-        spec = _expected(interface, feeds, each)
-        size = each.parameters.binary_data_size
+        spec = expected_input(interface, feeds, each.name, each.datatype, each.shape)
+        given = each.parameters
+        if given.shared_memory_region is not None:
+            loads.append(_load(spec, each, given.shared_memory_region, terms))
+            feeds[each.name] = PENDING
+            continue
+        size = given.binary_data_size
         data = None if size is None else _slice(each, binary, at, size)
         at += size or 0
         try:
-            feeds[each.name] = _tensor(spec, each, data)
+            feeds[each.name] = _tensor(spec, each, data, literals)
         except TensorError as error:
             raise invalid(f"input '{each.name}': {error}") from None
     if at != len(binary):
         raise invalid(f"expected {at} bytes of binary data for the inputs, got {len(binary)}")
-    if len(feeds) != len(interface.inputs):
-        missing = [name for name in interface.inputs if name not in feeds]
-        raise invalid(f"expected inputs {_names(interface.inputs)}, got none for {_names(missing)}")
-    return feeds
+    check_complete(interface, feeds)
+    return feeds, loads
 
 
-def _expected(interface: Interface, feeds: Mapping[str, Array], given: _Input) -> TensorSpec:
-    spec = interface.inputs.get(given.name)
-    if spec is None:
-        raise invalid(f"expected inputs {_names(interface.inputs)}, got '{_short(given.name)}'")
-    if given.name in feeds:
-        raise invalid(f"expected each input once, got '{given.name}' twice")
-    if given.datatype != spec.datatype:
-        raise invalid(f"input '{given.name}': expected datatype {spec.datatype}, got {_short(given.datatype)}")
-    if not fits(spec.shape, given.shape):
-        raise invalid(f"input '{given.name}': expected shape {list(spec.shape)}, got {_short(str(given.shape))}")
-    if given.parameters.shared_memory_region is not None:
-        raise invalid(f"input '{given.name}': shared memory is not enabled")
-    return spec
+def _load(spec: TensorSpec, given: _Input, region: str, terms: Terms) -> Load:
+    parameters = given.parameters
+    if given.data is not msgspec.UNSET or parameters.binary_data_size is not None:
+        raise invalid(f"input '{given.name}': expected shared_memory_region without data and binary_data_size")
+    try:
+        tensors.element_count(given.shape)
+    except TensorError as error:
+        raise invalid(f"input '{given.name}': {error}") from None
+    span = Span(terms.find_region(region), parameters.shared_memory_offset, parameters.shared_memory_byte_size)
+    return Load(spec, given.shape, span)
 
 
 def _slice(given: _Input, binary: memoryview, at: int, size: int) -> memoryview:
@@ -256,37 +252,18 @@ def _slice(given: _Input, binary: memoryview, at: int, size: int) -> memoryview:
     return binary[at : at + size]
 
 
-def _tensor(spec: TensorSpec, given: _Input, data: memoryview | None) -> Array:
+def _tensor(spec: TensorSpec, given: _Input, data: memoryview | None, literals: bool) -> Array:
     if data is not None:
         return tensors.from_bytes(spec.datatype, given.shape, data)
     if given.data is msgspec.UNSET:
-        raise TensorError("expected data or binary_data_size, got neither")
+        raise TensorError("expected data, binary_data_size or shared_memory_region, got none of them")
     if spec.datatype in NO_JSON:
         raise TensorError(f"expected binary data for {spec.datatype}, which JSON cannot carry")
-    elements = _elements(tensors.NUMPY[spec.datatype].kind, given.data, len(given.shape))
+    elements = json_elements(tensors.NUMPY[spec.datatype].kind, given.data, len(given.shape), literals=literals)
     return tensors.from_elements(spec.datatype, given.shape, elements)
 
 
-def _elements(kind: str, data: msgspec.Raw, rank: int) -> list[Scalar]:
-    """Values of a JSON tensor, flat. Nested lists are allowed by the protocol but rare: tried second."""
-    try:
-        return _FLAT[kind].decode(data)
-    except msgspec.ValidationError as error:
-        problem = _lower(error)
-    try:
-        return _nested(kind, data, rank)
-    except (msgspec.ValidationError, RecursionError):
-        raise TensorError(f"data: {problem}") from None
-
-
-def _nested(kind: str, data: msgspec.Raw, rank: int) -> list[Scalar]:
-    values: list[Scalar | list[Scalar]] = msgspec.json.decode(data, type=list)
-    for _ in range(rank - 1):
-        if not values or not all(isinstance(each, list) for each in values):
-            break
-        values = list(chain.from_iterable(each for each in values if isinstance(each, list)))
-    flat: list[Scalar] = msgspec.convert(values, type=_ELEMENT[kind])
-    return flat
+# -- a raw body
 
 
 def _raw_request(interface: Interface, body: bytes | bytearray) -> InferRequest:
@@ -294,24 +271,20 @@ def _raw_request(interface: Interface, body: bytes | bytearray) -> InferRequest:
         raise invalid(f"expected a JSON header for the {len(interface.inputs)} inputs of the model, got a raw body")
     (spec,) = interface.inputs.values()
     try:
-        array = tensors.from_bytes(spec.datatype, _raw_shape(spec, len(body)), body)
+        array = _raw_tensor(spec, body)
     except TensorError as error:
         raise invalid(f"input '{spec.name}': {error}") from None
     return InferRequest("", {spec.name: array}, dict.fromkeys(interface.outputs, True), CaptureMode.OFF)
 
 
-def _raw_shape(spec: TensorSpec, size_bytes: int) -> tuple[int, ...]:
-    """The shape of a raw body: one free dimension takes what is there."""
-    if spec.shape.count(-1) > 1 or spec.datatype is Datatype.BYTES:
+def _raw_tensor(spec: TensorSpec, body: bytes | bytearray) -> Array:
+    """A raw body is all of a tensor: one free dimension takes what is there. Of BYTES it is the one element."""
+    if spec.datatype is Datatype.BYTES:
+        shape = tuple(1 if dim == -1 else dim for dim in spec.shape)
+        return tensors.from_bytes(spec.datatype, shape, tensors.join_bytes([bytes(body)]))
+    if spec.shape.count(-1) > 1:
         raise TensorError(f"expected a JSON header for {spec.datatype} {list(spec.shape)}, got a raw body")
     fixed = math.prod(dim for dim in spec.shape if dim != -1)
-    itemsize = tensors.NUMPY[spec.datatype].itemsize
-    return tuple(dim if dim != -1 else size_bytes // max(fixed * itemsize, 1) for dim in spec.shape)
-
-
-def _names(names: Iterable[str]) -> str:
-    return _short(", ".join(f"'{name}'" for name in names))
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
+    itemsize = tensors.CARRIER[spec.datatype].itemsize
+    shape = tuple(dim if dim != -1 else len(body) // max(fixed * itemsize, 1) for dim in spec.shape)
+    return tensors.from_bytes(spec.datatype, shape, body)

@@ -27,6 +27,10 @@ def not_found(message: str) -> Refusal:
     return Refusal(HTTPStatus.NOT_FOUND, message)
 
 
+def too_large(message: str) -> Refusal:
+    return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
+
+
 def unsupported(message: str) -> Refusal:
     """What the protocol knows and this server does not do, or not here."""
     return Refusal(HTTPStatus.NOT_IMPLEMENTED, message)

@@ -36,7 +36,10 @@ NUMPY: Final[dict[Datatype, np.dtype[np.generic]]] = {
     Datatype.FP64: np.dtype("<f8"),
     Datatype.BYTES: np.dtype(object),
 }
-"""BF16 is missing: numpy has no such type. A model that uses it is refused when it is loaded."""
+"""BF16 is missing: numpy has no such type."""
+
+CARRIER: Final[dict[Datatype, np.dtype[np.generic]]] = {**NUMPY, Datatype.BF16: np.dtype("<u2")}
+"""What a tensor is while it travels through here: BF16 as its bits."""
 
 DATATYPE: Final[dict[np.dtype[np.generic], Datatype]] = {dtype: name for name, dtype in NUMPY.items()}
 
@@ -71,7 +74,7 @@ def from_bytes(datatype: Datatype, shape: Sequence[int], data: Buffer) -> Array:
     """
     if datatype is _BYTES:
         return _shaped(_object_array(split_bytes(data)), shape)
-    dtype = NUMPY[datatype]
+    dtype = CARRIER[datatype]
     expected = element_count(shape) * dtype.itemsize
     if len(data) != expected:
         raise TensorError(f"expected {expected} bytes for {datatype} {list(shape)}, got {len(data)}")
@@ -117,6 +120,7 @@ def from_elements(datatype: Datatype, shape: Sequence[int], elements: Sequence[S
     """An array of values that JSON carried, flat and in row-major order.
 
     Raises:
+        KeyError: BF16, which JSON cannot carry.
         TensorError: a wrong number of elements, a value outside the range of the datatype, an impossible shape.
     """
     if len(elements) != element_count(shape):
@@ -129,7 +133,7 @@ def from_elements(datatype: Datatype, shape: Sequence[int], elements: Sequence[S
     with np.errstate(over="ignore"):
         array: Array = np.array(elements, dtype)
     if dtype.kind == "f" and not np.isfinite(array).all():
-        raise TensorError(f"expected numbers within the range of {datatype}, got a larger one")
+        _check_range(datatype, array, elements)
     return _shaped(array, shape)
 
 
@@ -137,6 +141,12 @@ def to_elements(array: Array) -> list[Scalar]:
     """The values of `array`, flat and in row-major order, as JSON can carry them."""
     elements: list[Scalar] = array.ravel().tolist()
     return elements
+
+
+def _check_range(datatype: Datatype, array: Array, elements: Sequence[Scalar]) -> None:
+    """An infinity that was sent stays one; a number that becomes one was too large."""
+    if (np.isfinite(np.array(elements, np.float64)) & ~np.isfinite(array)).any():
+        raise TensorError(f"expected numbers within the range of {datatype}, got a larger one")
 
 
 def _integers(dtype: np.dtype[np.generic], elements: Sequence[Scalar]) -> Array:
