@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Final, Protocol
 
+from edgeward_agent.serving.asked import InferRequest
 from edgeward_agent.serving.frames.memory import map_sealed
 from edgeward_agent.serving.frames.opened import Opened
 from edgeward_agent.serving.frames.plan import check_fits_memory, opened_document, read_open
@@ -27,7 +28,6 @@ from edgeward_agent.serving.frames.wire import (
     opened_packet,
 )
 from edgeward_agent.serving.inference import Inference, Runner
-from edgeward_agent.serving.protocol import InferRequest
 from edgeward_agent.serving.refusal import Refusal, invalid
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.tensors import Array

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edgeward_agent.serving.asked import InferRequest
 from edgeward_agent.serving.frames.plan import InputPlace, Place, Plan, check_fits_model, told_shapes
 from edgeward_agent.serving.frames.wire import shapes_bytes
-from edgeward_agent.serving.protocol import InferRequest
 from edgeward_agent.serving.refusal import Refusal, invalid
 from edgeward_agent.serving.release import Version
 from edgeward_agent.serving.tensors import Array, to_bytes
