@@ -148,6 +148,7 @@ static void finish(Connection *connection) {
 /* -- the two loops */
 
 static void run_one(Connection *connection) {
+    prctl(PR_SET_TIMERSLACK, 1); /* else the kernel wakes us up to 50 us late, to save power */
     setsockopt(connection->fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){PATIENCE_MS / 1000, 0},
                sizeof(struct timeval));
     for (uint64_t at = now_ns(); at < end_ns && !stopped; at = every_ns ? at + every_ns : now_ns()) {

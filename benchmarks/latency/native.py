@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Final, Literal
 
 import numpy as np
@@ -111,26 +112,55 @@ def load(target: Target, what: Load, *, cores: Cores = (), keep_answer: Path | N
     Raises:
         LoadFailed: an answer was not what it should be; the text holds it.
     """
-    with tempfile.TemporaryDirectory(prefix="edgeward-load-") as folder:
-        request, latencies = Path(folder) / "request", Path(folder) / "latencies"
-        request.write_bytes(what.request)
-        command = [program("load"), target.kind, target.where, "--request", request, "--latencies", latencies]
-        command += _options(what) + (["--keep-answer", keep_answer] if keep_answer else [])
-        done = subprocess.run(
-            pinned(command, cores),
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=what.seconds + what.warm_up_s + 2 * _PATIENCE_S,
+    with Asking(target, what, cores=cores, keep_answer=keep_answer) as asking:
+        asking.wait()
+    return asking.sample
+
+
+class Asking:
+    """A load that runs beside what the block does, and ends with it. Raises LoadFailed at the end of the block."""
+
+    def __init__(self, target: Target, what: Load, *, cores: Cores = (), keep_answer: Path | None = None) -> None:
+        self._target, self._what, self._cores, self._keep = target, what, cores, keep_answer
+        self._sample: Sample | None = None
+
+    @property
+    def sample(self) -> Sample:
+        """What was measured, once the block has ended."""
+        assert self._sample is not None
+        return self._sample
+
+    def wait(self) -> None:
+        """Until the time is over, or an answer is wrong."""
+        self._process.wait(self._what.seconds + self._what.warm_up_s + 2 * _PATIENCE_S)
+
+    def __enter__(self) -> Asking:
+        self._folder = tempfile.TemporaryDirectory(prefix="edgeward-load-")
+        request, self._latencies = (Path(self._folder.name) / name for name in ("request", "latencies"))
+        request.write_bytes(self._what.request)
+        command = [program("load"), self._target.kind, self._target.where, "--request", request]
+        command += ["--latencies", self._latencies, *_options(self._what)]
+        command += ["--keep-answer", self._keep] if self._keep else []
+        self._process = subprocess.Popen(
+            pinned(command, self._cores), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
         )
-        if done.returncode != 0:
-            raise LoadFailed(f"{target.kind} {target.where}: {done.stderr.strip()}")
-        told = json.loads(done.stdout)
-        return Sample(
-            latencies_ns=np.sort(np.fromfile(latencies, np.uint64)),
-            per_s=told["in_window"] / (told["window_ns"] / 1e9),
-        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._folder:
+            self._process.terminate()  # it writes what it has
+            told, complaint = self._process.communicate(timeout=2 * _PATIENCE_S)
+            if self._process.returncode != 0:
+                raise LoadFailed(f"{self._target.kind} {self._target.where}: {complaint.strip()}")
+            window = json.loads(told)
+            if not window["answers"]:
+                raise LoadFailed(f"{self._target.kind} {self._target.where}: no answer came in the measured time")
+            self._sample = Sample(
+                latencies_ns=np.sort(np.fromfile(self._latencies, np.uint64)),
+                per_s=window["in_window"] / (window["window_ns"] / 1e9),
+            )
 
 
 def _options(what: Load) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from benchmarks.latency import native, raw, servers, tree
+from benchmarks.latency import native, noise, raw, servers, tree
 from benchmarks.latency.native import Load, LoadFailed, Sample
 from benchmarks.latency.plan import CLIENT_CORES, FLOORS, RECORDER_CORES, SERVER_CORES, Case, times
 from benchmarks.latency.servers import NotStarted, Server
@@ -27,7 +27,11 @@ class Running:
 
 
 def measure(wanted: Sequence[Case], rounds: int, store: Store, deadline: float, pace: float = 1.0) -> bool:
-    """Measure what is missing until `deadline` (of time.monotonic). Returns whether nothing is missing now."""
+    """Measure what is missing until `deadline` (of time.monotonic). Returns whether nothing is missing now.
+
+    Raises:
+        NoCompiler, TooNoisy: it cannot be measured here, or not now.
+    """
     for model in dict.fromkeys(case.model for case in wanted):
         cases = [case for case in wanted if case.model == model]
         if not _to_do(cases, rounds, store):
@@ -58,10 +62,12 @@ def _round(cases: Sequence[Case], number: int, running: Running, store: Store, d
 
 
 def _measured(case: Case, number: int, running: Running) -> Line:
+    """Raises TooNoisy."""
     if case.server in running.missing:
         return Line(key=case.key, round=number, figures={}, note=running.missing[case.server])
     try:
-        return Line(key=case.key, round=number, figures=_figures(_sample(case, running), case, running))
+        figures = noise.undisturbed(lambda: _figures(_sample(case, running), case, running), running.pace == 1.0)
+        return Line(key=case.key, round=number, figures=figures)
     except LoadFailed as error:
         return Line(key=case.key, round=number, figures={}, note=str(error)[:300])
 

@@ -13,15 +13,17 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from benchmarks.latency import clients, goals, page, plan, result, rounds, starts
+from benchmarks import update_under_load
+from benchmarks.latency import clients, goals, noise, page, plan, result, rounds, starts
 from benchmarks.latency.native import NoCompiler
+from benchmarks.latency.noise import TooNoisy
 from benchmarks.latency.plan import SMALL
 from benchmarks.latency.store import Figures, Line, Store
 from benchmarks.latency.workload import NAMES
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Returns 0 when all that was asked for is measured, 2 when it cannot be, 3 when the time was over before."""
+    """Returns 0 when all that was asked for is measured, 2 when it cannot be, 3 when it has to go on later."""
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # else servers that stand still would stay for ever
     store = Store(fresh=options.fresh)
@@ -30,9 +32,9 @@ def main(arguments: Sequence[str]) -> int:
     try:
         complete = rounds.measure(wanted, options.rounds, store, deadline)
         complete = complete and _measure_beside(options.models, options.only, options.rounds, store, deadline)
-    except NoCompiler as error:
+    except (NoCompiler, TooNoisy) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, NoCompiler) else 3
     found = result.kept(plan.cases(NAMES, plan.servers()), store.lines())
     print(page.goals_table(found))
     if not complete:
@@ -59,9 +61,25 @@ def _measure_beside(models: Sequence[str], only: Sequence[str], count: int, stor
                 continue
             if time.monotonic() > deadline:
                 return False
-            line = Line(key=key, round=number, figures=measured(number))
+            line = Line(key=key, round=number, figures=noise.undisturbed(partial(measured, number)))
             store.add(line)
             print(f"  round {number + 1}  {key}: {dict(line.figures)}", flush=True)
+    return _measure_updates(count, store, deadline)
+
+
+def _measure_updates(count: int, store: Store, deadline: float) -> bool:
+    """The one part that needs a fleet."""
+    to_do = [number for number in range(count) if not store.has(goals.UPDATE_KEY, number)]
+    if not to_do:
+        return True
+    with update_under_load.scene() as played:
+        for number in to_do:
+            if time.monotonic() > deadline:
+                return False
+            noise.wait()
+            figures = update_under_load.figures(*played.round(number, update_under_load.STEADY_S))
+            store.add(Line(key=goals.UPDATE_KEY, round=number, figures=figures))
+            print(f"  round {number + 1}  {goals.UPDATE_KEY}: {figures}", flush=True)
     return True
 
 
