@@ -1,4 +1,4 @@
-"""Our serving process without what a device needs beside answers: nothing is recorded.
+"""Our serving process without what a device needs beside answers: no deadlines, and nothing is recorded.
 
 The difference to `edgeward_agent.serving.main` is what that costs.
 """
@@ -14,14 +14,17 @@ from edgeward_agent import listening
 from edgeward_agent.serving import local, loop
 from edgeward_agent.serving.capture import NoCapture
 from edgeward_agent.serving.registry import Registry
+from edgeward_agent.serving.release import Loading
 from edgeward_agent.serving.runtime import serving
 
 
 async def _run(options: argparse.Namespace) -> None:
     stop = loop.stop_signals()
-    registry = Registry()
-    registry.adopt(local.load_file(options.release))
+    loading = Loading(deadlines=False)
+    registry = Registry(loading)
+    registry.adopt(local.load_file(options.release, loading))
     listeners = [listening.listen_tcp(options.http), listening.listen_unix(options.unix)]
+    listeners.append(listening.listen_frames(options.frames))
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(serving(registry, NoCapture(), listeners))
         await stop.wait()
@@ -32,6 +35,7 @@ def main() -> int:
     parser.add_argument("release", type=Path)
     parser.add_argument("--http", required=True)
     parser.add_argument("--unix", type=Path, required=True)
+    parser.add_argument("--frames", type=Path, required=True)
     loop.run(_run(parser.parse_args()))
     return 0
 

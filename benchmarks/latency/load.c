@@ -6,6 +6,10 @@
  *          [--connections N] [--seconds S] [--warm-up S]
  *          [--every-us N]          one connection asks at fixed times; latency counts from the time that was meant
  *          [--keep-answer FILE]    the first answer, whole
+ *          [--open FILE --inputs FILE --memory-bytes N]
+ *                                  seqpacket alone: docs/spec/frames.md. The plan, sent with a memory file whose first
+ *                                  bytes are the inputs; they are written before each request and the rest is read
+ *                                  after each answer, as an application would.
  *
  * Closed loop: each connection asks again as soon as it is answered. One connection blocks, as a bedside application
  * does; several share this thread through epoll. Answers are HTTP/1.1 with Content-Length and status 200; the first
@@ -14,6 +18,7 @@
  */
 #include "common.h"
 #include <sys/epoll.h>
+#include <sys/mman.h>
 
 enum { FIRST_BUFFER = 1 << 16, PATIENCE_MS = 60000 };
 
@@ -21,15 +26,15 @@ typedef struct {
     int fd;
     size_t sent, have, room, need; /* need: bytes of the whole answer, 0 until its head is complete */
     uint64_t begun;
-    char *buffer;
+    char *buffer, *memory; /* memory is shared with the server, NULL where tensors travel */
 } Connection;
 
-static const char *kind, *where, *request_path, *latencies_path, *keep_path;
+static const char *kind, *where, *request_path, *latencies_path, *keep_path, *open_path, *inputs_path;
 static int connections = 1, packets;
 static double seconds = 1.0, warm_up = 0.2;
 static uint64_t every_ns, warm_ns, end_ns;
-static char *request;
-static size_t request_bytes;
+static char *request, *plan, *inputs, *outputs;
+static size_t request_bytes, plan_bytes, input_bytes, memory_bytes;
 static uint64_t *latencies, written, latency_room, in_window;
 static volatile sig_atomic_t stopped;
 
@@ -75,6 +80,13 @@ static size_t answer_size(const Connection *connection) {
             return (size_t)(end - head) + 4 + strtoull(line + 16, NULL, 10);
     refuse("expected Content-Length", connection);
     return 0;
+}
+
+/* The status of a packet of the server: two bytes, little-endian, behind its kind. */
+static void check_packet(const Connection *connection, unsigned char wanted) {
+    const unsigned char *packet = (const unsigned char *)connection->buffer;
+    if (connection->have < 16 || packet[0] != wanted || packet[2] + 256 * packet[3] != 200)
+        refuse("expected a packet with status 200", connection);
 }
 
 static void make_room(Connection *connection) {
@@ -137,9 +149,15 @@ static int transmit(Connection *connection) {
 static void begin(Connection *connection, uint64_t at) {
     connection->sent = connection->have = connection->need = 0;
     connection->begun = at;
+    if (connection->memory)
+        memcpy(connection->memory, inputs, input_bytes);
 }
 
 static void finish(Connection *connection) {
+    if (connection->memory) {
+        check_packet(connection, 0x82);
+        memcpy(outputs, connection->memory + input_bytes, memory_bytes - input_bytes);
+    }
     note(connection->begun, now_ns());
     if (keep_path)
         keep_answer(connection);
@@ -218,6 +236,30 @@ static int open_connection(void) {
     return fd;
 }
 
+/* Send the plan with memory that can neither shrink nor grow, and wait until the server has taken it. */
+static void share_memory(Connection *connection) {
+    int memory = memfd_create("load", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (memory < 0 || ftruncate(memory, (off_t)memory_bytes) < 0 ||
+        fcntl(memory, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+        die("memory file: %s", strerror(errno));
+    connection->memory = mmap(NULL, memory_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+    if (connection->memory == MAP_FAILED)
+        die("memory file: %s", strerror(errno));
+    union {
+        struct cmsghdr head;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control = {.head = {.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
+    memcpy(CMSG_DATA(&control.head), &memory, sizeof(int));
+    struct msghdr message = {.msg_iov = &(struct iovec){plan, plan_bytes}, .msg_iovlen = 1,
+                             .msg_control = &control, .msg_controllen = sizeof control.room};
+    ssize_t some = sendmsg(connection->fd, &message, MSG_NOSIGNAL);
+    if (some >= 0)
+        some = recv(connection->fd, connection->buffer, connection->room, 0);
+    connection->have = some > 0 ? (size_t)some : 0;
+    check_packet(connection, 0x81);
+    close(memory);
+}
+
 static void read_options(int argc, char **argv) {
     if (argc < 3 || argc % 2 == 0)
         die("usage: load tcp|stream|seqpacket PORT|PATH --request FILE --latencies FILE [--connections N] …");
@@ -228,12 +270,17 @@ static void read_options(int argc, char **argv) {
         if (strcmp(name, "--request") == 0) request_path = value;
         else if (strcmp(name, "--latencies") == 0) latencies_path = value;
         else if (strcmp(name, "--keep-answer") == 0) keep_path = value;
+        else if (strcmp(name, "--open") == 0) open_path = value;
+        else if (strcmp(name, "--inputs") == 0) inputs_path = value;
+        else if (strcmp(name, "--memory-bytes") == 0) memory_bytes = strtoull(value, NULL, 10);
         else if (strcmp(name, "--connections") == 0) connections = atoi(value);
         else if (strcmp(name, "--seconds") == 0) seconds = atof(value);
         else if (strcmp(name, "--warm-up") == 0) warm_up = atof(value);
         else if (strcmp(name, "--every-us") == 0) every_ns = strtoull(value, NULL, 10) * 1000;
         else die("unknown option %s", name);
     }
+    if (!open_path != !inputs_path || (open_path && !memory_bytes))
+        die("expected --open, --inputs and --memory-bytes together");
     if (!request_path || !latencies_path || connections < 1 || connections > 1024 || (every_ns && connections > 1))
         die("expected --request, --latencies, 1 to 1024 connections, and one with --every-us");
 }
@@ -243,6 +290,8 @@ static Connection *open_all(void) {
     for (int index = 0; index < connections; index++) {
         all[index].fd = open_connection();
         all[index].buffer = malloc(all[index].room = FIRST_BUFFER);
+        if (plan)
+            share_memory(&all[index]);
         if (connections > 1)
             fcntl(all[index].fd, F_SETFL, O_NONBLOCK);
     }
@@ -256,6 +305,12 @@ int main(int argc, char **argv) {
     sigaction(SIGINT, &action, NULL);
     read_options(argc, argv);
     request = whole_file(request_path, &request_bytes);
+    if (open_path) {
+        plan = whole_file(open_path, &plan_bytes);
+        inputs = whole_file(inputs_path, &input_bytes);
+        if (!packets || memory_bytes < input_bytes || !(outputs = malloc(memory_bytes - input_bytes + 1)))
+            die("expected seqpacket, and memory for more than the inputs");
+    }
     Connection *all = open_all();
     warm_ns = now_ns() + (uint64_t)(warm_up * 1e9);
     end_ns = warm_ns + (uint64_t)(seconds * 1e9);

@@ -21,6 +21,8 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.latency.frames import Plan
+
 SOURCES: Final = Path(__file__).parent
 CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "edgeward-bench"
 _PATIENCE_S: Final = 60.0
@@ -50,13 +52,16 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What is asked: `every_us` other than 0 is an open loop of one connection, counted from the intended time."""
+    """What is asked. `every_us` other than 0 is an open loop of one connection, counted from the intended time; with a
+    `plan` the tensors lie in memory that each connection shares with the server.
+    """
 
     request: bytes
     connections: int = 1
     seconds: float = 1.0
     warm_up_s: float = 0.2
     every_us: int = 0
+    plan: Plan | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,10 +146,17 @@ class Asking:
         command = [program("load"), self._target.kind, self._target.where, "--request", request]
         command += ["--latencies", self._latencies, *_options(self._what)]
         command += ["--keep-answer", self._keep] if self._keep else []
+        command += self._sharing(self._what.plan) if self._what.plan else []
         self._process = subprocess.Popen(
             pinned(command, self._cores), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
         )
         return self
+
+    def _sharing(self, plan: Plan) -> list[str | Path]:
+        opening, inputs = (Path(self._folder.name) / name for name in ("open", "inputs"))
+        opening.write_bytes(plan.packet)
+        inputs.write_bytes(plan.inputs)
+        return ["--open", opening, "--inputs", inputs, "--memory-bytes", str(plan.memory_bytes)]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.latency import wire
+from benchmarks.latency import frames, wire
 from benchmarks.latency.native import Target, drain
 from benchmarks.latency.way import Way
 from benchmarks.latency.wire import Form
@@ -35,9 +35,9 @@ class Start:
 @contextmanager
 def start(workload: Workload, folder: Path, *, bare: bool) -> Iterator[Start]:
     """A serving process of ours, with somebody who takes its records for as long as the context lasts."""
-    http, unix = f"127.0.0.1:{free_port()}", folder / "d.sock"
-    listens = ("--http", http, "--unix", unix)
-    ways = _ways(workload, http, unix)
+    http, unix, packets = f"127.0.0.1:{free_port()}", folder / "d.sock", folder / "f.sock"
+    listens = ("--http", http, "--unix", unix, "--frames", packets)
+    ways = _ways(workload, http, unix, packets)
     if bare:
         yield Start(command=(sys.executable, "-m", "benchmarks.latency.bare", workload.release, *listens), ways=ways)
         return
@@ -54,14 +54,19 @@ def _boot_entry(workload: Workload) -> dict[str, object]:
     return {"name": workload.name, "version": workload.version, "sha256": digest, "path": str(workload.release)}
 
 
-def _ways(workload: Workload, http: str, unix: Path) -> dict[str, Way]:
+def _ways(workload: Workload, http: str, unix: Path, packets: Path) -> dict[str, Way]:
     endpoint = wire.v2(workload.name, Form.V2_BINARY)
     request = wire.request(endpoint, workload.inputs)
-    targets = {
-        "tcp": Target(kind="tcp", where=http.rpartition(":")[2]),
-        "unix": Target(kind="stream", where=str(unix)),
+    tcp = Target(kind="tcp", where=http.rpartition(":")[2])
+    return {
+        "tcp": Way(target=tcp, request=request, endpoint=endpoint),
+        "unix": Way(target=Target(kind="stream", where=str(unix)), request=request, endpoint=endpoint),
+        "frames": Way(
+            target=Target(kind="seqpacket", where=str(packets)),
+            request=frames.RUN,
+            plan=frames.plan(workload.name, workload.inputs, workload.outputs),
+        ),
     }
-    return {name: Way(target=target, request=request, endpoint=endpoint) for name, target in targets.items()}
 
 
 def free_port() -> int:

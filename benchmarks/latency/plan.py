@@ -11,8 +11,8 @@ from benchmarks.latency import peers
 from benchmarks.latency.native import Cores, Kind
 
 ROUNDS: Final = 7
-OUR_WAYS: Final = ("tcp", "unix")
-FLOORS: Final[dict[str, Kind]] = {"tcp": "tcp", "unix": "stream"}
+OUR_WAYS: Final = ("tcp", "unix", "frames")
+FLOORS: Final[dict[str, Kind]] = {"tcp": "tcp", "unix": "stream", "frames": "seqpacket"}
 """Which kind of echo a way of ours is held against."""
 
 SMALL: Final = "wdbc-risk"

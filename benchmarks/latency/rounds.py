@@ -83,6 +83,7 @@ def _sample(case: Case, running: Running) -> Sample:
         connections=case.connections,
         seconds=span.seconds * running.pace,
         warm_up_s=span.warm_up_s * running.pace,
+        plan=way.plan,
     )
     if server.recorder:
         tree.pin(server.recorder, RECORDER_CORES[case.placement])
@@ -137,7 +138,7 @@ def _floors(server: Server, stack: ExitStack) -> dict[str, Server]:
         with tree.awake(server.pid, ()):
             answer = ask(way)
         echo = stack.enter_context(native.echo(FLOORS[name], request_bytes=len(way.request), answer=answer))
-        floor = Way(target=echo.target, request=way.request, endpoint=way.endpoint)
+        floor = Way(target=echo.target, request=way.request)
         found[f"echo {name}"] = Server(name="echo", pid=echo.pid, first_answer_s=0.0, ways={name: floor})
     return found
 

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
+from typing import Final
 
 from benchmarks.latency import wire
+from benchmarks.latency.frames import Plan
 from benchmarks.latency.native import Target
 from benchmarks.latency.wire import Endpoint, WrongAnswer
 from benchmarks.latency.workload import Workload
 
-_PATIENCE_S = 60.0
-_TOLERANCE = 1e-3
+_PATIENCE_S: Final = 60.0
+_TOLERANCE: Final = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """Where to ask, the bytes to ask with, and how to read the answer."""
+    """Where to ask, the bytes to ask with, and how to read the answer: an HTTP endpoint, or a plan for frames."""
 
     target: Target
     request: bytes
-    endpoint: Endpoint
+    endpoint: Endpoint | None = None
+    plan: Plan | None = None
 
 
 def ask(way: Way) -> bytes:
-    """One request on a connection of its own; the whole answer. Raises OSError."""
+    """One request on a connection of its own; the whole answer. Raises OSError, WrongAnswer."""
+    if way.plan is not None:
+        return way.plan.ask(way.target.where)[0]
     with _connected(way.target) as connection:
         connection.settimeout(_PATIENCE_S)
         connection.sendall(way.request)
@@ -34,9 +39,14 @@ def ask(way: Way) -> bytes:
         return bytes(answer)
 
 
-def check(way: Way, answer: bytes, workload: Workload) -> None:
-    """Raises WrongAnswer unless the answer holds the model's own outputs."""
-    far = wire.difference(workload.outputs, wire.outputs(way.endpoint, answer))
+def check(way: Way, workload: Workload) -> None:
+    """Raises WrongAnswer unless the server gives the model's own outputs, OSError when it does not answer."""
+    if way.plan is not None:
+        found = way.plan.ask(way.target.where)[1]
+    else:
+        assert way.endpoint is not None
+        found = wire.outputs(way.endpoint, ask(way))
+    far = wire.difference(workload.outputs, found)
     if far > _TOLERANCE:
         raise WrongAnswer(f"expected the model's own outputs, got some that are {far:g} away")
 
