@@ -7,6 +7,7 @@ database row points at has been flushed to the disk before the row is committed 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, Protocol, cast
@@ -18,6 +19,8 @@ from fsspec.implementations.local import LocalFileSystem
 from edgeward_contract.artifact import ArtifactRef, Sha256, sha256_of
 from edgeward_contract.chunks import CHUNK_BYTES, Chunk, ChunkIndex, Encoding, StoredChunk
 from edgeward_fleet.errors import FleetError, Unavailable
+
+_AT_HAND_BYTES: Final = 32 << 20
 
 
 class StorageError(Unavailable):
@@ -54,6 +57,9 @@ class ChunkStore:
         self._files = cast(_FileSystem, file_system)
         self._root: Final = str(root).rstrip("/")
         self._is_local: Final = isinstance(file_system, LocalFileSystem)
+        self._lately: Final[dict[Sha256, bytes]] = {}
+        self._lately_bytes = 0
+        self._changing: Final = threading.Lock()
         try:
             self._files.makedirs(self._root, exist_ok=True)
         except OSError as error:
@@ -77,10 +83,24 @@ class ChunkStore:
 
     def get(self, digest: Sha256) -> bytes:
         """The chunk's bytes, checked. Raises ArtifactDamaged: it is missing or not what it was."""
-        data = self._sound(digest)
+        data = self.at_hand(digest) or self._sound(digest)
         if data is None:
             raise ArtifactDamaged(f"expected a sound chunk {digest[:12]}… in the store, found none")
+        self._keep(digest, data)
         return data
+
+    def at_hand(self, digest: Sha256) -> bytes | None:
+        """The chunk if it was read and checked lately: in a rollout a thousand devices ask for the same few."""
+        return self._lately.get(digest)
+
+    def _keep(self, digest: Sha256, data: bytes) -> None:
+        with self._changing:
+            if digest not in self._lately:
+                self._lately[digest] = data
+                self._lately_bytes += len(data)
+            while self._lately_bytes > _AT_HAND_BYTES:
+                oldest = next(iter(self._lately))
+                self._lately_bytes -= len(self._lately.pop(oldest))
 
     def settle(self, digests: Iterable[Sha256]) -> None:
         """Return when the chunks survive a power cut. Stores other than folders promise that on `put`."""

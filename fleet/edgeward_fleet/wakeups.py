@@ -68,11 +68,15 @@ class Wakeups:
                 if not self._watches[device_id]:
                     del self._watches[device_id]
 
+    def add_listener(self, listener: Callable[[DeviceId], None]) -> None:
+        """`listen` for as long as the fleet runs."""
+        with self._lock:
+            self._listeners.append(listener)
+
     @contextmanager
     def listen(self, listener: Callable[[DeviceId], None]) -> Iterator[None]:
         """Tell `listener` of the wake-ups of every device, each in the thread that it happens in."""
-        with self._lock:
-            self._listeners.append(listener)
+        self.add_listener(listener)
         try:
             yield
         finally:

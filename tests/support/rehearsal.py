@@ -64,7 +64,7 @@ class Rehearsal:
         self.database = database
         self.wakeups = Wakeups()
         self.store = ChunkStore((folder / "artifacts").as_uri())
-        self.registry = Registry(database, self.store, Settings(data_dir=folder), self.clock)
+        self.registry = Registry(database, self.store, Settings(data_dir=folder), self.clock, self.wakeups)
         self.records = Records(database, self.clock)
         self.news = 0
         self._numbers = itertools.count(1)  # the cohorts follow from a rollout's id; chance would make failures flicker

@@ -1,4 +1,4 @@
-"""Which device makes a request. Every request asks the database: a revoked certificate ends with the next one."""
+"""Which device makes a request. A revoked certificate ends with the next one: see `Devices.authenticate`."""
 
 from __future__ import annotations
 

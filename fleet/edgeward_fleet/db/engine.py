@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +19,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
-from edgeward_fleet.db.sharing import OWN_FAULT, Job, transact
+from edgeward_fleet.db.sharing import OWN_FAULT, Job, Queue, transact
 from edgeward_fleet.errors import DatabaseError, DatabaseUrlError
 
 T = TypeVar("T")
@@ -42,14 +41,14 @@ class Database:
         if self.is_sqlite:
             _make_private(self.url)
         self._engine = _sqlite_engine(self.url) if self.is_sqlite else _server_engine(self.url)
-        self._waiting: Final[deque[Job[object]]] = deque()
+        self._waiting: Final = Queue()
         self._threads = ThreadPoolExecutor(1 if self.is_sqlite else _SERVER_THREADS, thread_name_prefix="database")
 
-    async def run(self, work: Callable[[Session], T]) -> T:
-        """Run `work` in one transaction: committed when it returns, rolled back when it raises.
+    async def run(self, work: Callable[[Session], T], *, urgent: bool = True) -> T:
+        """Run `work` in one transaction: committed when it returns, rolled back when it raises. It may run twice.
 
-        A caller that is cancelled stops waiting: work that has begun still ends as it would have, work that has not
-        is dropped.
+        What is not `urgent`, the messages of devices, lets people go first. A caller that is cancelled stops waiting:
+        work that has begun still ends as it would have, work that has not is dropped.
 
         Raises:
             DatabaseError: the database is damaged, full, locked or gone.
@@ -57,7 +56,7 @@ class Database:
         if not self.is_sqlite:
             return await asyncio.get_running_loop().run_in_executor(self._threads, self._transact, work)
         job = Job(work)
-        self._waiting.append(job)
+        self._waiting.put(job, urgent=urgent)
         self._threads.submit(transact, self._engine, self._waiting, self._translated)
         return await job.answer()
 

@@ -148,7 +148,9 @@ class Enrolment:
             audit.record(session, principal.actor, "device.renew", device.device_id, detail, at=now)
             return identity
 
-        return await self._database.run(work)
+        identity = await self._database.run(work)
+        self._wakeups.notify(identity.device_id)  # certificates older than the one in use were revoked
+        return identity
 
     def _issue(self, session: Session, device: DeviceRow, key: ec.EllipticCurvePublicKey, now: datetime) -> Identity:
         device_id = DeviceId(device.device_id)

@@ -45,7 +45,7 @@ class Inbound:
             check(session, now)
             return desired.fetch(session, device, after, now)
 
-        return await self._database.run(work)
+        return await self._database.run(work, urgent=False)
 
     async def report(self, device: DeviceId, state: ReportedState, check: Check = anybody) -> None:
         """Store a report, unless a newer one is here, and let the rollouts see it. Raises Forbidden."""
@@ -58,7 +58,7 @@ class Inbound:
                 take_report(session, device, state, now)
             return is_news
 
-        if await self._database.run(work):
+        if await self._database.run(work, urgent=False):
             self._on_report()
 
     async def deliver(self, device: DeviceId, batch: Batch) -> Acknowledgement:

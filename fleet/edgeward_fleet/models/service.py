@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from functools import lru_cache, partial
 from typing import Final
 
 from sqlalchemy.orm import Session
@@ -19,14 +20,22 @@ from edgeward_fleet.errors import Conflict, Forbidden, Invalid
 from edgeward_fleet.models import repository
 from edgeward_fleet.models.model import ModelSummary, Release, WhereItRuns, read_manifest
 from edgeward_fleet.models.uploads import Spool
+from edgeward_fleet.recent import Recent
 from edgeward_fleet.settings import Settings
 from edgeward_fleet.storage import ChunkStore
+from edgeward_fleet.wakeups import Wakeups
 
 
 class Registry:
     """Everything about releases and artifacts."""
 
-    def __init__(self, database: Database, store: ChunkStore, settings: Settings, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, store: ChunkStore, settings: Settings, clock: Clock, wakeups: Wakeups
+    ) -> None:
+        # Which chunks a device may read, one shared set for each artifact: a thousand devices ask for the same.
+        self._readable: Final[Recent[tuple[DeviceId, Sha256], frozenset[Sha256]]] = Recent(15.0)
+        self._chunks: Final = lru_cache(maxsize=32)(_stored_chunks)
+        wakeups.add_listener(self._readable.forget)
         self._database: Final = database
         self._store: Final = store
         self._clock: Final = clock
@@ -81,7 +90,7 @@ class Registry:
                 raise _not_yours("manifest", sha256)
             return repository.release_by_sha256(session, sha256).manifest
 
-        return await self._database.run(work)
+        return await self._database.run(work, urgent=False)
 
     async def chunk_index_for(self, device: DeviceId, sha256: Sha256) -> bytes:
         """Raises Forbidden unless a release that the device's desired state names holds the artifact."""
@@ -91,14 +100,23 @@ class Registry:
                 raise _not_yours("artifact", sha256)
             return repository.chunk_index(session, sha256)
 
-        return await self._database.run(work)
+        data = await self._database.run(work, urgent=False)
+        self._readable.put(device, (device, sha256), self._chunks(data))
+        return data
 
     async def chunk_for(self, device: DeviceId, sha256: Sha256) -> bytes:
         """Raises Forbidden as `chunk_index_for`, or ArtifactDamaged."""
-        allowed = await self._database.run(lambda session: repository.may_read_chunk(session, device, sha256))
-        if not allowed:
+        if not await self._may_read_chunk(device, sha256):
             raise _not_yours("chunk", sha256)
-        return await asyncio.to_thread(self._store.get, sha256)
+        at_hand = self._store.at_hand(sha256)
+        return at_hand if at_hand is not None else await asyncio.to_thread(self._store.get, sha256)
+
+    async def _may_read_chunk(self, device: DeviceId, sha256: Sha256) -> bool:
+        """Chunks are asked for one after the other; who was given their index may have them."""
+        if any(sha256 in chunks for chunks in self._readable.of(device)):
+            return True
+        ask = partial(repository.may_read_chunk, device=device, sha256=sha256)
+        return await self._database.run(ask, urgent=False)
 
     def _add_artifact(self, session: Session, actor: Actor, index: ChunkIndex) -> bool:
         if repository.has_artifact(session, index.artifact.sha256):
@@ -137,6 +155,11 @@ def _check_pushed(session: Session, name: str, artifact: ArtifactRef) -> None:
         )
     if size != artifact.size_bytes:
         raise Invalid(f"{name}.size_bytes: expected {size}, got {artifact.size_bytes}")
+
+
+def _stored_chunks(index: bytes) -> frozenset[Sha256]:
+    chunks = ChunkIndex.parse(index).chunks
+    return frozenset(stored.sha256 for chunk in chunks for stored in chunk.stored)
 
 
 def _not_yours(what: str, sha256: Sha256) -> Forbidden:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from edgeward_contract.artifact import DeviceId, Sha256
+from edgeward_contract.artifact import DeviceId, Sha256, sha256_of
 from edgeward_contract.record import MAX_RECORD_BYTES, Record, Verdict, VerdictStatus
 from edgeward_contract.schema import JsonValue, canonical_json, parse_json
 
@@ -82,7 +82,7 @@ def arrivals(records: Sequence[Record]) -> tuple[Arrival, ...]:
     for record in records:
         content = canonical_json(record.content())
         made.append(
-            Arrival(key=(record.epoch, record.sequence), record=record, content=content, sha256=record.sha256())
+            Arrival(key=(record.epoch, record.sequence), record=record, content=content, sha256=sha256_of(content))
         )
     return tuple(made)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import Final, TypeVar, cast
 
-from sqlalchemy import Select, func, select, tuple_
+from sqlalchemy import Select, Table, bindparam, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -16,24 +17,39 @@ from edgeward_fleet.records.model import Arrival, Key, RecordFilter, StoredRecor
 
 Row = TypeVar("Row")
 
+# Built once: every batch of every device asks and inserts.
+_RECORDS: Final = cast(Table, RecordRow.__table__)
+_KEY: Final = ("device_id", "epoch", "sequence")
+_INSERT: Final = {
+    "sqlite": sqlite.insert(_RECORDS).on_conflict_do_nothing(index_elements=_KEY),
+    "postgresql": postgresql.insert(_RECORDS).on_conflict_do_nothing(index_elements=_KEY),
+}
+_DIGESTS: Final = select(RecordRow.sequence, RecordRow.sha256).where(
+    RecordRow.device_id == bindparam("device"),
+    RecordRow.epoch == bindparam("epoch"),
+    RecordRow.sequence.in_(bindparam("sequences", expanding=True)),
+)
 
-def insert_new(session: Session, device: DeviceId, batch: Sequence[Arrival], now: datetime) -> frozenset[Key]:
-    """Insert what is not there yet; the keys that were inserted."""
-    if not batch:
-        return frozenset()
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(RecordRow).on_conflict_do_nothing(index_elements=["device_id", "epoch", "sequence"])
-    rows = session.execute(
-        statement.returning(RecordRow.epoch, RecordRow.sequence), [_columns(device, each, now) for each in batch]
-    )
-    return frozenset((epoch, sequence) for epoch, sequence in rows)
+
+def insert_new(session: Session, device: DeviceId, batch: Sequence[Arrival], now: datetime) -> None:
+    """Insert those of `batch` that nobody else has inserted meanwhile."""
+    if batch:
+        connection = session.connection()
+        statement = _INSERT[connection.dialect.name]
+        connection.execute(statement, [_columns(device, each, now) for each in batch])
 
 
-def stored_digests(session: Session, device: DeviceId, keys: Sequence[Key]) -> dict[Key, Sha256]:
+def stored_digests(session: Session, device: DeviceId, keys: Iterable[Key]) -> dict[Key, Sha256]:
     """The digests of those keys that are stored."""
-    columns = (RecordRow.epoch, RecordRow.sequence)
-    query = select(*columns, RecordRow.sha256).where(RecordRow.device_id == device, tuple_(*columns).in_(keys))
-    return {(epoch, sequence): Sha256(sha256) for epoch, sequence, sha256 in session.execute(query)}
+    sequences: dict[str, list[int]] = defaultdict(list)
+    for epoch, sequence in keys:
+        sequences[epoch].append(sequence)
+    connection = session.connection()
+    found: dict[Key, Sha256] = {}
+    for epoch, wanted in sequences.items():
+        rows = connection.execute(_DIGESTS, {"device": device, "epoch": epoch, "sequences": wanted})
+        found.update(((epoch, sequence), Sha256(sha256)) for sequence, sha256 in rows)
+    return found
 
 
 def page(session: Session, which: RecordFilter, *, after: int, limit: int) -> list[StoredRecord]:

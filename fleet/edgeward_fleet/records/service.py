@@ -27,11 +27,16 @@ class Records:
         now = self._clock()
 
         def work(session: Session) -> Acknowledgement:
-            inserted = repository.insert_new(session, device, storable(arrived), now)
-            stored = repository.stored_digests(session, device, [each.key for each in arrived])
+            keys = [each.key for each in arrived]
+            before = repository.stored_digests(session, device, keys)
+            new = [each for each in storable(arrived) if each.key not in before]
+            repository.insert_new(session, device, new, now)
+            # Asked again rather than concluded: another replica may have inserted the same keys in between.
+            stored = repository.stored_digests(session, device, keys) if new else before
+            inserted = frozenset(each.key for each in new)
             return Acknowledgement(batch_id=batch.batch_id, verdicts=verdicts(arrived, inserted, stored))
 
-        return await self._database.run(work)
+        return await self._database.run(work, urgent=False)
 
     async def page(self, which: RecordFilter, *, after: int, limit: int) -> list[StoredRecord]:
         return await self._database.run(lambda session: repository.page(session, which, after=after, limit=limit))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final, cast
 
-from sqlalchemy import Row, Select, select
+from sqlalchemy import Row, Select, Table, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from edgeward_contract.artifact import DeviceId, ModelName, ReleaseRef, Sha256
@@ -91,7 +92,8 @@ def save(session: Session, before: Rollout, after: Rollout) -> None:
 
 
 def save_device(session: Session, rollout_id: RolloutId, device: RolloutDevice) -> None:
-    session.merge(_device_row(rollout_id, device))
+    asked = {"rollout": rollout_id, "device": device.device}
+    session.connection().execute(_SAVE_DEVICE, {**_device_columns(device), **asked})
 
 
 def approve(session: Session, rollout_id: RolloutId, actor: Actor, now: datetime) -> None:
@@ -132,12 +134,9 @@ def of_device(
     session: Session, device: DeviceId, states: Iterable[RolloutState]
 ) -> list[tuple[RolloutId, ModelName, Sha256]]:
     """The rollouts in `states` that the device is part of."""
-    query = (
-        select(RolloutRow.rollout_id, RolloutRow.model, RolloutRow.release_sha256)
-        .join(RolloutDeviceRow, RolloutDeviceRow.rollout_id == RolloutRow.rollout_id)
-        .where(RolloutDeviceRow.device_id == device, RolloutRow.state.in_([state.value for state in states]))
-    )
-    return [(RolloutId(rollout), ModelName(model), Sha256(sha)) for rollout, model, sha in session.execute(query)]
+    asked = {"device": device, "states": [state.value for state in states]}
+    rows = session.connection().execute(_OF_DEVICE, asked)
+    return [(RolloutId(rollout), ModelName(model), Sha256(sha256)) for rollout, model, sha256 in rows]
 
 
 def taken(session: Session, rollout: Rollout, states: Iterable[RolloutState]) -> frozenset[DeviceId]:
@@ -153,8 +152,7 @@ def taken(session: Session, rollout: Rollout, states: Iterable[RolloutState]) ->
 
 
 def device_of(session: Session, rollout_id: RolloutId, device: DeviceId) -> RolloutDevice:
-    query = _with_former().where(RolloutDeviceRow.rollout_id == rollout_id, RolloutDeviceRow.device_id == device)
-    return _device(session.execute(query).one())
+    return _device(session.connection().execute(_ONE_DEVICE, {"rollout": rollout_id, "device": device}).one())
 
 
 def fleet_now(session: Session, model: ModelName) -> dict[DeviceId, DeviceNow]:
@@ -214,6 +212,24 @@ def _with_former() -> Select[*tuple[object, ...]]:
     return select(*columns).outerjoin(ReleaseRow, former)
 
 
+# Built once: every report of a device in a rollout asks these.
+_DEVICES: Final = cast(Table, RolloutDeviceRow.__table__)
+_OF_DEVICE: Final = (
+    select(RolloutRow.rollout_id, RolloutRow.model, RolloutRow.release_sha256)
+    .join(RolloutDeviceRow, RolloutDeviceRow.rollout_id == RolloutRow.rollout_id)
+    .where(
+        RolloutDeviceRow.device_id == bindparam("device"),
+        RolloutRow.state.in_(bindparam("states", expanding=True)),
+    )
+)
+_ONE_DEVICE: Final = _with_former().where(
+    RolloutDeviceRow.rollout_id == bindparam("rollout"), RolloutDeviceRow.device_id == bindparam("device")
+)
+_SAVE_DEVICE: Final = update(_DEVICES).where(
+    _DEVICES.c.rollout_id == bindparam("rollout"), _DEVICES.c.device_id == bindparam("device")
+)
+
+
 def _devices(session: Session, rollout_id: RolloutId) -> tuple[RolloutDevice, ...]:
     query = _with_former().where(RolloutDeviceRow.rollout_id == rollout_id).order_by(RolloutDeviceRow.device_id)
     return tuple(_device(row) for row in session.execute(query))
@@ -242,26 +258,28 @@ def _rollout(row: RolloutRow, devices: tuple[RolloutDevice, ...]) -> Rollout:
 
 
 def _device_row(rollout_id: RolloutId, device: RolloutDevice) -> RolloutDeviceRow:
-    return RolloutDeviceRow(
-        rollout_id=rollout_id,
-        device_id=device.device,
-        site=device.site,
-        phase=device.phase,
-        counted=device.counted,
-        standing=device.standing.value,
-        reason=device.reason,
-        detail=device.detail,
-        deployment=device.deployment,
-        generation=device.generation,
-        former_sha256=device.former.sha256 if device.former else None,
-        back=device.back.value,
-        back_deployment=device.back_deployment,
-        back_generation=device.back_generation,
-        requests=device.requests,
-        errors=device.errors,
-        earlier_requests=device.earlier_requests,
-        earlier_errors=device.earlier_errors,
-    )
+    return RolloutDeviceRow(rollout_id=rollout_id, device_id=device.device, **_device_columns(device))
+
+
+def _device_columns(device: RolloutDevice) -> dict[str, object]:
+    return {
+        "site": device.site,
+        "phase": device.phase,
+        "counted": device.counted,
+        "standing": device.standing.value,
+        "reason": device.reason,
+        "detail": device.detail,
+        "deployment": device.deployment,
+        "generation": device.generation,
+        "former_sha256": device.former.sha256 if device.former else None,
+        "back": device.back.value,
+        "back_deployment": device.back_deployment,
+        "back_generation": device.back_generation,
+        "requests": device.requests,
+        "errors": device.errors,
+        "earlier_requests": device.earlier_requests,
+        "earlier_errors": device.earlier_errors,
+    }
 
 
 def _device(row: Row[*tuple[object, ...]]) -> RolloutDevice:
