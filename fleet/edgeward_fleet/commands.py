@@ -131,7 +131,9 @@ def serve(
         enrolments_per_minute=enrolments_per_minute,
         ready_file=ready_file,
     )
-    from edgeward_fleet.listeners import new_loop  # as in `_serve`
+    from edgeward_fleet.listeners import new_loop, settle_memory  # as in `_serve`
+
+    settle_memory()
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(_serve(settings))
