@@ -40,7 +40,7 @@ class Services:
     inbound: Inbound
 
 
-def services_of(request: Request) -> Services:
+async def services_of(request: Request) -> Services:  # not async, each request would wait for a thread
     """The services of the app that answers `request`; as a dependency: `Depends(services_of)`."""
     services = request.app.state.services
     assert isinstance(services, Services)

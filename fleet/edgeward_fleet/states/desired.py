@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
+from typing import Final, cast
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import Table, bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from edgeward_contract.artifact import DeviceId, ModelName
@@ -14,6 +15,12 @@ from edgeward_contract.desired import MAX_DESIRED_BYTES, DesiredModel, DesiredSt
 from edgeward_contract.schema import ContractError, canonical_json
 from edgeward_fleet.db.schema import DesiredModelRow, DesiredRow
 from edgeward_fleet.errors import Conflict
+
+# Built once: every poll asks the first of these, twice.
+_DESIRED: Final = cast(Table, DesiredRow.__table__)
+_GENERATION: Final = select(DesiredRow.generation).where(DesiredRow.device_id == bindparam("device"))
+_DOCUMENT: Final = select(DesiredRow.document).where(DesiredRow.device_id == bindparam("device"))
+_FETCHED: Final = update(_DESIRED).where(_DESIRED.c.device_id == bindparam("device"))
 
 
 def desired_of(session: Session, device: DeviceId) -> DesiredState:
@@ -54,17 +61,17 @@ def fetch(session: Session, device: DeviceId, after: int, now: datetime) -> byte
     A device that has seen a later generation than ours was served by this fleet before a backup was restored; it gets
     the document under a generation above its own, or it would wait for ever.
     """
-    row = session.get(DesiredRow, device)
-    known = row.generation if row else 0
-    if after > known:
-        _save(session, device, replace(desired_of(session, device), generation=after + 1), now)
-        row = session.get(DesiredRow, device)
-    if row is None:
+    connection = session.connection()
+    known = connection.execute(_GENERATION, {"device": device}).scalar_one_or_none()
+    if after > (known or 0):
+        known = after + 1
+        _save(session, device, replace(desired_of(session, device), generation=known), now)
+    if known is None:
         return DesiredState(generation=0).canonical() if after < 0 else None
-    if row.generation <= after:
+    if known <= after:
         return None
-    row.fetched_generation = row.generation
-    return row.document
+    connection.execute(_FETCHED, {"device": device, "fetched_generation": known})
+    return connection.execute(_DOCUMENT, {"device": device}).scalar_one()
 
 
 def _with(before: DesiredState, model: ModelName, wanted: DesiredModel | None) -> DesiredState:
