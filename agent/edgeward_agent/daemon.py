@@ -62,6 +62,7 @@ class _Parts:
 
     device: Device
     link: ObservedLink
+    back: asyncio.Event
     forwarder: Forwarder
     reporter: Reporter
 
@@ -116,8 +117,9 @@ async def _open(
     rhythm = Rhythm(heartbeat_s=config.report.heartbeat_s, min_interval_s=config.report.min_interval_s)
     reporter = Reporter(link, device.snapshot, news=news, clock=_CLOCK, rhythm=rhythm, draw=random.random)
     forwarder = Forwarder(store, link, clock=_CLOCK)
-    link.on_return += [news.set, forwarder.nudge]
-    return _Parts(device=device, link=link, forwarder=forwarder, reporter=reporter)
+    back = asyncio.Event()
+    link.on_return += [news.set, forwarder.nudge, back.set]
+    return _Parts(device=device, link=link, back=back, forwarder=forwarder, reporter=reporter)
 
 
 async def _work(parts: _Parts, stop: asyncio.Event) -> None:
@@ -125,7 +127,7 @@ async def _work(parts: _Parts, stop: asyncio.Event) -> None:
     device = parts.device
     duties = {
         "supervise": device.supervisor.run(),
-        "follow": follow_desired(parts.link, device.updater, clock=_CLOCK, draw=random.random),
+        "follow": follow_desired(parts.link, device.updater, clock=_CLOCK, draw=random.random, nudged=parts.back),
         "update": _update(device),
         "forward": parts.forwarder.run(),
         "report": parts.reporter.run(),

@@ -54,6 +54,11 @@ class LinkRefused(LinkError):
         super().__init__(message)
         self.status = status
 
+    @property
+    def is_about_content(self) -> bool:
+        """What was sent is wrong (RFC 9110, 15.5); 401, 403, 404, 426 and the like are no fault of it."""
+        return self.status in {400, 413, 422}
+
 
 class IdentityError(AgentError):
     """Enrolment or the device's own certificate."""

@@ -24,6 +24,10 @@ class Link(Protocol):
     Every method raises LinkLost when a retry is worth it and LinkRefused when it is not, nothing else.
     """
 
+    @property
+    def max_batch_bytes(self) -> int:
+        """How large a batch may be, as far as it is known now; a larger one is refused with the status 413."""
+
     async def next_desired(self, after: int) -> DesiredState:
         """Wait until the fleet wants a generation above `after`, for as long as it takes."""
 

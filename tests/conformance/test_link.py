@@ -190,7 +190,8 @@ def test_after_an_outage_the_same_link_goes_on(play: Play) -> None:
 
 def test_the_largest_batch_goes_through(play: Play) -> None:
     async def scenario(fleet: LinkHarness) -> None:
-        largest = largest_batch(fleet.limit_bytes)
+        assert fleet.link.max_batch_bytes == fleet.limit_bytes
+        largest = largest_batch(fleet.link.max_batch_bytes)
         assert len((await fleet.link.deliver(largest)).verdicts) == len(largest.records)
 
     play(scenario)

@@ -13,7 +13,15 @@ from edgeward_agent.outbox.model import Draft, StoreOptions
 from edgeward_agent.outbox.store import Store
 from edgeward_contract.artifact import DeviceId, Sha256
 from edgeward_contract.desired import DesiredState
-from edgeward_contract.record import Acknowledgement, Batch, Record, RecordClass, Verdict, VerdictStatus
+from edgeward_contract.record import (
+    MAX_BATCH_BYTES,
+    Acknowledgement,
+    Batch,
+    Record,
+    RecordClass,
+    Verdict,
+    VerdictStatus,
+)
 from edgeward_contract.reported import ReportedState
 from edgeward_contract.schema import JsonValue
 
@@ -81,6 +89,7 @@ class MemoryFleet:
         self.before: Callable[[Batch], None] = lambda _: None
         self.after: Callable[[Batch], None] = lambda _: None
         self.judge: Callable[[Record], VerdictStatus] = lambda _: VerdictStatus.ACCEPTED
+        self.max_batch_bytes = MAX_BATCH_BYTES
         self._changed = asyncio.Condition()
 
     async def deliver(self, batch: Batch) -> Acknowledgement:

@@ -26,7 +26,7 @@ from edgeward_agent.errors import AgentError, AgentRunning, ConfigError, LinkLos
 from edgeward_agent.link import follow
 from edgeward_agent.link.follow import follow_desired
 from edgeward_agent.link.memory import MemoryFleet, MemoryLink
-from edgeward_agent.link.observed import ObservedLink
+from edgeward_agent.link.observed import LinkCondition, ObservedLink
 from edgeward_agent.listening import exposure, listen_tcp, listen_unix
 from edgeward_agent.process import ProcessRef, StateFolderLock, Watched, agent_is_running
 from edgeward_agent.reporter import Reporter, Rhythm, Snapshot
@@ -41,7 +41,7 @@ from edgeward_agent.status import (
 )
 from edgeward_agent.status_text import duration, size, status_text
 from edgeward_contract.desired import DesiredState
-from edgeward_contract.reported import DeviceHealth
+from edgeward_contract.reported import DeviceHealth, ReportedState
 from edgeward_contract.schema import Fields
 from support.link import reported_state
 from support.waiting import eventually
@@ -381,10 +381,16 @@ class Taken:
         self.offers.append(desired.generation)
 
 
+async def following(
+    fleet: MemoryFleet, taken: Taken, clock: SteppingClock, nudged: asyncio.Event | None = None
+) -> None:
+    await follow_desired(MemoryLink(fleet), taken, clock=clock, draw=lambda: 0.0, nudged=nudged)
+
+
 def test_following_goes_on_after_an_outage_and_after_a_refusal() -> None:
     async def run() -> None:
         fleet, taken, clock = MemoryFleet(refusal="revoked"), Taken(), SteppingClock()
-        task = asyncio.create_task(follow_desired(MemoryLink(fleet), taken, clock=clock, draw=lambda: 0.0))
+        task = asyncio.create_task(following(fleet, taken, clock))
         await turns(lambda: len(clock.slept) >= 3)
         fleet.refusal = ""
         for generation in (1, 2):
@@ -396,12 +402,36 @@ def test_following_goes_on_after_an_outage_and_after_a_refusal() -> None:
     asyncio.run(run())
 
 
+class StandingClock(SteppingClock):
+    """Nobody wakes up by themselves."""
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        await asyncio.Event().wait()
+
+
+def test_following_goes_on_as_soon_as_somebody_else_has_reached_the_fleet() -> None:
+    """After a day without a network it would otherwise wait for up to five minutes more."""
+
+    async def run() -> None:
+        fleet, taken, clock, nudged = MemoryFleet(refusal="away"), Taken(), StandingClock(), asyncio.Event()
+        task = asyncio.create_task(following(fleet, taken, clock, nudged))
+        await turns(lambda: len(clock.slept) == 1)
+        fleet.refusal = ""
+        await fleet.set_desired(DesiredState(generation=1))
+        nudged.set()
+        await turns(lambda: taken.offers == [1])
+        task.cancel()
+
+    asyncio.run(run())
+
+
 def test_a_follower_that_falls_back_is_given_what_it_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follow, "_LOOK_S", 0.01)
 
     async def run() -> None:
         fleet, taken = MemoryFleet(), Taken()
-        task = asyncio.create_task(follow_desired(MemoryLink(fleet), taken, clock=SteppingClock(), draw=lambda: 0.0))
+        task = asyncio.create_task(following(fleet, taken, SteppingClock()))
         await fleet.set_desired(DesiredState(generation=2))
         await turns(lambda: taken.offers == [2])
         taken.generation = 1
@@ -438,6 +468,21 @@ def test_the_log_says_once_that_the_fleet_is_gone_and_once_that_it_is_back(caplo
         "the fleet answers",
     ]
     assert told == ["back", "back"]
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_batch_that_is_refused_for_what_is_in_it_says_nothing_of_the_way(status: int) -> None:
+    class Choosy(MemoryLink):
+        async def report(self, reported: ReportedState) -> None:
+            raise LinkRefused("too large", status=status)
+
+    async def run() -> None:
+        link = ObservedLink(Choosy(MemoryFleet()), clock=SteppingClock(), explain=lambda: "")
+        with pytest.raises(LinkRefused):
+            await link.report(reported_state(1))
+        assert link.condition == LinkCondition()
+
+    asyncio.run(run())
 
 
 def test_what_the_device_knows_itself_explains_a_failure() -> None:

@@ -170,6 +170,22 @@ def test_batches_are_large_again_once_nobody_refuses_them(scenario: Play) -> Non
     scenario(work)
 
 
+def test_no_batch_is_larger_than_what_the_carrier_says(scenario: Play) -> None:
+    """Else each of a backlog would be refused, halved and halved again."""
+
+    async def work(site: Site) -> None:
+        site.fleet.max_batch_bytes = 128 * 1024
+        for first in range(0, 40, 10):
+            await site.store.append([draft(number, padding=20_000) for number in range(first, first + 10)])
+        async with site.forwarding():
+            await site.settled()
+        sizes = [len(batch.canonical()) for batch in site.fleet.batches]
+        assert max(sizes) <= 128 * 1024
+        assert len(sizes) == 7  # of six records each
+
+    scenario(work)
+
+
 @pytest.mark.parametrize("status", [401, 403, 404, 426, 0])
 def test_a_refusal_that_is_no_fault_of_the_records_leaves_them(scenario: Play, status: int) -> None:
     async def work(site: Site) -> None:

@@ -9,6 +9,7 @@ from typing import Final, NoReturn, Protocol
 from edgeward_agent.clock import Clock
 from edgeward_agent.errors import LinkError, LinkLost
 from edgeward_agent.link.backoff import delay_s
+from edgeward_agent.link.pausing import pause
 from edgeward_agent.ports import Link
 from edgeward_contract.desired import DesiredState
 
@@ -24,8 +25,13 @@ class Follower(Protocol):
     def offer(self, desired: DesiredState) -> None: ...
 
 
-async def follow_desired(link: Link, follower: Follower, *, clock: Clock, draw: Callable[[], float]) -> NoReturn:
-    """Offer every newer desired state. A refusal is waited out too: a fleet may take a device back."""
+async def follow_desired(
+    link: Link, follower: Follower, *, clock: Clock, draw: Callable[[], float], nudged: asyncio.Event | None = None
+) -> NoReturn:
+    """Offer every newer desired state. A refusal is waited out too: a fleet may take a device back.
+
+    `nudged` ends a wait early: somebody else has reached the fleet, which may have waited long for this device.
+    """
     failures = 0
     while True:
         try:
@@ -33,7 +39,8 @@ async def follow_desired(link: Link, follower: Follower, *, clock: Clock, draw: 
         except LinkError as error:
             failures += 1
             wish_s = error.retry_after_s if isinstance(error, LinkLost) else None
-            await clock.sleep(delay_s(failures, draw(), retry_after_s=wish_s))
+            wait_s = delay_s(failures, draw(), retry_after_s=wish_s)
+            await pause(clock, wait_s, nudged=nudged if wish_s is None else None)
             continue
         failures = 0
         follower.offer(desired)

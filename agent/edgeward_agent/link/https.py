@@ -8,7 +8,7 @@ from edgeward_agent.clock import Clock, SystemClock
 from edgeward_agent.errors import LinkLost, LinkRefused
 from edgeward_agent.link.wire import Call, Wire
 from edgeward_contract.desired import MAX_DESIRED_BYTES, DesiredState
-from edgeward_contract.record import Acknowledgement, Batch
+from edgeward_contract.record import MAX_BATCH_BYTES, Acknowledgement, Batch
 from edgeward_contract.reported import ReportedState
 from edgeward_contract.schema import MAX_DOCUMENT_BYTES, ContractError
 from edgeward_contract.topics import RECORDS, REPORTED, desired_path
@@ -25,6 +25,10 @@ class HttpsLink:
         self._park_s = park_s
         self._clock = clock or SystemClock()
         self._closed = False
+
+    @property
+    def max_batch_bytes(self) -> int:
+        return MAX_BATCH_BYTES
 
     async def next_desired(self, after: int) -> DesiredState:
         while not self._closed:

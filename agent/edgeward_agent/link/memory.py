@@ -97,6 +97,10 @@ class MemoryLink:
         self._fleet = fleet
         self._closed = False
 
+    @property
+    def max_batch_bytes(self) -> int:
+        return MAX_BATCH_BYTES
+
     async def next_desired(self, after: int) -> DesiredState:
         async with self._fleet.changed:
             while True:

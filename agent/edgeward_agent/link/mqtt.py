@@ -61,6 +61,10 @@ class MqttLink:
         self._answers: Final[dict[str, asyncio.Future[Answer]]] = {}
         self._closed = False
 
+    @property
+    def max_batch_bytes(self) -> int:
+        return self._room(topics.up_topic(self._device, Up.RECORDS))
+
     async def next_desired(self, after: int) -> DesiredState:
         connection = await self._connected()
         if self._newer(after) is None:
@@ -149,7 +153,7 @@ class MqttLink:
         """Publish and wait for the fleet's own answer."""
         connection = await self._connected()
         topic = topics.up_topic(self._device, what)
-        room = connection.room(topic, MAX_PAYLOAD_BYTES)
+        room = self._room(topic)
         if len(payload) > room:
             raise LinkRefused(
                 f"broker at {self._address.where}: expected at most {room} bytes, got {len(payload)}",
@@ -171,6 +175,10 @@ class MqttLink:
                 del self._answers[tag]
         self._check(answer)
         return answer
+
+    def _room(self, topic: str) -> int:
+        connection = self._connection
+        return MAX_PAYLOAD_BYTES if connection is None else connection.room(topic, MAX_PAYLOAD_BYTES)
 
     async def _first(self, connection: Connection, wanted: asyncio.Future[T]) -> T:
         """What is wanted, unless the connection ends before it. Raises LinkLost and LinkRefused."""

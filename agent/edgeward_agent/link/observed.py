@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from edgeward_agent.clock import Clock
-from edgeward_agent.errors import LinkError
+from edgeward_agent.errors import LinkError, LinkRefused
 from edgeward_agent.log import fields
 from edgeward_agent.ports import Link
 from edgeward_contract.desired import DesiredState
@@ -38,6 +38,10 @@ class ObservedLink:
         self._clock = clock
         self._explain = explain
 
+    @property
+    def max_batch_bytes(self) -> int:
+        return self._link.max_batch_bytes
+
     async def next_desired(self, after: int) -> DesiredState:
         return await self._observe(self._link.next_desired(after))
 
@@ -54,7 +58,8 @@ class ObservedLink:
         try:
             answer = await call
         except LinkError as error:
-            self._failed(error)
+            if not (isinstance(error, LinkRefused) and error.is_about_content):  # which says nothing of the way there
+                self._failed(error)
             raise
         self._succeeded()
         return answer

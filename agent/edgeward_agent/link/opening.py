@@ -70,6 +70,10 @@ class LargeOverHttps:
         self._link: Final = link
         self._https: Final = https
 
+    @property
+    def max_batch_bytes(self) -> int:
+        return self._link.max_batch_bytes
+
     async def next_desired(self, after: int) -> DesiredState:
         return await self._link.next_desired(after)
 

@@ -12,12 +12,12 @@ import logging
 import random
 import secrets
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Final, NoReturn, Protocol
 
 from edgeward_agent.clock import Clock
 from edgeward_agent.errors import LinkError, LinkLost, LinkRefused, OutboxError
 from edgeward_agent.link.backoff import delay_s
+from edgeward_agent.link.pausing import pause
 from edgeward_agent.log import fields
 from edgeward_agent.outbox.model import Applied
 from edgeward_agent.ports import Link
@@ -32,8 +32,6 @@ from edgeward_contract.record import (
     VerdictStatus,
 )
 
-_POISON: Final = {400, 413, 422}
-"""What says that the content is wrong (RFC 9110, 15.5). 401, 403, 404, 426 and the like are no fault of a record."""
 _TOO_LARGE: Final = 413
 _SUSPICIOUS: Final = 3
 """So many records put aside in a row look like a misunderstanding of versions, not like poison: go on slowly."""
@@ -92,7 +90,7 @@ class Forwarder:
 
     async def _send_next(self) -> bool:
         """False when there was nothing to send."""
-        batch = await self._store.head(limit_bytes=self._limit_bytes)
+        batch = await self._store.head(limit_bytes=min(self._limit_bytes, self._link.max_batch_bytes))
         if batch is not None:
             await self._send(batch)
         return batch is not None
@@ -101,7 +99,7 @@ class Forwarder:
         try:
             answer = await self._link.deliver(batch)
         except LinkRefused as refused:
-            if refused.status not in _POISON:
+            if not refused.is_about_content:
                 raise
             await self._narrow(batch.records, refused)
         else:
@@ -164,21 +162,7 @@ class Forwarder:
         wait_s = delay_s(self._failures, self._random(), retry_after_s=wish)
         level = logging.WARNING if self._failures == 1 else logging.DEBUG
         log.log(level, "records wait: %s", error, extra=fields(retry_in_s=round(wait_s, 1)))
-        await self._pause(wait_s, interruptible=wish is None)
-
-    async def _pause(self, wait_s: float, *, interruptible: bool) -> None:
-        """A nudge ends it, but not what the fleet itself has asked for."""
-        self._nudged.clear()
-        sleeping = asyncio.ensure_future(self._clock.sleep(wait_s))
-        nudged = asyncio.ensure_future(self._nudged.wait())
-        waiters = {sleeping, nudged} if interruptible else {sleeping}
-        try:
-            await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (sleeping, nudged):
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+        await pause(self._clock, wait_s, nudged=self._nudged if wish is None else None)
 
 
 def _name(record: Record) -> dict[str, object]:
