@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
@@ -400,12 +400,15 @@ class _Transport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.ended = False
+        self.written = b""
 
-    def write(self, data: object) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self.ended
+        self.written += bytes(data)
 
-    def writelines(self, parts: object) -> None:
-        assert not self.ended
+    def writelines(self, parts: Iterable[bytes | bytearray | memoryview]) -> None:
+        for part in parts:
+            self.write(part)
 
     def write_eof(self) -> None:
         self.ended = True
@@ -449,5 +452,61 @@ def test_no_bytes_break_a_connection(pieces: list[bytes]) -> None:
         connection.connection_lost(None)
         assert not server.state.connections
         assert server.state.held_bytes == 0
+
+    asyncio.run(main())
+
+
+_HEAD = POST + b"Content-Length: %d\r\n\r\n"
+_BODIES = [b"abc", b"abd", b"a\r\n", b"\r\nb", b"\n", b"x" * 40, b""]
+_MESSAGES = [
+    *(_HEAD % len(body) + body for body in _BODIES),
+    b"POST /refuse HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc",
+    b"POST /x HTTP/1.1\r\nHost: localhost\r\ncontent-length:  3\r\n\r\nabc",
+    POST + b"Content-Length: 3\r\nInference-Header-Content-Length: 2\r\n\r\nabc",
+    POST + b"Content-Length: 3\r\nConnection: close\r\n\r\nabc",
+    POST + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    GET % b"x",
+    b"\r\n",
+    b"\r\n" + _HEAD % 3 + b"abc",
+    _HEAD % 3 + b"abc\r\n",
+    _HEAD % 4 + b"\r\n\r\n\r\n",
+    _HEAD % 3 + b"ab",
+    b"c",
+]
+
+
+@given(st.lists(st.lists(st.sampled_from(_MESSAGES), min_size=1, max_size=2).map(b"".join), max_size=12))
+def test_a_head_that_came_before_means_what_it_meant(pieces: list[bytes]) -> None:
+    """Answers are the same, byte for byte, whether heads are remembered or each is parsed."""
+
+    async def transcript(*, remember: bool) -> bytes:
+        server = HttpServer(_echo, SMALL)
+        connection = Connection(server.state, HostGuard(local_only=True))
+        transport = _Transport()
+        connection.connection_made(transport)
+        for piece in pieces:
+            connection.data_received(piece)
+            connection._known = connection._known if remember else None
+        connection.connection_lost(None)
+        assert server.state.held_bytes == 0
+        return transport.written
+
+    assert asyncio.run(transcript(remember=True)) == asyncio.run(transcript(remember=False))
+
+
+def test_a_head_is_remembered_and_forgotten() -> None:
+    async def main() -> None:
+        connection = Connection(HttpServer(_echo, SMALL).state, HostGuard(local_only=True))
+        transport = _Transport()
+        connection.connection_made(transport)
+        for body in (b"abc", b"abd", b"abe"):
+            connection.data_received(_HEAD % 3 + body)
+        assert connection._known is not None
+        assert connection._known.begin == _HEAD % 3
+        assert transport.written.count(b"200 OK") == 3
+        assert transport.written.endswith(b"</abe>")
+        connection.data_received(_HEAD % 4 + b"abcd")
+        assert connection._known.begin == _HEAD % 4
+        connection.connection_lost(None)
 
     asyncio.run(main())

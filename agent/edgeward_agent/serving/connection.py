@@ -21,6 +21,7 @@ from edgeward_agent.serving.exchange import (
     INFERENCE_LENGTH,
     ORIGIN,
     Guard,
+    Head,
     Request,
     ServerState,
     answer_head,
@@ -33,11 +34,29 @@ _log: Final = logging.getLogger(__name__)
 
 _CONTENT_LENGTH: Final = b"content-length"
 _CONTENT_ENCODING: Final = b"content-encoding"
+_TRANSFER_ENCODING: Final = b"transfer-encoding"
 _EXPECT: Final = b"expect"
-_KEPT: Final = frozenset({HOST, ORIGIN, INFERENCE_LENGTH, _CONTENT_LENGTH, _CONTENT_ENCODING, _EXPECT})
+_KEPT: Final = frozenset(
+    {HOST, ORIGIN, INFERENCE_LENGTH, _CONTENT_LENGTH, _CONTENT_ENCODING, _TRANSFER_ENCODING, _EXPECT}
+)
+_ONCE_ONLY: Final = frozenset({_TRANSFER_ENCODING, _CONTENT_ENCODING, _EXPECT})
+"""A request with one of these is more than a head and as many bytes as it says."""
+_KNOWN_BELOW_BYTES: Final = 1 << 16
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _JOIN_BELOW_BYTES: Final = 1 << 16
 _READ_BYTES: Final = 1 << 18  # what the loop hands over at once, at most
+
+
+class _Known:
+    """A head that came before on this connection, byte for byte, and how long a request with it is."""
+
+    __slots__ = ("begin", "body_at", "head", "size")
+
+    def __init__(self, head: Head, begin: bytes, size: int) -> None:
+        self.head = head
+        self.begin = begin
+        self.body_at = len(begin)
+        self.size = size
 
 
 class Connection(asyncio.Protocol):
@@ -55,6 +74,10 @@ class Connection(asyncio.Protocol):
         self._leaving = False  # all is said: what still comes in is thrown away
         self._eof = self._stalled = self._paused = self.closed = False
         self._receiving = self._in_head = False
+        self._known: _Known | None = None
+        self._turns = self._turns_seen = 0
+        self._begun = 0  # messages that have a part in what the parser is fed now; more than one is many
+        self._head: Head | None = None
         self._headers: dict[bytes, bytes] = {}
         self._target = b""
         self._body: bytes | bytearray = b""
@@ -84,11 +107,30 @@ class Connection(asyncio.Protocol):
         self._current = None
 
     def data_received(self, data: bytes) -> None:
+        """What equal bytes mean is known: a client that asks the same way again and again is parsed once.
+
+        Everything of a head is checked when it is parsed, and the parser starts each message anew.
+        """
+        known = self._known
+        if (
+            known is not None
+            and len(data) == known.size
+            and self._current is None
+            and not (self._receiving or self._waiting or self._last or self._stalled)
+            and data.startswith(known.begin)
+        ):
+            self._serve(Request(self, known.head, data[known.body_at :], 0))
+        else:
+            self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
         if self._last or self.closed:
             return
         busy = self._current is not None
+        self._begun = 2 if self._receiving else 0
         try:
             self._feed(data)
+            self._remember(data)
         except httptools.HttpParserUpgrade:
             self._last = True  # we stay with HTTP/1.1: answer, then leave
         except (httptools.HttpParserError, Refusal) as error:
@@ -119,6 +161,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._receiving = self._in_head = True
+        self._begun += 1
         self._headers = {}
         self._target = self._body = b""
         self._head_bytes = self._wire_bytes = 0
@@ -158,16 +201,12 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._receiving = False
-        request = Request(
-            self,
-            method=self._parser.get_method(),
-            target=self._target,
-            body=self._body,
-            headers=self._headers,
+        keep_alive = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
+        self._head = Head(
+            method=self._parser.get_method(), target=self._target, headers=self._headers, keep_alive=keep_alive
         )
-        request.keep_alive = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
+        self._waiting.append(Request(self, self._head, self._body, len(self._body)))
         self._body = b""
-        self._waiting.append(request)
 
     # -- called by the server and by requests
 
@@ -175,19 +214,23 @@ class Connection(asyncio.Protocol):
         if request is not self._current:
             return  # the client left, or has its answer already
         self._current = None
-        self._held_bytes -= len(request.body)
-        self._server.held_bytes -= len(request.body)
+        self._turns += 1
+        if request.held_bytes:
+            self._held_bytes -= request.held_bytes
+            self._server.held_bytes -= request.held_bytes
         last = self._last and not self._waiting
         keep_alive = request.keep_alive and not last and not self._server.closing
         self._send(status, parts, header_length, keep_alive=keep_alive)
         if not keep_alive:
             self._leave()
-        else:
-            self._restart_timer()
-        if not self._pumping:
+        if self._waiting or self._paused:
             self._pump()
 
     def check_time(self, now: float) -> None:
+        if self._turns != self._turns_seen:  # answered since the last look: no timer is set for each answer
+            self._turns_seen = self._turns
+            if not (self._receiving or self._stalled or self._leaving):
+                self._restart_timer()
         if now < self._deadline or (self._current and not self._stalled):
             return
         if self._receiving and not self._stalled:
@@ -216,6 +259,25 @@ class Connection(asyncio.Protocol):
         allowed = _READ_BYTES + (limits.head_bytes if self._in_head else 2 * limits.body_bytes)
         if self._receiving and self._wire_bytes > allowed:
             raise self._head_too_large() if self._in_head else self._body_too_large()
+
+    def _remember(self, data: bytes) -> None:
+        """Keep the head of a request that came alone and whole, if it is sure where its body begins.
+
+        After the body the parser skips empty lines without a word; so a body that ends like one tells nothing.
+        """
+        if self._begun != 1 or self._receiving or not self._waiting or self._last:
+            return
+        request = self._waiting[-1]
+        if (
+            isinstance(request, Refusal)
+            or not request.head.keep_alive
+            or not 0 < len(request.body) < _KNOWN_BELOW_BYTES
+        ):
+            return
+        headers = request.head.headers
+        if _CONTENT_LENGTH in headers and not _ONCE_ONLY & headers.keys() and data[-1] not in b"\r\n":
+            begin = data[: len(data) - len(request.body)]
+            self._known = _Known(request.head, begin, len(data))
 
     def _pump(self) -> None:
         if self._pumping:

@@ -16,6 +16,7 @@ HOST: Final = b"host"
 ORIGIN: Final = b"origin"
 INFERENCE_LENGTH: Final = b"inference-header-content-length"
 _STATUS_LINE: Final = {each: b"HTTP/1.1 %d %s\r\n" % (each, each.phrase.encode()) for each in HTTPStatus}
+_now_ns: Final = time.perf_counter_ns
 _OK: Final = HTTPStatus.OK  # on Python 3.11 a member of an enum costs a call to look up
 
 Headers = Mapping[bytes, bytes]
@@ -58,21 +59,44 @@ class Timed(Protocol):
         """Leave at once."""
 
 
+class Head:
+    """Everything of a request but its body, as the parser has read it. Requests of equal bytes share one."""
+
+    __slots__ = ("header_length", "headers", "keep_alive", "method", "target")
+
+    def __init__(self, *, method: bytes, target: bytes, headers: Headers, keep_alive: bool) -> None:
+        """Raises Refusal for a header that says nothing sensible."""
+        self.method = method
+        self.target = target
+        self.headers = headers  # those that anybody asks for
+        self.keep_alive = keep_alive
+        self.header_length = whole_number(headers.get(INFERENCE_LENGTH))
+
+
 class Request:
     """One request, complete. Answer it exactly once, on the loop's thread, now or later."""
 
-    __slots__ = ("_connection", "body", "header_length", "keep_alive", "method", "received_ns", "target")
+    __slots__ = ("_connection", "body", "head", "held_bytes", "keep_alive", "received_ns")
 
-    def __init__(
-        self, connection: Replier, *, method: bytes, target: bytes, body: bytes | bytearray, headers: Headers
-    ) -> None:
+    def __init__(self, connection: Replier, head: Head, body: bytes | bytearray, held_bytes: int) -> None:
         self._connection = connection
-        self.method = method
-        self.target = target
+        self.head = head
         self.body = body
-        self.header_length = whole_number(headers.get(INFERENCE_LENGTH))
-        self.keep_alive = False
-        self.received_ns = time.perf_counter_ns()
+        self.held_bytes = held_bytes  # what it counts for among the bodies that wait
+        self.keep_alive = head.keep_alive
+        self.received_ns = _now_ns()
+
+    @property
+    def method(self) -> bytes:
+        return self.head.method
+
+    @property
+    def target(self) -> bytes:
+        return self.head.target
+
+    @property
+    def header_length(self) -> int | None:
+        return self.head.header_length
 
     @property
     def gone(self) -> bool:
