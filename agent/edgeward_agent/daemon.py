@@ -43,8 +43,10 @@ from edgeward_agent.serving_control import ServingControl
 from edgeward_agent.serving_process import Addresses, ServingPlan
 from edgeward_agent.state_dir import StateDir
 from edgeward_agent.supervisor import ChildSupervisor, Patience
+from edgeward_agent.update.chunks import free_bytes
 from edgeward_agent.update.confinement import Limits
 from edgeward_agent.update.executor import Updater
+from edgeward_agent.update.graphs import Caretaker, GraphFolder, GraphPreparer, PreparingProbe
 from edgeward_agent.update.journal import FILE as JOURNAL
 from edgeward_agent.update.journal import Journal
 from edgeward_agent.update.probe import ChildProbe
@@ -65,6 +67,7 @@ class _Parts:
     back: asyncio.Event
     forwarder: Forwarder
     reporter: Reporter
+    caretaker: Caretaker
 
 
 async def run(state: StateDir, config: AgentConfig) -> None:
@@ -112,14 +115,16 @@ async def _open(
     store = await stack.enter_async_context(_store(state, config, renewal))
     await stack.enter_async_context(capture_receiver(state.capture_socket, store))
     news = asyncio.Event()
-    updater = _updater(stack, state, config, HttpsReleaseSource(wire), serving, news)
+    preparer = _preparer(state, config)
+    updater = _updater(stack, state, config, HttpsReleaseSource(wire), serving, preparer, news)
+    caretaker = Caretaker(preparer, state.root / "releases", lambda: updater.serving_state, clock=_CLOCK)
     device = Device(root=state.root, renewal=renewal, store=store, supervisor=supervisor, updater=updater, clock=_CLOCK)
     rhythm = Rhythm(heartbeat_s=config.report.heartbeat_s, min_interval_s=config.report.min_interval_s)
     reporter = Reporter(link, device.snapshot, news=news, clock=_CLOCK, rhythm=rhythm, draw=random.random)
     forwarder = Forwarder(store, link, clock=_CLOCK)
     back = asyncio.Event()
     link.on_return += [news.set, forwarder.nudge, back.set]
-    return _Parts(device=device, link=link, back=back, forwarder=forwarder, reporter=reporter)
+    return _Parts(device=device, link=link, back=back, forwarder=forwarder, reporter=reporter, caretaker=caretaker)
 
 
 async def _work(parts: _Parts, stop: asyncio.Event) -> None:
@@ -132,6 +137,7 @@ async def _work(parts: _Parts, stop: asyncio.Event) -> None:
         "forward": parts.forwarder.run(),
         "report": parts.reporter.run(),
         "renew": device.renewal.run(),
+        "prepare": parts.caretaker.run(),
     }
     async with asyncio.TaskGroup() as tasks:
         working = [tasks.create_task(duty, name=name) for name, duty in duties.items()]
@@ -184,12 +190,24 @@ def _store(state: StateDir, config: AgentConfig, renewal: Renewal) -> AbstractAs
     )
 
 
+def _preparer(state: StateDir, config: AgentConfig) -> GraphPreparer:
+    settings = config.update
+    return GraphPreparer(
+        folder=GraphFolder(root=state.graphs),
+        limits=Limits(cpu_s=settings.probe_cpu_s, memory_bytes=settings.probe_memory_bytes),
+        timeout_s=settings.probe_timeout_s,
+        reserve_bytes=settings.disk_reserve_bytes,
+        free_bytes=free_bytes,
+    )
+
+
 def _updater(
     stack: AsyncExitStack,
     state: StateDir,
     config: AgentConfig,
     source: HttpsReleaseSource,
     serving: ServingControl,
+    preparer: GraphPreparer,
     news: asyncio.Event,
 ) -> Updater:
     settings = config.update
@@ -204,7 +222,7 @@ def _updater(
         journal=journal,
         source=source,
         serving=serving,
-        probe=probe,
+        probe=PreparingProbe(probe=probe, preparer=preparer),
         clock=_CLOCK,
         settings=settings,
         on_change=news.set,

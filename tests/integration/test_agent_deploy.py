@@ -52,6 +52,7 @@ def test_a_release_arrives_answers_and_leaves_records(fleet: OpenFleet, agent: A
     listed = edgeward_agent("outbox", "list", "--state-dir", agent.state_dir)
     assert listed.stdout == "nothing waits for the fleet\n"
     assert "PROBATION" in agent.log and "Traceback" not in agent.log
+    assert "loaded wdbc-risk@2 on cpu, prepared graph" in agent.log
 
 
 def test_a_bad_release_is_refused_and_the_good_one_goes_on(fleet: OpenFleet, agent: Agent, checkout: Path) -> None:

@@ -20,6 +20,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeward_agent.ports import ProbeReason, ProbeVerdict
+from edgeward_agent.update.child import ChildEnd
 from edgeward_agent.update.confinement import Limits
 from edgeward_agent.update.probe import ChildProbe, examine, read_verdict
 from edgeward_contract.manifest import Budget, Datatype, Manifest, TensorSpec
@@ -262,7 +263,7 @@ def test_no_verdict_within_the_processor_time() -> None:
 def test_whatever_a_child_says_or_does_is_a_verdict(
     status: int, said: bytes, complained: bytes, reason: ProbeReason, words: str
 ) -> None:
-    verdict = read_verdict(status, said, complained)
+    verdict = read_verdict(ChildEnd(status, said, complained))
     assert (verdict.reason, words in verdict.detail) == (reason, True), verdict.detail
 
 

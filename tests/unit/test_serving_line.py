@@ -183,9 +183,29 @@ def test_the_dead_are_told_and_do_not_run() -> None:
     assert line.waiting == 0
 
 
+def test_one_that_a_thread_was_idle_for_runs_even_if_the_thread_is_slow_to_wake() -> None:
+    line = Line(threads=2, capacity=64)
+    jobs = [Request(deadline_ns=10 * MS), Request(deadline_ns=10 * MS, strict=True)]
+    for each in jobs:
+        assert line.offer(each, 0) is None
+    assert line.next_deadline_ns == 10 * MS
+    turn = line.take(0, 11 * MS)
+    assert turn.jobs == (jobs[0],)
+    assert line.take(1, 11 * MS).dropped == ((jobs[1], Outcome.EXPIRED),)
+
+
+def test_a_thread_that_takes_longer_than_foreseen_is_not_idle() -> None:
+    line = Line(threads=1, capacity=64)
+    line.offer(Request(), 0)
+    line.take(0, 0)
+    waiting = Request(deadline_ns=30 * MS)
+    assert line.offer(waiting, 20 * MS) is None
+    assert line.expire(31 * MS) == [(waiting, Outcome.EXPIRED)]
+
+
 def test_who_is_late_is_found_wherever_it_stands() -> None:
     line = Line(threads=4, capacity=64)
-    jobs = [Request(number=number, deadline_ns=(40 - number) * MS) for number in range(4)]
+    jobs = [Request(number=number, deadline_ns=(40 - number) * MS, strict=True) for number in range(4)]
     for each in jobs:
         line.offer(each, 0)
     assert line.next_deadline_ns == 37 * MS
@@ -330,8 +350,8 @@ class _Whatever(RuleBasedStateMachine):
     def give_up(self, which: int) -> None:
         self.waiting[which % len(self.waiting)].abandoned = True
 
-    @rule(thread=st.integers(0, 1))
-    def take(self, thread: int) -> None:
+    @rule(thread=st.integers(0, 1), done=st.booleans())
+    def take(self, thread: int, done: bool) -> None:
         before = list(self.waiting)
         turn = self.line.take(thread, self.now)
         for job, fate in turn.dropped:
@@ -342,17 +362,19 @@ class _Whatever(RuleBasedStateMachine):
             return
         first = turn.jobs[0]
         assert isinstance(first, Request)
-        self._check_order(first, before)
+        self._check_order(first, [each for each in before if each not in [job for job, _ in turn.dropped]])
         self._check_company(first, turn.jobs)
         for job in turn.jobs:
-            assert job.deadline_ns >= self.now
+            assert job.deadline_ns >= self.now or not job.strict
             self._answer(job, None)
+        if done:
+            self.line.done(thread)
 
     @rule()
     def expire(self) -> None:
         for job, fate in self.line.expire(self.now):
             self._answer(job, fate)
-        assert all(each.deadline_ns >= self.now and not each.abandoned for each in self.waiting)
+        assert not any(each.abandoned or (each.strict and each.deadline_ns < self.now) for each in self.waiting)
 
     @invariant()
     def all_are_accounted_for(self) -> None:
@@ -370,7 +392,7 @@ class _Whatever(RuleBasedStateMachine):
     def _check_order(self, first: Request, before: list[Request]) -> None:
         def due(request: Request) -> bool:
             delayed = request.company is not None and request.company.max_delay_ns
-            return not request.abandoned and request.deadline_ns >= self.now and not delayed
+            return not delayed
 
         assert not any(due(each) for each in before if each.urgent == first.urgent and each.number < first.number)
         self.urgent_in_a_row = self.urgent_in_a_row + 1 if first.urgent else 0

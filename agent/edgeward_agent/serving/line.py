@@ -2,10 +2,10 @@
 
 Admission. A request that cannot make its deadline is refused at once, since an answer in microseconds is of more use to
 its caller than an error after the deadline. It cannot when the moment at which a thread will be free for it, by the
-usual times of what is ahead, plus the learned p99 of its own run, lies beyond the deadline. One exception: where
-nothing is ahead, the budget of the model refuses nobody. The manifest's budget is what the model should keep, not what
-the caller said; refusing would free no thread for anybody else, and take from the bedside answers that are a little
-late. A deadline that the caller gave is held to the letter.
+usual times of what is ahead, plus the learned p99 of its own run, lies beyond the deadline. One exception: where a
+thread is idle, the budget of the model refuses nobody, and nobody expires on the way to it. The manifest's budget is
+what the model should keep, not what the caller said; refusing would free no thread for anybody else, and take from the
+bedside answers that are a little late. A deadline that the caller gave is held to the letter.
 
 Order. Priority 1 goes before the others, and within each it is first come, first served. Nobody starves: while others
 wait, at most four of priority 1 start in a row. The last eighth of the line is kept for priority 1.
@@ -75,13 +75,14 @@ class Job(Protocol):
 class _Entry:
     job: Job
     expected_ns: int
+    deadline_ns: int  # for waiting; NEVER_NS for one that a thread was idle for
     ripe_ns: int = 0  # not to be started before: it waits for company
 
     def fate(self, now_ns: int) -> Outcome | None:
         """Why it need not run any more; None when it must."""
         if self.job.abandoned:
             return Outcome.ABANDONED
-        return Outcome.EXPIRED if self.job.deadline_ns < now_ns else None
+        return Outcome.EXPIRED if self.deadline_ns < now_ns else None
 
 
 Dropped = tuple[Job, Outcome]
@@ -128,7 +129,7 @@ class Line:
         self.capacity = capacity
         self.waiting = 0
         self._lanes = (_Lane(), _Lane())
-        self._busy_until_ns = [0] * threads
+        self._busy_until_ns = [0] * threads  # as far as can be foreseen; 0: idle
         self._urgent_in_a_row = 0
         self._ripe_ns = 0  # nobody waits for company after this
 
@@ -136,10 +137,12 @@ class Line:
         """Let a request wait; or say why not: FULL, or REFUSED for its deadline."""
         if self.waiting >= self.capacity - (0 if job.urgent else self.capacity // _RESERVED):
             return Outcome.FULL
-        if not self._in_time(job, now_ns):
+        alone = self.waiting < self._busy_until_ns.count(0)
+        if not self._in_time(job, now_ns, alone=alone):
             return Outcome.REFUSED
         lane = self._lanes[_URGENT if job.urgent else _ORDINARY]
-        entry = _Entry(job, job.pace.of(job.size_bytes).usual_ns)
+        expected_ns = job.pace.of(job.size_bytes).usual_ns
+        entry = _Entry(job, expected_ns, NEVER_NS if alone and not job.strict else job.deadline_ns)
         if job.company is not None:
             _seek_company(entry, job.company, lane.of_company(job.company), now_ns)
             self._ripe_ns = max(self._ripe_ns, entry.ripe_ns)
@@ -171,7 +174,7 @@ class Line:
     @property
     def next_deadline_ns(self) -> int:
         """When somebody has to be told that it is too late; NEVER_NS when nobody has."""
-        return min((each.job.deadline_ns for each in self._entries()), default=NEVER_NS)
+        return min((each.deadline_ns for each in self._entries()), default=NEVER_NS)
 
     def ripen(self) -> None:
         """Wait for nobody's company any more: the end is near."""
@@ -186,20 +189,17 @@ class Line:
             return None
         return min((each.ripe_ns for each in self._entries() if each.ripe_ns > now_ns), default=None)
 
-    def _in_time(self, job: Job, now_ns: int) -> bool:
-        if job.deadline_ns >= NEVER_NS:
+    def _in_time(self, job: Job, now_ns: int, *, alone: bool) -> bool:
+        if job.deadline_ns >= NEVER_NS or (alone and not job.strict):
             return True
         learned = job.pace.of(job.size_bytes)
         latest_start_ns = job.deadline_ns - learned.p99_ns
-        start_ns = self._start_ns(now_ns, latest_start_ns, urgent=job.urgent)
-        if start_ns <= latest_start_ns:
-            return True
-        if start_ns > now_ns:
-            return False
-        if job.strict and not learned.stale(now_ns):
+        if alone:
+            if now_ns <= latest_start_ns or learned.stale(now_ns):
+                return True
             learned.doubt()
             return False
-        return True
+        return self._start_ns(now_ns, latest_start_ns, urgent=job.urgent) <= latest_start_ns
 
     def _start_ns(self, now_ns: int, enough_ns: int, *, urgent: bool) -> int:
         """When a thread will be free, if what is ahead takes its usual time; any time up to `enough_ns` is as good."""

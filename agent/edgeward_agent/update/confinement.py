@@ -5,6 +5,7 @@ The child puts itself into the box before it opens the candidate. On a device sy
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import os
 import resource
@@ -22,16 +23,36 @@ _MAX_FILES: Final = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one probe may use: seconds of processor time, bytes of private memory."""
+    """What one child may use: seconds of processor time, bytes of private memory, bytes of a file that it writes."""
 
     cpu_s: int = 60
     memory_bytes: int = 2 << 30
+    file_bytes: int = 0
+
+    def options(self, parent: int) -> dict[str, int]:
+        """For the command line of a child of the process `parent`."""
+        return {
+            "--parent": parent,
+            "--cpu-s": self.cpu_s,
+            "--memory-bytes": self.memory_bytes,
+            "--file-bytes": self.file_bytes,
+        }
+
+    @staticmethod
+    def add_options(parser: argparse.ArgumentParser) -> None:
+        """What `options` gives."""
+        for option in ("--parent", "--cpu-s", "--memory-bytes", "--file-bytes"):
+            parser.add_argument(option, type=int, required=True)
+
+    @classmethod
+    def read(cls, args: argparse.Namespace) -> Limits:
+        return cls(cpu_s=args.cpu_s, memory_bytes=args.memory_bytes, file_bytes=args.file_bytes)
 
 
 def confine(limits: Limits, *, parent: int) -> None:
     """Put this process into the box; `parent` is the process with which it must die. For good."""
     _limit(resource.RLIMIT_CORE, 0)  # a core file would hold the golden set
-    _limit(resource.RLIMIT_FSIZE, 0)  # it has nothing to write; its verdict goes through a pipe
+    _limit(resource.RLIMIT_FSIZE, limits.file_bytes)  # a verdict goes through a pipe
     _limit(resource.RLIMIT_NOFILE, _MAX_FILES)
     _limit(resource.RLIMIT_CPU, limits.cpu_s, hard=limits.cpu_s + 5)  # at equal limits it dies of SIGKILL, unexplained
     # Private writable memory. RLIMIT_AS would count address space, of which the runtime reserves what it never uses.

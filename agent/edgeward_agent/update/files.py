@@ -44,7 +44,12 @@ def write_durably(path: Path, data: bytes) -> None:
 
 def flush_folder(folder: Path) -> None:
     """Make names in `folder` survive a power cut: a rename alone does not."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    flush_file(folder)
+
+
+def flush_file(path: Path) -> None:
+    """Make the content of a file that somebody else wrote survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

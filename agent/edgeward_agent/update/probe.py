@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +13,10 @@ from typing import Final
 import msgspec
 
 from edgeward_agent.ports import ProbeReason, ProbeVerdict
+from edgeward_agent.update.child import ChildEnd, last_words, run_child
 from edgeward_agent.update.confinement import Limits
 
 _CHILD: Final = "edgeward_agent.update.probe_child"
-_PASSED_ON: Final = ("PATH", "PYTHONPATH", "PYTHONHOME", "HOME", "LANG", "LC_ALL", "TZ")
-# What a hostile file makes the child say is never read whole.
-_MAX_OUTPUT_BYTES: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,33 +28,13 @@ class ChildProbe:
     max_model_bytes: int = 1 << 30
 
     async def examine(self, release_dir: Path) -> ProbeVerdict:
-        child = await asyncio.create_subprocess_exec(
-            *self._command(release_dir),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=_environment(os.environ),
-            start_new_session=True,  # a Ctrl-C at a terminal is for the agent, which then ends the probe
-        )
+        options = {**self.limits.options(os.getpid()), "--max-model-bytes": self.max_model_bytes}
         try:
-            async with asyncio.timeout(self.timeout_s):
-                said, complained = await asyncio.gather(_head(child.stdout), _head(child.stderr))
-                status = await child.wait()
+            return read_verdict(await run_child(_CHILD, options, release_dir, timeout_s=self.timeout_s))
         except TimeoutError:
             return ProbeVerdict(
                 reason=ProbeReason.TIMEOUT, detail=f"expected a verdict within {self.timeout_s:g} s, got none"
             )
-        finally:
-            await _end(child)
-        return read_verdict(status, said, complained)
-
-    def _command(self, release_dir: Path) -> list[str]:
-        limits = self.limits
-        options = {"--parent": os.getpid(), "--cpu-s": limits.cpu_s, "--memory-bytes": limits.memory_bytes}
-        options["--max-model-bytes"] = self.max_model_bytes
-        flags = [text for option, value in options.items() for text in (option, str(value))]
-        # -P: the folder we happen to be in is no place to import from; -B: nothing is written.
-        return [sys.executable, "-BP", "-m", _CHILD, *flags, str(release_dir.absolute())]
 
 
 def examine(release_dir: Path, probe: ChildProbe | None = None) -> ProbeVerdict:
@@ -66,46 +42,17 @@ def examine(release_dir: Path, probe: ChildProbe | None = None) -> ProbeVerdict:
     return asyncio.run((probe or ChildProbe()).examine(release_dir))
 
 
-def read_verdict(status: int, said: bytes, complained: bytes) -> ProbeVerdict:
-    """What a child's end means: its own words, or the signal that it died of. `status` is negative for a signal."""
-    if status == -signal.SIGXCPU:
+def read_verdict(end: ChildEnd) -> ProbeVerdict:
+    """What a child's end means: its own words, or the signal that it died of."""
+    if end.status == -signal.SIGXCPU:
         return ProbeVerdict(reason=ProbeReason.TIMEOUT, detail="expected a verdict within its processor time, got none")
-    if status < 0:
+    if end.status < 0:
         return ProbeVerdict(
-            reason=ProbeReason.CRASHED, detail=f"expected an answer, the probe died of {_name(-status)}"
+            reason=ProbeReason.CRASHED, detail=f"expected an answer, the probe died of {end.signal_name}"
         )
     with suppress(msgspec.MsgspecError):
-        if status == 0:
-            return msgspec.json.decode(said, type=ProbeVerdict)
-    last = complained.decode(errors="replace").strip().splitlines()[-1:]
-    found = last[0][:300] if last else f"exit status {status} and no verdict"
-    return ProbeVerdict(reason=ProbeReason.LOAD_FAILED, detail=f"expected a verdict from the probe, got: {found}")
-
-
-async def _head(stream: asyncio.StreamReader | None) -> bytes:
-    """Read to the end, keep the beginning."""
-    assert stream is not None
-    kept = b""
-    while data := await stream.read(_MAX_OUTPUT_BYTES):
-        kept += data[: _MAX_OUTPUT_BYTES - len(kept)]
-    return kept
-
-
-async def _end(child: asyncio.subprocess.Process) -> None:
-    if child.returncode is None:
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        await child.wait()
-
-
-def _environment(ours: Mapping[str, str]) -> dict[str, str]:
-    """No secret of ours, and one thread for every library that would start more."""
-    kept = {name: ours[name] for name in _PASSED_ON if name in ours}
-    return {**kept, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-
-
-def _name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+        if end.status == 0:
+            return msgspec.json.decode(end.said, type=ProbeVerdict)
+    return ProbeVerdict(
+        reason=ProbeReason.LOAD_FAILED, detail=f"expected a verdict from the probe, got: {last_words(end)}"
+    )

@@ -108,7 +108,7 @@ def _check_golden(path: Path, manifest: Manifest) -> None:
 def _run(session: Session, golden: Golden, manifest: Manifest) -> Timing:
     """Every case once for its answer, then more rounds for the clock, within a bounded time."""
     outputs = [spec.name for spec in manifest.outputs]
-    samples = [_checked(session, outputs, case, manifest) for case in golden.cases()]
+    samples = check_cases(session, golden, manifest)
     end = time.thread_time_ns() + ENOUGH_NS
     while len(samples) < MIN_RUNS:
         for case in golden.cases():
@@ -116,6 +116,16 @@ def _run(session: Session, golden: Golden, manifest: Manifest) -> Timing:
             if len(samples) >= _LEAST_RUNS and time.thread_time_ns() > end:
                 return Timing.of(samples)
     return Timing.of(samples)
+
+
+def check_cases(session: Session, golden: Golden, manifest: Manifest) -> list[int]:
+    """Run each case once and hold it to the set; the processor time of each, in ns.
+
+    Raises:
+        Refused: names the first case that differs.
+    """
+    outputs = [spec.name for spec in manifest.outputs]
+    return [_checked(session, outputs, case, manifest) for case in golden.cases()]
 
 
 def _checked(session: Session, outputs: list[str], case: Case, manifest: Manifest) -> int:
@@ -196,12 +206,10 @@ def _us(nanoseconds: int) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="edgeward_agent.update.probe_child")
     parser.add_argument("release_dir", type=Path)
-    parser.add_argument("--parent", type=int, required=True)
-    parser.add_argument("--cpu-s", type=int, required=True)
-    parser.add_argument("--memory-bytes", type=int, required=True)
     parser.add_argument("--max-model-bytes", type=int, required=True)
+    Limits.add_options(parser)
     args = parser.parse_args()
-    confine(Limits(cpu_s=args.cpu_s, memory_bytes=args.memory_bytes), parent=args.parent)
+    confine(Limits.read(args), parent=args.parent)
     verdict = judge(args.release_dir, max_model_bytes=args.max_model_bytes)
     sys.stdout.buffer.write(msgspec.json.encode(verdict) + b"\n")
     sys.stdout.flush()
