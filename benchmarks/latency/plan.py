@@ -71,7 +71,7 @@ class Times:
 def times(case: Case) -> Times:
     """Long enough for a p99; peers need time to get going, large models to answer sixteen at all."""
     if case.model != SMALL:
-        return Times(seconds=2.0, warm_up_s=0.4)
+        return Times(seconds=1.2 if case.connections == 1 else 2.0, warm_up_s=0.3)
     return Times(seconds=1.5 if case.server in peers.NAMES else 1.0, warm_up_s=0.3)
 
 
@@ -98,11 +98,10 @@ def _of_model(model: str) -> list[Case]:
 
 
 def _alone(model: str, placement: Placement) -> list[Case]:
-    """One connection: the model itself, and each of our ways beside its floor."""
+    """One connection: the model itself, and each of our ways; beside its floor where the floor matters."""
     found = [_case(model, "raw", "run", placement)]
-    for way in OUR_WAYS:
-        found += [_case(model, server, way, placement) for server in ("echo", "ours", "bare")]
-    return found
+    beside = ("echo", "ours", "bare") if model == SMALL or placement is Placement.FREE else ("ours", "bare")
+    return found + [_case(model, server, way, placement) for way in OUR_WAYS for server in beside]
 
 
 def _case(model: str, server: str, way: str, placement: Placement, connections: int = 1) -> Case:

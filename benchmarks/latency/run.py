@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from benchmarks import update_under_load
-from benchmarks.latency import clients, goals, noise, page, plan, result, rounds, starts
+from benchmarks.latency import clients, goals, metering, noise, page, plan, result, rounds, starts
 from benchmarks.latency.native import NoCompiler
 from benchmarks.latency.noise import TooNoisy
 from benchmarks.latency.plan import SMALL
@@ -54,6 +54,7 @@ def _measure_beside(models: Sequence[str], only: Sequence[str], count: int, stor
     parts: dict[str, Callable[[int], Figures]] = {
         goals.START_KEY: partial(starts.measure, SMALL, names),
         goals.CLIENT_KEY: lambda _: clients.measure(SMALL),
+        goals.METRICS_KEY: lambda _: metering.measure(),
     }
     for number in range(count):
         for key, measured in parts.items():
