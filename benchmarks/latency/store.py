@@ -5,16 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
 
 import edgeward_agent
 import edgeward_contract
 from benchmarks.latency.native import CACHE
 
-FILE: Final = CACHE / "latency.jsonl"
 Figures = Mapping[str, float]
 
 
@@ -29,22 +27,21 @@ class Line:
 
 
 class Store:
-    """Lines of one state of the sources: figures of different code are not mixed."""
+    """Lines in a file of their own for each state of the sources: figures of different code are not mixed."""
 
-    def __init__(self, path: Path = FILE, *, fresh: bool = False) -> None:
-        self._path = path
-        self._fingerprint = fingerprint()
+    def __init__(self, folder: Path = CACHE, *, fresh: bool = False) -> None:
+        self._file = folder / f"rounds-{fingerprint()}.jsonl"
         self._lines: dict[tuple[str, int], Line] = {}
-        if path.exists() and not fresh:
-            self._read()
-        if not self._lines:
-            path.unlink(missing_ok=True)
+        if fresh:
+            self._file.unlink(missing_ok=True)
+        if self._file.exists():
+            read = [Line(**json.loads(text)) for text in self._file.read_text().splitlines()]
+            self._lines = {(line.key, line.round): line for line in read}
 
     def add(self, line: Line) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        document = {"of": self._fingerprint, "key": line.key, "round": line.round, "figures": dict(line.figures)}
-        with self._path.open("a") as file:
-            file.write(json.dumps(document | {"note": line.note}, ensure_ascii=False) + "\n")
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with self._file.open("a") as file:
+            file.write(json.dumps(asdict(line), ensure_ascii=False) + "\n")
         self._lines[line.key, line.round] = line
 
     def has(self, key: str, number: int) -> bool:
@@ -52,12 +49,6 @@ class Store:
 
     def lines(self) -> Iterable[Line]:
         return self._lines.values()
-
-    def _read(self) -> None:
-        for text in self._path.read_text().splitlines():
-            found = json.loads(text)
-            if found.pop("of") == self._fingerprint:
-                self._lines[found["key"], found["round"]] = Line(**found)
 
 
 def fingerprint() -> str:

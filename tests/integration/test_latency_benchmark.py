@@ -7,7 +7,6 @@ import shutil
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from benchmarks.latency import native, page, plan, result, rounds, tree
 from benchmarks.latency.native import Load, LoadFailed, NoCompiler
@@ -85,11 +84,10 @@ def test_a_server_between_its_turns_stands_still() -> None:
 
 def test_one_short_round_of_ours_reaches_the_page(tmp_path: Path) -> None:
     """Stopped in the middle and gone on with: nothing is measured twice, and every case has its figures."""
-    file = tmp_path / "rounds.jsonl"
     cases = plan.cases(["wdbc-risk"], ["raw", "echo", "ours", "bare"])
-    assert not rounds.measure(cases, 1, Store(file), time.monotonic(), pace=0.1)
-    assert rounds.measure(cases, 1, Store(file), time.monotonic() + 100, pace=0.2)
-    store = Store(file)
+    assert not rounds.measure(cases, 1, Store(tmp_path), time.monotonic(), pace=0.1)
+    assert rounds.measure(cases, 1, Store(tmp_path), time.monotonic() + 100, pace=0.2)
+    store = Store(tmp_path)
     kept = result.kept(cases, store.lines())
     assert [row.note for row in kept.cases if row.note] == []
     assert all(row.figures["p50_us"] > 0 for row in kept.cases)
@@ -99,9 +97,10 @@ def test_one_short_round_of_ours_reaches_the_page(tmp_path: Path) -> None:
 
 
 def test_figures_of_other_code_are_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "rounds.jsonl"
-    Store(file).add(Line(key="k", round=0, figures={"p50_us": 1.0}))
-    assert Store(file).has("k", 0)
-    monkeypatch.setattr("benchmarks.latency.store.fingerprint", lambda: "other")
-    assert not Store(file).has("k", 0)
-    assert not file.exists() or not np.array(list(Store(file).lines())).size
+    Store(tmp_path).add(Line(key="k", round=0, figures={"p50_us": 1.0}))
+    assert Store(tmp_path).has("k", 0)
+    with monkeypatch.context() as patched:
+        patched.setattr("benchmarks.latency.store.fingerprint", lambda: "other")
+        assert not Store(tmp_path).has("k", 0)
+    assert Store(tmp_path).has("k", 0)
+    assert not Store(tmp_path, fresh=True).has("k", 0)
