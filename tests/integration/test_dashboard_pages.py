@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 import time
@@ -256,7 +257,7 @@ def test_a_device_that_failed_says_why(fleet: Fleet, clients: dict[Role | None, 
 def test_filters_live_in_the_address(built: Scene, clients: dict[Role | None, httpx.Client]) -> None:
     def names(query: str) -> list[str]:
         return re.findall(
-            r'<th scope="row"><a href="/devices/([^"]+)"', clients[Role.VIEWER].get(f"/devices{query}").text
+            r'<th scope="row"[^>]*><a href="/devices/([^"]+)"', clients[Role.VIEWER].get(f"/devices{query}").text
         )
 
     assert names("?site=south") == [f"south-ward-{number}" for number in range(1, 5)]
@@ -296,6 +297,17 @@ def test_the_vendored_files_are_what_they_say() -> None:
     for name, digest in listed.items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest, name
     assert {"LICENSE.htmx", "LICENSE.uPlot"} <= present
+
+
+def test_a_browser_runs_a_vendored_file_only_if_it_is_the_recorded_one(
+    built: Scene, clients: dict[Role | None, httpx.Client]
+) -> None:
+    page = clients[Role.VIEWER].get("/devices/icu-01").text
+    found = re.findall(r'(?:src|href)="(/static/vendor/[^"]+)" integrity="sha256-([^"]+)"', page)
+    assert len(found) == page.count("/static/vendor/") == 3
+    for address, promised in found:
+        content = clients[None].get(address).content
+        assert base64.b64encode(hashlib.sha256(content).digest()).decode() == promised, address
 
 
 def test_an_asset_may_be_kept_for_ever_under_its_digest_only(clients: dict[Role | None, httpx.Client]) -> None:
@@ -346,6 +358,12 @@ def test_a_site_of_1200_devices_comes_in_pages(crowd: tuple[httpx.Client, str]) 
     assert "bed-1199" in beyond
     devices = client.get(f"/rollouts/{rollout}?page=2").text
     assert "26 to 50 of 1\u202f200" in devices
+
+
+def test_a_device_leads_to_the_rollouts_that_moved_it(built: Scene, clients: dict[Role | None, httpx.Client]) -> None:
+    page = clients[Role.VIEWER].get("/devices/icu-01").text
+    assert f'href="/rollouts/{built.done}"' in page and f'href="/rollouts/{built.half_way}"' in page
+    assert page.index(built.half_way) < page.index(built.done)
 
 
 def _seconds(client: httpx.Client, path: str) -> float:

@@ -197,7 +197,7 @@ def certificate(days_left: float, revoked_at: datetime | None = None) -> Certifi
             (
                 "never heard of",
                 "It has enrolled and not reported yet.",
-                "Start the agent on it: `edgeward-agent run`",
+                "Start the agent on it.",
             ),
         ),
         (
@@ -205,7 +205,7 @@ def certificate(days_left: float, revoked_at: datetime | None = None) -> Certifi
             (
                 "revoked",
                 "It is revoked: the fleet takes nothing from it and gives it nothing.",
-                "To let it in again: `edgeward device token --site SITE`, and enrol it with that token.",
+                "To let it in again, make a token and enrol it anew with what it prints.",
             ),
         ),
     ],
@@ -215,6 +215,13 @@ def test_one_sentence_says_how_a_device_is_and_one_what_to_do(
 ) -> None:
     view = device_view(found, (), NOW)
     assert (view.state, view.sentence, view.advice) == expected
+
+
+def test_where_a_command_is_all_it_takes_the_command_is_there() -> None:
+    assert device_view(details(Presence.NEVER), (), NOW).command == "edgeward-agent run"
+    revoked = device_view(details(Presence.REVOKED), (), NOW)
+    assert revoked.command == "edgeward device token --site north --device-id bed-1"
+    assert device_view(details(state=reported(live_of(SHA, 2), None)), (), NOW).command == ""
 
 
 def test_a_device_that_is_unwell_is_failing_however_its_models_are() -> None:

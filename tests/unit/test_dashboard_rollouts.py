@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from edgeward_fleet.accounts.model import Role
-from edgeward_fleet.dashboard.views.rollout import rollout_view
+from edgeward_fleet.dashboard.views.rollout import advice, rollout_view
 from edgeward_fleet.dashboard.views.rollout_actions import actions, consequence, too_late
 from edgeward_fleet.dashboard.views.rollout_devices import device_table
-from edgeward_fleet.dashboard.views.rollout_timeline import lines
+from edgeward_fleet.dashboard.views.rollout_timeline import VERBS, lines
 from edgeward_fleet.rollouts.machine import PhaseStep, RolloutEvent, RolloutState
-from edgeward_fleet.rollouts.model import Standing
+from edgeward_fleet.rollouts.model import Back, Standing
 from edgeward_fleet.rollouts.repository import RolloutLine
 from edgeward_fleet.rollouts.service import RolloutRecord
 from support.pages import NOW, person, plain, rollout_of
@@ -161,11 +163,33 @@ def test_devices_that_did_the_same_are_told_together() -> None:
     assert [(each.actor, each.words, each.detail) for each in told] == [
         ("bed-9", "failed: its answers differ from the golden set", "golden case 3 differs by 0.4"),
         ("6 devices", "succeeded", "bed-0, bed-1, bed-2, bed-3 and 2 more"),
-        ("system", "phase 'canary' offered", ""),
+        ("the fleet", "has made the offers of phase 'canary'", ""),
         ("bed-7", "succeeded", ""),
-        ("system", "offered it to 2 devices", "bed-0, bed-1"),
+        ("the fleet", "offered it to 2 devices", "bed-0, bed-1"),
         ("olive", "paused it", "ward round"),
     ]
+
+
+def test_every_event_that_moves_a_rollout_has_its_verb() -> None:
+    silent = {RolloutEvent.SUBMITTED, RolloutEvent.VALID, RolloutEvent.INVALID}  # before there is a timeline
+    assert {each.value for each in set(RolloutEvent) - silent} <= set(VERBS)
+
+
+def test_a_device_that_went_back_shows_that_and_where_it_stood_before() -> None:
+    rollout = rollout_of(Standing.WORKING, Standing.WORKING, state=RolloutState.ROLLED_BACK).rollout
+    back = dataclasses.replace(rollout.devices[0], back=Back.PROVEN)
+    rollout = dataclasses.replace(rollout, devices=(back, rollout.devices[1]))
+    first, second = device_table(rollout, None, 1).rows
+    assert (first.look.word, first.note) == ("back, proven", "before: was at it")
+    assert second.look.word == "was at it"  # nobody is at anything any more
+
+
+def test_errors_in_answers_are_a_reason_too() -> None:
+    rollout = rollout_of(Standing.WORKING, state=RolloutState.ROLLED_BACK).rollout
+    erring = dataclasses.replace(rollout.devices[0], requests=10, errors=5)
+    assert advice(dataclasses.replace(rollout, devices=(erring,))).startswith(
+        "`errors` means: too many of its answers were errors."
+    )
 
 
 def test_two_commands_of_the_same_kind_stay_two() -> None:

@@ -172,6 +172,11 @@ def test_a_path_of_this_site_is_kept_with_its_query() -> None:
     assert local_path("/devices?site=north&after=bed-9") == "/devices?site=north&after=bed-9"
 
 
+def test_a_name_is_broken_only_when_it_is_very_long() -> None:
+    assert words.fit("north-bed-7") == "once"
+    assert words.fit("a" * 64) == "wrap"
+
+
 # Ways out of an error
 
 

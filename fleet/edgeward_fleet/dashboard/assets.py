@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -40,13 +41,25 @@ def _walk(folder: Traversable, prefix: str) -> Iterator[tuple[str, Asset]]:
             yield name, Asset(content=content, media_type=media_type, digest=hashlib.sha256(content).hexdigest()[:12])
 
 
+def load_sums() -> Mapping[str, str]:
+    """What the vendored files must be: SHA-256 in hex, by their path below `static/`."""
+    lines = (files(__package__) / "static" / "vendor" / "SHA256SUMS").read_text().splitlines()
+    return {f"vendor/{name}": digest for digest, _, name in (line.partition("  ") for line in lines)}
+
+
 ASSETS: Final = load()
+SUMS: Final = load_sums()
 router = APIRouter(include_in_schema=False)
 
 
 def url(name: str) -> str:
     """Where a page finds the asset."""
     return f"/static/{name}?v={ASSETS[name].digest}"
+
+
+def integrity(name: str) -> str:
+    """For the attribute of that name: a browser runs a vendored file only if it is the one that was recorded."""
+    return "sha256-" + base64.b64encode(bytes.fromhex(SUMS[name])).decode()
 
 
 @router.get("/static/{name:path}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from datetime import datetime
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
@@ -20,9 +21,9 @@ from edgeward_contract.version import __version__
 from edgeward_fleet.accounts.model import Principal, Role
 from edgeward_fleet.dashboard import assets, words
 from edgeward_fleet.dashboard.links import query_string
-from edgeward_fleet.dashboard.security import PAGE_HEADERS, THEME_COOKIE, StaleForm
+from edgeward_fleet.dashboard.security import PAGE_HEADERS, THEME_COOKIE, StaleForm, sessions_of
 from edgeward_fleet.dashboard.sessions import BrowserSession
-from edgeward_fleet.dashboard.views.standings import STATES, standing_strip
+from edgeward_fleet.dashboard.views.standings import BACKS, STATES, looks, standing_strip
 from edgeward_fleet.dashboard.ways import Way, asked_again, way_out
 from edgeward_fleet.errors import BadRequest, FleetError, Invalid, NotFound, TooMany, Unauthenticated
 
@@ -46,6 +47,7 @@ class Frame:
     theme: str
     path: str
     session: BrowserSession | None
+    now: datetime
     version: str = __version__
 
     @property
@@ -66,7 +68,14 @@ def _environment() -> Environment:
     )
     made.filters.update(words.FILTERS)
     made.globals.update(
-        asset=assets.url, SECTIONS=SECTIONS, THEMES=THEMES, STATES=STATES, standing_strip=standing_strip
+        asset=assets.url,
+        integrity=assets.integrity,
+        SECTIONS=SECTIONS,
+        THEMES=THEMES,
+        STATES=STATES,
+        looks=looks,
+        BACKS=BACKS,
+        standing_strip=standing_strip,
     )
     return made
 
@@ -86,7 +95,14 @@ def page(
     session: BrowserSession | None = getattr(request.state, "session", None)
     path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     # A set-up link must not wander into other forms.
-    frame = Frame(title=title, section=section, theme=theme_of(request), path=path if session else "/", session=session)
+    frame = Frame(
+        title=title,
+        section=section,
+        theme=theme_of(request),
+        path=path if session else "/",
+        session=session,
+        now=sessions_of(request).clock(),
+    )
     return HTMLResponse(_TEMPLATES.get_template(template).render(frame=frame, page=content), status)
 
 
@@ -140,7 +156,7 @@ def as_fleet_error(request: Request, error: Exception) -> FleetError:
     if isinstance(error, RequestValidationError):
         return _not_valid(error)
     if isinstance(error, HTTPException) and error.status_code == 404:
-        return NotFound(f"there is no page at {request.url.path[:100]}", hint="Go on from one of the links above.")
+        return NotFound(f"there is no page at {request.url.path[:100]}", hint="Check the address.")
     if isinstance(error, HTTPException):
         framed = FleetError(str(error.detail), hint=BadRequest.hint)
         framed.status, framed.title = error.status_code, HTTPStatus(error.status_code).phrase

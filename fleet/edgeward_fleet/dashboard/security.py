@@ -47,7 +47,11 @@ def sessions_of(request: Request) -> Sessions:
     return cast(Sessions, request.app.state.sessions)
 
 
-OpenSessions = Annotated[Sessions, Depends(sessions_of)]
+async def _sessions(request: Request) -> Sessions:  # not async, each request would wait for a thread
+    return sessions_of(request)
+
+
+OpenSessions = Annotated[Sessions, Depends(_sessions)]
 
 
 async def opened(request: Request, sessions: OpenSessions) -> BrowserSession:

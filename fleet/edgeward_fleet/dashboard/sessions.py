@@ -53,12 +53,12 @@ class Sessions:
     def __init__(self, database: Database, accounts: Accounts, clock: Clock) -> None:
         self._database: Final = database
         self._accounts: Final = accounts
-        self._clock: Final = clock
+        self.clock: Final = clock
 
     async def open(self, username: str, password: str, address: str) -> BrowserSession:
         """Log in. Raises Unauthenticated or TooMany."""
         made = await self._accounts.login(username, password, address)
-        secret, now = new_secret("ewb_"), self._clock()
+        secret, now = new_secret("ewb_"), self.clock()
 
         def work(session: Session) -> Principal:
             _forget_ended(session, now)
@@ -74,7 +74,7 @@ class Sessions:
         Raises:
             Unauthenticated: unknown, idle for too long, too old, or its account or token was ended.
         """
-        now = self._clock()
+        now = self.clock()
 
         def work(session: Session) -> Principal:
             row = session.get(SessionRow, digest(secret))

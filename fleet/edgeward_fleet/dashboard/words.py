@@ -14,6 +14,7 @@ from edgeward_contract.schema import JsonValue
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 _DIGEST: Final = re.compile("[0-9a-f]{64}")
 _LONG: Final = 160
+_FITS: Final = 26
 _JOINED: Final = "\u00a0"  # a number and its unit stay on one line
 _STEPS: Final = ((86_400, "d"), (3600, "h"), (60, "min"))
 
@@ -23,17 +24,18 @@ def moment(at: datetime | None, absent: str = "never") -> Markup:
     if at is None:
         return escape(absent)
     utc = at.astimezone(UTC)
-    return Markup('<time datetime="{}">{} UTC</time>').format(
-        utc.strftime("%Y-%m-%dT%H:%M:%SZ"), utc.strftime("%Y-%m-%d %H:%M:%S")
-    )
+    return Markup('<time datetime="{}">{} UTC</time>').format(instant(utc), utc.strftime("%Y-%m-%d %H:%M:%S"))
+
+
+def instant(at: datetime) -> str:
+    """For machines."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def exact(at: datetime) -> Markup:
     """A point in time that the script leaves as it is: where the hour matters more than how long ago it was."""
     utc = at.astimezone(UTC)
-    return Markup('<time datetime="{}" data-exact>{}</time>').format(
-        utc.strftime("%Y-%m-%dT%H:%M:%SZ"), utc.strftime("%Y-%m-%d %H:%M:%S")
-    )
+    return Markup('<time datetime="{}" data-exact>{}</time>').format(instant(utc), utc.strftime("%Y-%m-%d %H:%M:%S"))
 
 
 def clock(at: datetime) -> str:
@@ -61,6 +63,11 @@ def duration(seconds: float) -> str:
 
 def span(between: timedelta) -> str:
     return duration(between.total_seconds())
+
+
+def fit(name: str) -> str:
+    """The class of a name in a table: an ordinary one is never broken, a very long one may be."""
+    return "once" if len(name) <= _FITS else "wrap"
 
 
 def size(count: int) -> str:
@@ -136,6 +143,8 @@ def state_word(state: str) -> str:
 FILTERS: Final = {
     "moment": moment,
     "exact": exact,
+    "instant": instant,
+    "fit": fit,
     "day": day,
     "duration": duration,
     "span": span,

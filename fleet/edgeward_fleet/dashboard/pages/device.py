@@ -16,6 +16,7 @@ from edgeward_fleet.api.auth import AppServices
 from edgeward_fleet.dashboard.links import query_string
 from edgeward_fleet.dashboard.live import Live, live_answer, live_part, live_rest
 from edgeward_fleet.dashboard.queries.latency import answers_of, recorded_models
+from edgeward_fleet.dashboard.queries.rollouts import Part, of_device
 from edgeward_fleet.dashboard.render import PageRoute, page
 from edgeward_fleet.dashboard.security import Looker
 from edgeward_fleet.dashboard.views.chart import BUDGET_US, LatencyChart, latency_chart
@@ -26,6 +27,7 @@ from edgeward_fleet.services import Services
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 _EVERY_S: Final = 5
 _EVENTS: Final = 120
+_ROLLOUTS: Final = 5
 
 Before = Annotated[int | None, Query(ge=1, le=(1 << 63) - 1)]
 Model = Annotated[str, Query(max_length=64)]
@@ -49,6 +51,7 @@ class LiveDevice:
     """What changes while one looks. `older` is the query of the events before these."""
 
     view: DeviceView
+    rollouts: tuple[Part, ...]
     machine: tuple[tuple[str, str], ...]
     older: str
     is_newest: bool
@@ -124,9 +127,11 @@ async def _chart(services: Services, device_id: DeviceId, model: str) -> tuple[L
 async def _live(request: Request, services: Services, device_id: DeviceId, before: int | None) -> Live:
     found = await services.devices.details(device_id)
     events = await services.devices.events(device_id, before=before, limit=_EVENTS + 1)
+    rollouts = await services.database.run(lambda session: of_device(session, device_id, _ROLLOUTS))
     view = device_view(found, events[:_EVENTS], services.clock())
     content = LiveDevice(
         view=view,
+        rollouts=rollouts,
         machine=machine(found.device.hardware),
         older=query_string(before=events[_EVENTS - 1].event_id) if len(events) > _EVENTS else "",
         is_newest=before is None,

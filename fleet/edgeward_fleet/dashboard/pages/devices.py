@@ -68,7 +68,7 @@ class Listed:
     is_empty: bool
 
 
-def chosen_devices(
+async def chosen_devices(
     site: Annotated[str, Query(max_length=64)] = "",
     state: Condition | None = None,
     release: Annotated[str, Query(max_length=100)] = "",

@@ -47,7 +47,7 @@ class FleetPage:
 
     live: Live
     is_empty: bool
-    has_releases: bool
+    release: str
     admin_url: str
     fingerprint: str
 
@@ -59,7 +59,7 @@ async def fleet(request: Request, looker: Looker, services: AppServices, sites: 
     content = FleetPage(
         live=_live(request, view, sites),
         is_empty=view.devices == 0,
-        has_releases=view.has_releases,
+        release=view.release,
         admin_url=services.settings.admin_url,
         fingerprint=services.authority.fingerprint,
     )

@@ -100,7 +100,7 @@ class Shown:
         return query_string(standing=standing, page=self.page if self.page > 1 else None, before=self.before)
 
 
-def shown_devices(
+async def shown_devices(
     standing: Standing | None = None,
     page: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 1,
     before: Annotated[int | None, Query(ge=1, le=(1 << 63) - 1)] = None,

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from edgeward_fleet.api.auth import AppServices
 from edgeward_fleet.dashboard.links import query_string
 from edgeward_fleet.dashboard.live import Live, live_answer, live_part
+from edgeward_fleet.dashboard.queries.releases import versions
 from edgeward_fleet.dashboard.queries.rollouts import (
     ListedRollout,
     RolloutFilter,
@@ -56,6 +57,7 @@ class RolloutList:
     models: tuple[str, ...]
     pages: Pages
     is_empty: bool
+    release: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +68,9 @@ class RolloutsPage:
     live: Live
 
 
-def chosen_rollouts(state: RolloutState | None = None, model: Annotated[str, Query(max_length=64)] = "") -> Chosen:
+async def chosen_rollouts(
+    state: RolloutState | None = None, model: Annotated[str, Query(max_length=64)] = ""
+) -> Chosen:
     """What the address asks for."""
     return Chosen(state=state, model=model.strip())
 
@@ -112,9 +116,15 @@ async def _list(services: Services, chosen: Chosen, page: int) -> RolloutList:
             models=models,
             pages=numbered,
             is_empty=not models,
+            release=_one_release(session) if not models else "",
         )
 
     return await services.database.run(work)
+
+
+def _one_release(session: Session) -> str:
+    """One that could be rolled out, "" while there is none."""
+    return next((f"{each.model}@{each.version}" for each in versions(session)), "")
 
 
 def _choices(counts: Mapping[RolloutState, int], chosen: Chosen) -> Iterator[Choice]:

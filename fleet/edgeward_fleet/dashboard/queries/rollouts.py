@@ -10,10 +10,10 @@ from typing import TypeVarTuple
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from edgeward_contract.artifact import Sha256
+from edgeward_contract.artifact import DeviceId, Sha256
 from edgeward_fleet.db.schema import RolloutDeviceRow, RolloutEventRow, RolloutRow
 from edgeward_fleet.rollouts.machine import ASKED, FINAL, PhaseStep, RolloutState
-from edgeward_fleet.rollouts.model import RolloutId, RolloutSpec, Standing
+from edgeward_fleet.rollouts.model import Back, RolloutId, RolloutSpec, Standing
 from edgeward_fleet.rollouts.repository import RolloutLine
 
 Ts = TypeVarTuple("Ts")
@@ -74,6 +74,40 @@ def states_of(session: Session, model: str | None) -> Mapping[RolloutState, int]
     """How many rollouts of `model`, or of all, are in which state."""
     query = _filtered(select(RolloutRow.state, func.count()), RolloutFilter(model=model)).group_by(RolloutRow.state)
     return {RolloutState(state): count for state, count in session.execute(query)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A rollout as one of its devices sees it."""
+
+    id: RolloutId
+    spec: RolloutSpec
+    state: RolloutState
+    created_at: datetime
+    standing: Standing
+    back: Back
+
+
+def of_device(session: Session, device: DeviceId, limit: int) -> tuple[Part, ...]:
+    """The rollouts that the device is part of, newest first."""
+    query = (
+        select(RolloutRow, RolloutDeviceRow.standing, RolloutDeviceRow.back)
+        .join(RolloutDeviceRow, RolloutDeviceRow.rollout_id == RolloutRow.rollout_id)
+        .where(RolloutDeviceRow.device_id == device)
+        .order_by(RolloutRow.created_at.desc(), RolloutRow.rollout_id)
+        .limit(limit)
+    )
+    return tuple(
+        Part(
+            id=RolloutId(row.rollout_id),
+            spec=RolloutSpec.parse(row.spec),
+            state=RolloutState(row.state),
+            created_at=row.created_at,
+            standing=Standing(standing),
+            back=Back(back),
+        )
+        for row, standing, back in session.execute(query)
+    )
 
 
 def models_rolled_out(session: Session) -> tuple[str, ...]:

@@ -11,10 +11,13 @@
     return seconds < 0 ? `in ${words}` : past < 2 ? "just now" : `${words} ago`;
   }
 
+  // The fleet's clock counts, not that of the laptop: both are read when the page comes.
+  const ahead = Date.parse(document.documentElement.dataset.now) - performance.timeOrigin || 0;
+
   function tellTimes(root) {
     for (const each of root.querySelectorAll("time[datetime]:not([data-exact])")) {
       if (!each.title) each.title = each.textContent;
-      const words = ago((Date.now() - Date.parse(each.dateTime)) / 1000);
+      const words = ago((Date.now() + ahead - Date.parse(each.dateTime)) / 1000);
       if (each.textContent !== words) each.textContent = words;
     }
   }

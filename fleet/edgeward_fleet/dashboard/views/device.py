@@ -67,6 +67,7 @@ class DeviceView:
     tone: str
     sentence: str
     advice: str
+    command: str
     models: tuple[Comparison, ...]
     certificate: Certificate | None
     timeline: tuple[Line, ...]
@@ -87,6 +88,7 @@ def device_view(found: DeviceDetails, events: Sequence[DeviceEvent], now: dateti
         tone=tone,
         sentence=_sentence(found.device, reported, causes, models),
         advice=_advice(found.device, reported, causes, models),
+        command=_command(found.device, reported),
         models=models,
         certificate=certificate_view(found.certificate, now) if found.certificate else None,
         timeline=lines(events),
@@ -142,9 +144,9 @@ def _advice(
     device: Device, reported: ReportedState | None, causes: Sequence[Cause], models: Sequence[Comparison]
 ) -> str:
     if device.presence is Presence.REVOKED:
-        return "To let it in again: `edgeward device token --site SITE`, and enrol it with that token."
+        return "To let it in again, make a token and enrol it anew with what it prints."
     if reported is None:
-        return "Start the agent on it: `edgeward-agent run`"
+        return "Start the agent on it."
     if device.presence is Presence.OFFLINE:
         return "Look whether it is switched on and has a network. It answers all the same, and keeps what it answered."
     advice = (*(each.advice for each in causes), *(each.advice for each in models))
@@ -189,6 +191,13 @@ def _step(update: UpdateStatus) -> str:
     if update.state is UpdateState.DOWNLOADING:
         return f"downloading, {update.progress_percent} %"
     return state_word(update.state)
+
+
+def _command(device: Device, reported: ReportedState | None) -> str:
+    """What to type where a command is all that it takes; "" elsewhere."""
+    if device.presence is Presence.REVOKED:
+        return f"edgeward device token --site {device.site} --device-id {device.device_id}"
+    return "edgeward-agent run" if reported is None else ""
 
 
 _HARDWARE: Final = {"machine": "Architecture", "os": "Operating system", "cpus": "Processors", "memory_bytes": "Memory"}

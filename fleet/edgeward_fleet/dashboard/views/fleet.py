@@ -63,6 +63,7 @@ class Seen:
 class FleetView:
     """The whole overview. A fleet without devices shows the way to the first one instead.
 
+    `release` is one that could be rolled out, "" while there is none.
     `sites` are those that are shown, the worst first; `all_sites` is their number.
     """
 
@@ -74,7 +75,7 @@ class FleetView:
     all_sites: int
     spread: tuple[ModelSpread, ...]
     rollouts: tuple[ListedRollout, ...]
-    has_releases: bool
+    release: str
 
 
 def fleet_view(seen: Seen, now: datetime, *, every_site: bool = False) -> FleetView:
@@ -91,7 +92,7 @@ def fleet_view(seen: Seen, now: datetime, *, every_site: bool = False) -> FleetV
         all_sites=len(sites),
         spread=tuple(_spread(seen.versions)),
         rollouts=tuple(seen.rollouts),
-        has_releases=bool(seen.versions),
+        release=f"{seen.versions[0].model}@{seen.versions[0].version}" if seen.versions else "",
     )
 
 

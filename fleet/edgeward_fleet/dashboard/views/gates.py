@@ -24,12 +24,13 @@ class Judgement(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
-    """One criterion: what it asks for, what was seen, what follows."""
+    """One criterion: what it asks for, what was seen, what follows. `href` leads to who speaks against it."""
 
     name: str
     limit: str
     seen: str
     judgement: Judgement
+    href: str = ""
 
     @property
     def tone(self) -> str:
@@ -73,6 +74,7 @@ def _failed(gates: Gates, evidence: Evidence) -> Gate:
         limit=f"at most {percent(gates.max_failed_percent)}",
         seen=f"{number(evidence.failed)} of {number(evidence.present)} ({percent(evidence.failed_percent)})",
         judgement=judgement,
+        href="?standing=FAILED#devices" if evidence.failed else "",
     )
 
 

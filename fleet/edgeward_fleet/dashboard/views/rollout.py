@@ -13,7 +13,7 @@ from edgeward_fleet.api.rollout_views import PhaseStatus, phase_status
 from edgeward_fleet.dashboard.views.causes import of_update
 from edgeward_fleet.dashboard.views.gates import Gate, asks, gates_of, honesty
 from edgeward_fleet.dashboard.views.rollout_actions import Action, actions
-from edgeward_fleet.dashboard.views.standings import STANDINGS, STATES, Look, back_strip, standing_strip
+from edgeward_fleet.dashboard.views.standings import STATES, Look, back_strip, looks, standing_strip
 from edgeward_fleet.dashboard.views.strips import Strip
 from edgeward_fleet.dashboard.words import clock, duration, plural, state_word
 from edgeward_fleet.rollouts.analysis import Evidence, not_yet_back
@@ -140,11 +140,11 @@ def advice(rollout: Rollout) -> str:
 
 
 def _why(rollout: Rollout) -> str:
-    """What the most frequent word of the devices that failed means."""
+    """What the most frequent word of the devices that failed means; without any, whether it was the answers."""
     words = Counter(each.reason for each in rollout.devices if each.standing is Standing.FAILED and each.reason)
-    if not words:
+    if not words and not any(each.errors for each in rollout.devices):
         return ""
-    word = words.most_common(1)[0][0]
+    word = words.most_common(1)[0][0] if words else "errors"
     cause = of_update(word)
     return f"`{word}` means: {cause.words}. {cause.advice} "
 
@@ -186,8 +186,8 @@ def _lane(rollout: Rollout, index: int) -> Lane:
         size=f"up to {spec.percent} %" if spec.percent is not None else f"up to {plural(spec.devices or 0, 'device')}",
         status=status,
         evidence=evidence,
-        strip=standing_strip(counts),
-        cells=_cells(devices),
+        strip=standing_strip(counts, rollout.state, leads=True),
+        cells=_cells(devices, rollout.state),
         gates=gates_of(rollout.spec.gates, evidence, status),
         honesty=honesty(evidence),
         asks=asks(rollout.spec.gates, spec),
@@ -196,10 +196,10 @@ def _lane(rollout: Rollout, index: int) -> Lane:
     )
 
 
-def _cells(devices: Sequence[RolloutDevice]) -> tuple[Cell, ...]:
+def _cells(devices: Sequence[RolloutDevice], state: RolloutState) -> tuple[Cell, ...]:
     if len(devices) > MAX_CELLS:
         return ()
-    return tuple(Cell(device=device.device, look=STANDINGS[device.standing]) for device in devices)
+    return tuple(Cell(device=device.device, look=looks(state)[device.standing]) for device in devices)
 
 
 def _note(rollout: Rollout, spec: PhaseSpec, status: PhaseStatus) -> str:

@@ -9,8 +9,9 @@ from typing import Final
 from edgeward_fleet.dashboard.links import query_string
 from edgeward_fleet.dashboard.views.causes import of_update
 from edgeward_fleet.dashboard.views.paging import Pages, pages
-from edgeward_fleet.dashboard.views.standings import BACKS, STANDINGS, Look
+from edgeward_fleet.dashboard.views.standings import BACKS, Look, looks
 from edgeward_fleet.dashboard.words import state_word
+from edgeward_fleet.rollouts.machine import RolloutState
 from edgeward_fleet.rollouts.model import Back, Rollout, RolloutDevice, Standing
 
 PAGE: Final = 25
@@ -27,13 +28,12 @@ _ORDER: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One device."""
+    """One device. `look` is where it stands now; `note` is the step that it is at, or where it stood before."""
 
     device: RolloutDevice
     phase: str
     look: Look
-    back: Look | None
-    step: str
+    note: str
     why: str
 
 
@@ -63,7 +63,7 @@ def device_table(rollout: Rollout, standing: Standing | None, page: int) -> Devi
     numbered = pages(len(wanted), page, PAGE, lambda number: _href(standing, number))
     return DeviceTable(
         rows=tuple(_row(rollout, each) for each in wanted[numbered.skipped : numbered.skipped + PAGE]),
-        filters=_filters(ordered, standing),
+        filters=_filters(ordered, standing, rollout.state),
         pages=numbered,
     )
 
@@ -74,14 +74,18 @@ def _href(standing: Standing | None, page: int = 1) -> str:
 
 
 def _row(rollout: Rollout, device: RolloutDevice) -> Row:
+    standing = looks(rollout.state)[device.standing]
     return Row(
         device=device,
         phase=rollout.spec.phases[device.phase].name,
-        look=STANDINGS[device.standing],
-        back=BACKS[device.back] if device.back is not Back.NONE else None,
-        step=state_word(device.reason) if device.standing is not Standing.FAILED else "",
+        look=standing if device.back is Back.NONE else BACKS[device.back],
+        note=_step(device) if device.back is Back.NONE else f"before: {standing.word}",
         why=_why(device),
     )
+
+
+def _step(device: RolloutDevice) -> str:
+    return state_word(device.reason) if device.standing is Standing.WORKING else ""
 
 
 def _why(device: RolloutDevice) -> str:
@@ -92,14 +96,14 @@ def _why(device: RolloutDevice) -> str:
     return f"{words} ({device.detail})" if device.detail else words
 
 
-def _filters(devices: Sequence[RolloutDevice], chosen: Standing | None) -> tuple[Filter, ...]:
+def _filters(devices: Sequence[RolloutDevice], chosen: Standing | None, state: RolloutState) -> tuple[Filter, ...]:
     everyone = Filter(label="all", count=len(devices), href=_href(None), is_chosen=chosen is None)
     counts = {each: sum(device.standing is each for device in devices) for each in _ORDER}
     return (
         everyone,
         *(
             Filter(
-                label=STANDINGS[each].word,
+                label=looks(state)[each].word,
                 count=counts[each],
                 href=_href(each),
                 is_chosen=chosen is each,

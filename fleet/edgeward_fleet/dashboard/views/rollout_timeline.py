@@ -8,11 +8,13 @@ from datetime import datetime
 from itertools import groupby
 from typing import Final
 
+from edgeward_fleet.audit.model import SYSTEM
 from edgeward_fleet.dashboard.views.causes import of_update
 from edgeward_fleet.dashboard.words import plural, state_word
 from edgeward_fleet.rollouts.repository import RolloutLine
 
 _NAMES_SHOWN: Final = 4
+_FLEET: Final = "the fleet"
 VERBS: Final[Mapping[str, str]] = {
     "approve": "approved it",
     "created": "asked for it",
@@ -24,6 +26,22 @@ VERBS: Final[Mapping[str, str]] = {
     "start_due": "started it",
     "offered": "offered it to",
     "taken_back": "gave the former release to",
+    "phase_passed": "passed the phase",
+    "all_phases_passed": "finished it",
+    "inconclusive": "paused it without a verdict",
+    "failed_pause": "paused it",
+    "failed_abort": "aborted it",
+    "failed_roll_back": "began to take it back",
+    "withdrawn": "has withdrawn every offer",
+    "all_proven_back": "has every device back",
+    "back_timed_out": "waits for proof no longer",
+    "approval_expired": "let it expire",
+}
+_STEPS: Final[Mapping[str, str]] = {
+    "selected": "opens {}",
+    "offered": "has made the offers of {}",
+    "soaks": "waits while {} soaks",
+    "is analysed": "judges {}",
 }
 
 
@@ -56,7 +74,7 @@ def _line(group: Sequence[RolloutLine]) -> Line:
         return Line(
             at=first.at, actor=plural(len(group), "device"), words=words, detail=_names([each.actor for each in group])
         )
-    return Line(at=first.at, actor=first.actor, **_words(first))
+    return Line(at=first.at, actor=_FLEET if first.actor == SYSTEM.name else first.actor, **_words(first))
 
 
 def _device_words(said: str) -> tuple[str, str]:
@@ -71,12 +89,20 @@ def _words(line: RolloutLine) -> dict[str, str]:
     """A command needs its verb; what the fleet says is a sentence already."""
     match line.kind:
         case "step":
-            return {"words": line.detail}
+            return {"words": _step(line.detail)}
         case "offered" | "taken_back":
             devices = line.detail.split(", ")
             return {"words": f"{VERBS[line.kind]} {plural(len(devices), 'device')}", "detail": _names(devices)}
         case _:
             return {"words": VERBS.get(line.kind, state_word(line.kind)), "detail": line.detail}
+
+
+def _step(detail: str) -> str:
+    """`phase 'canary' soaks` is what the fleet notes of a step."""
+    for end, words in _STEPS.items():
+        if detail.endswith(f" {end}"):
+            return words.format(detail.removesuffix(f" {end}"))
+    return detail
 
 
 def _names(devices: Sequence[str]) -> str:

@@ -29,12 +29,21 @@ STANDINGS: Final[Mapping[Standing, Look]] = {
     Standing.WAITING: Look(tone="idle", sign="·", word="not offered yet"),
     Standing.LEFT: Look(tone="left", sign="–", word="left"),
 }
+ENDED: Final[Mapping[Standing, Look]] = {
+    **STANDINGS,
+    Standing.WORKING: Look(tone="off", sign="↻", word="was at it"),
+    Standing.WAITING: Look(tone="idle", sign="·", word="never offered"),
+}
+"""Of a rollout that nothing happens to any more: a standing stays as it was when it stopped."""
 BACKS: Final[Mapping[Back, Look]] = {
     Back.PROVEN: Look(tone="ok", sign="✓", word="back, proven"),
     Back.NEVER_TOOK: Look(tone="ok-quiet", sign="✓", word="never took it"),
     Back.ASKED: Look(tone="busy", sign="↺", word="no proof yet"),
     Back.LEFT: Look(tone="left", sign="–", word="left"),
 }
+_MOVING: Final = frozenset(
+    {RolloutState.AWAITING_APPROVAL, RolloutState.SCHEDULED, RolloutState.PROGRESSING, RolloutState.PAUSED}
+)
 STATES: Final[Mapping[RolloutState, str]] = {
     RolloutState.DRAFT: "idle",
     RolloutState.VALIDATING: "idle",
@@ -53,10 +62,23 @@ STATES: Final[Mapping[RolloutState, str]] = {
 }
 
 
-def standing_strip(counts: Mapping[Standing, int]) -> Strip:
-    """All devices by what is proven of them."""
+def looks(state: RolloutState) -> Mapping[Standing, Look]:
+    """How standings read in a rollout that is in `state`."""
+    return STANDINGS if state in _MOVING else ENDED
+
+
+def standing_strip(counts: Mapping[Standing, int], state: RolloutState, *, leads: bool = False) -> Strip:
+    """All devices by what is proven of them; on the page of the rollout each part `leads` to its devices."""
     return strip(
-        [Segment(label=look.word, count=counts.get(each, 0), tone=look.tone) for each, look in STANDINGS.items()]
+        [
+            Segment(
+                label=look.word,
+                count=counts.get(each, 0),
+                tone=look.tone,
+                href=f"?standing={each.value}#devices" if leads else "",
+            )
+            for each, look in looks(state).items()
+        ]
     )
 
 
