@@ -236,7 +236,7 @@ def mqtt() -> None:
     help="Name of the broker; repeatable.  [default: localhost]",
 )
 @click.option("--listen", default="0.0.0.0", show_default=True, help="Address to listen on.")  # noqa: S104
-@click.option("--port", default=8883, show_default=True, type=click.IntRange(0, 65535), help="MQTT; 0 for none.")
+@click.option("--port", default=8883, show_default=True, type=click.IntRange(1, 65535), help="MQTT over TLS.")
 @click.option("--websocket-port", default=0, type=click.IntRange(0, 65535), help="WebSockets, too, such as 443.")
 @click.option("--plugin", type=click.Path(path_type=Path, dir_okay=False), help="mosquitto_dynamic_security.so")
 @click.option("--user", default="mosquitto", show_default=True, help="Whom the broker becomes when root starts it.")
@@ -271,7 +271,12 @@ def mqtt_broker_config(
         devices = database.run_sync(ours)
     mqtt_broker.write_broker(out, plan, known, devices, hosts=names, now=utc_now(), life=timedelta(days=days))
     click.echo(f"{out}: written; its certificate is for {', '.join(names)} and lasts {days} days")
-    click.echo(f"  mosquitto -c {plan.folder / 'mosquitto.conf'}\n  edgeward-fleet serve --mqtt {names[0]}:{port}")
+    drop_in = "/etc/systemd/system/mosquitto.service.d/edgeward.conf"
+    click.echo("On the broker's machine, now and after each renewal:")
+    click.echo(f"  sudo install -D -m 644 {plan.folder / mqtt_broker.SERVICE} {drop_in}")
+    click.echo("  sudo systemctl daemon-reload && sudo systemctl restart mosquitto")
+    click.echo(f"  (without systemd: sudo {mqtt_broker.by_hand(plan)})")
+    click.echo(f"Then: edgeward-fleet serve --mqtt {names[0]}:{port}")
 
 
 @main.group("audit")

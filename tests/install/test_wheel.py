@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,12 @@ def fresh_environment(folder: Path, requirement: str, checkout: Path) -> Path:
 @pytest.fixture(scope="module")
 def device(wheel: Path, tmp_path_factory: pytest.TempPathFactory, checkout: Path) -> Path:
     return fresh_environment(tmp_path_factory.mktemp("device") / "venv", f"{wheel}[agent]", checkout)
+
+
+def test_the_wheel_brings_what_the_fleet_writes_for_its_broker(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert {f"edgeward_fleet/link/{name}" for name in ("mosquitto.conf", "mosquitto.service.conf")} <= names
 
 
 def test_a_device_carries_nothing_of_a_servers(device: Path) -> None:

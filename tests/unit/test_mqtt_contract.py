@@ -14,7 +14,7 @@ from edgeward_contract.record import Acknowledgement, Verdict, VerdictStatus
 from edgeward_contract.reported import DeviceHealth, ReportedState
 from edgeward_contract.schema import ContractError
 from edgeward_fleet.link.mqtt_access import FLEET_NAME, grant, initial_config, revoke
-from edgeward_fleet.link.mqtt_broker import PLUGIN, BrokerPlan, configuration
+from edgeward_fleet.link.mqtt_broker import PLUGIN, BrokerPlan, configuration, service
 from edgeward_fleet.settings import Settings
 
 WARD = DeviceId("ward-3")
@@ -114,7 +114,13 @@ def test_the_configuration_that_is_shown_is_the_one_that_is_written(checkout: Pa
     plan = BrokerPlan(folder=Path("/etc/mosquitto/edgeward"), plugin=plugin, websocket_port=443)
     text = configuration(plan)
     assert (checkout / "packaging/mosquitto/mosquitto.conf").read_text() == text
-    for line in ("require_certificate true", "use_identity_as_username true", "use_username_as_clientid true"):
+    assert (checkout / "packaging/mosquitto/systemd.conf").read_text() == service(plan)
+    for line in (
+        "require_certificate true",
+        "use_identity_as_username true",
+        "use_username_as_clientid true",
+        "max_connections 5000",  # counts for the listener above it alone
+    ):
         assert text.count(f"\n{line}\n") == 2  # for each listener
     for line in ("allow_anonymous false", "message_size_limit 131072"):
         assert f"\n{line}\n" in text

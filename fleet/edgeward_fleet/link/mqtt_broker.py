@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import shutil
 from collections.abc import Iterable
@@ -20,9 +21,12 @@ from edgeward_fleet.link.mqtt_identity import broker_certificate
 
 PLUGIN: Final = "mosquitto_dynamic_security.so"
 _PLACES: Final = ("/usr/lib", "/usr/local/lib", "/opt/homebrew/lib")
+SERVICE: Final = "systemd.conf"
 _ACCESS: Final = "dynamic-security.json"
+# Without the domain a WebSocket listens on every address, whatever it is told.
 _LISTENER: Final = """
 listener {port} {host}
+socket_domain ipv{version}
 {protocol}cafile {folder}/ca.pem
 certfile {folder}/server.pem
 keyfile {folder}/server.key
@@ -30,18 +34,22 @@ tls_version tlsv1.2
 require_certificate true
 use_identity_as_username true
 use_username_as_clientid true
+max_connections {max_connections}
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerPlan:
-    """How the broker is to be. `folder` is where it will find its files; port 0 leaves a listener out."""
+    """How the broker is to be. `folder` is where it will find its files.
+
+    There is no broker of WebSockets alone: mosquitto 2.0.11 does not start without a listener of the other kind.
+    """
 
     folder: Path
     plugin: Path
     listen: str = "0.0.0.0"  # noqa: S104  # a broker that no device reaches is none; certificates decide who may come
     port: int = 8883
-    websocket_port: int = 0
+    websocket_port: int = 0  # none
     user: str = "mosquitto"  # whom the broker becomes when root starts it
     max_connections: int = 5000
 
@@ -59,18 +67,24 @@ def find_plugin() -> Path:
 
 
 def configuration(plan: BrokerPlan) -> str:
-    """The text of mosquitto.conf."""
-    listeners = [_listener(plan, plan.port, "")] if plan.port else []
+    """The text of mosquitto.conf. Raises SettingsError."""
+    listeners = [_listener(plan, plan.port, "")]
     if plan.websocket_port:
         listeners.append(_listener(plan, plan.websocket_port, "protocol websockets\n"))
-    template = resources.files("edgeward_fleet.link").joinpath("mosquitto.conf").read_text()
-    return template.format(
-        folder=plan.folder,
-        plugin=plan.plugin,
-        user=plan.user,
-        listeners="".join(listeners),
-        max_connections=plan.max_connections,
-    )
+    template = _template("mosquitto.conf")
+    return template.format(folder=plan.folder, plugin=plan.plugin, user=plan.user, listeners="".join(listeners))
+
+
+def service(plan: BrokerPlan) -> str:
+    """The text of a drop-in for Debian's mosquitto.service."""
+    return _template("mosquitto.service.conf").format(folder=plan.folder, user=plan.user)
+
+
+def by_hand(plan: BrokerPlan) -> str:
+    """The command that starts the broker for root: never as root, but with the right to ports below 1024."""
+    may = "--inh-caps +net_bind_service --ambient-caps +net_bind_service"
+    who = f"--reuid {plan.user} --regid {plan.user} --init-groups"
+    return f"setpriv {who} {may} mosquitto -c {plan.folder / 'mosquitto.conf'}"
 
 
 def write_broker(
@@ -91,6 +105,7 @@ def write_broker(
     key, certificate = broker_certificate(authority, hosts, now, life)
     files = {
         "mosquitto.conf": configuration(plan).encode(),
+        SERVICE: service(plan).encode(),
         "ca.pem": authority.trusted_pem.encode(),
         "server.pem": certificate,
         "server.key": key,
@@ -122,4 +137,19 @@ def _give(out: Path, user: str) -> None:
 
 
 def _listener(plan: BrokerPlan, port: int, protocol: str) -> str:
-    return _LISTENER.format(port=port, host=plan.listen, protocol=protocol, folder=plan.folder)
+    try:
+        host = ipaddress.ip_address(plan.listen)
+    except ValueError:
+        raise SettingsError(f"--listen: expected an IP address, got {plan.listen!r}") from None
+    return _LISTENER.format(
+        port=port,
+        host=host,
+        version=host.version,
+        protocol=protocol,
+        folder=plan.folder,
+        max_connections=plan.max_connections,
+    )
+
+
+def _template(name: str) -> str:
+    return resources.files("edgeward_fleet.link").joinpath(name).read_text()
