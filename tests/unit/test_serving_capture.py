@@ -267,3 +267,39 @@ def test_a_laptop_records_nothing_and_says_so() -> None:
     told: list[str | None] = []
     capture.commit(_record(), told.append)
     assert told == ["this server has no outbox; expected capture off, got durable"]
+
+
+class _Writes:
+    """A link whose writes are looked at."""
+
+    stalled = False
+
+    def __init__(self) -> None:
+        self.transport = self
+        self.sizes: list[int] = []
+
+    def write(self, data: bytes) -> None:
+        self.sizes.append(data.count(b'"kind"'))
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_asynchronous_records_go_together_and_a_durable_one_takes_them_along(tmp_path: Path) -> None:
+    """Each write wakes another process, which costs more than a small answer."""
+
+    async def client(stream: CaptureStream) -> None:
+        link = _Writes()
+        stream.opened(link)  # type: ignore[arg-type]
+        for _ in range(3):
+            stream.offer(_record())
+            await asyncio.sleep(0)
+        assert link.sizes == []
+        stream.commit(_record(), lambda problem: None)
+        await until(lambda: link.sizes)
+        assert link.sizes == [4]
+        stream.offer(_record())
+        await until(lambda: len(link.sizes) == 2)
+        assert link.sizes == [4, 1]
+
+    _run(client, tmp_path, CaptureLimits())

@@ -1,8 +1,8 @@
 """Records on their way to the control process: a bounded queue and one unix-socket stream.
 
-An asynchronous record is built and sent after its answer; when there is no room it is dropped and counted. A durable
-one is answered by the control process after its commit; when that cannot be, the request is refused, and inference
-for everybody else goes on.
+An asynchronous record is built and sent a moment after its answer, with others; when there is no room it is dropped
+and counted. A durable one goes at once, with all that wait before it, and is answered by the control process after its
+commit; when that cannot be, the request is refused, and inference for everybody else goes on.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ _log: Final = logging.getLogger(__name__)
 _LENGTH: Final = struct.Struct("<I")
 _RANK: Final = {mode: rank for rank, mode in enumerate(CaptureMode)}  # from least to most
 _MODES: Final = tuple(CaptureMode)
-_FRAMES_AT_ONCE: Final = 16  # then others have their turn on the loop
+_GATHER_S: Final = 0.005
+"""How long an asynchronous record may wait for others. Each write wakes a process on another core, which costs the loop
+more than the whole answer to a small request; a batch costs it once."""
+_BATCH_RECORDS: Final = 256  # then others have their turn on the loop
+_BATCH_BYTES: Final = 256 << 10
 _MAX_REPLY_BYTES: Final = 64 << 10
 _RECONNECT_S: Final = (0.05, 1.0)
 
@@ -94,7 +98,9 @@ class CaptureStream:
         self._link: _Link | None = None
         self._queued_bytes = 0
         self._last_id = 0
-        self._flushing = False
+        self._flush_soon: asyncio.Handle | None = None
+        self._gathering = False  # and then it is a timer, that something urgent need not wait for
+        self._urgent = False
         self.dropped = 0
 
     @property
@@ -121,6 +127,7 @@ class CaptureStream:
             done(f"expected room among {self._limits.records} waiting records, the queue is full")
             return
         self._set_timer(entry, self._limits.send_s, "expected the agent to take the record, it does not answer")
+        self._urgent = True
         self._push(entry)
 
     async def run(self) -> None:
@@ -139,7 +146,7 @@ class CaptureStream:
     def close(self) -> None:
         """Hand what waits to the system, if somebody is there to take it."""
         while self._queue and self._link is not None:
-            self._send(self._queue.popleft(), self._link)
+            self._send_batch(self._link)
         if self._link is not None:
             self._link.transport.close()
 
@@ -175,33 +182,54 @@ class CaptureStream:
         self._schedule()
 
     def _schedule(self) -> None:
-        if self._queue and self._link is not None and not self._link.stalled and not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
+        if not self._queue or self._link is None or self._link.stalled:
+            return
+        if self._flush_soon is None:
+            self._flush_soon = self._flush_later()
+        elif self._urgent and self._gathering:
+            self._flush_soon.cancel()
+            self._flush_soon = self._flush_later()
+
+    def _flush_later(self) -> asyncio.Handle:
+        self._gathering = not self._urgent
+        return self._loop.call_later(_GATHER_S, self._flush) if self._gathering else self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        self._flushing = False
-        for _ in range(_FRAMES_AT_ONCE):
-            if not self._queue or self._link is None or self._link.stalled:
-                return
-            self._send(self._queue.popleft(), self._link)
+        self._flush_soon = None
+        if self._link is None or self._link.stalled:
+            return
+        self._send_batch(self._link)
+        self._urgent = bool(self._queue)  # what did not fit into this batch has waited already
         self._schedule()
 
-    def _send(self, entry: _Entry, link: _Link) -> None:
+    def _send_batch(self, link: _Link) -> None:
+        batch: list[bytes] = []
+        size_bytes = 0
+        while self._queue and len(batch) < _BATCH_RECORDS and size_bytes < _BATCH_BYTES:
+            frame = self._next_built()
+            if frame is not None:
+                batch += (_LENGTH.pack(len(frame)), frame)
+                size_bytes += len(frame)
+        if batch:
+            link.transport.write(b"".join(batch))
+
+    def _next_built(self) -> bytes | None:
+        """The next frame; none when its caller has gone, or when it cannot be built."""
+        entry = self._queue.popleft()
         self._queued_bytes -= entry.size_bytes
         if entry.durable and entry.done is None:
-            return  # its time was up while it waited: its caller was told that it is not recorded
+            return None  # its time was up while it waited: its caller was told that it is not recorded
         self._last_id += 1
         try:
             frame = entry.record.frame(self._last_id, durable=entry.durable)
         except Exception:
             _log.exception("a record of %s could not be built", entry.record.model)
             self._discard(entry)
-            return
+            return None
         if entry.durable:
             self._unanswered[self._last_id] = entry
             self._set_timer(entry, self._limits.commit_s, "expected the agent to commit the record, it took too long")
-        link.transport.write(_LENGTH.pack(len(frame)) + frame)
+        return frame
 
     def _discard(self, entry: _Entry) -> None:
         if entry.durable:

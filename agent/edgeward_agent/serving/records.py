@@ -7,14 +7,15 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import msgspec
+import numpy as np
 
 from edgeward_agent.serving import tensors
 from edgeward_agent.serving.tensors import DATATYPE, Array
 from edgeward_contract.artifact import Sha256
-from edgeward_contract.schema import JsonValue
 
 _LIST_ELEMENTS: Final = 256
 # A record may have 256 KiB with its envelope; base64 adds a third.
@@ -41,50 +42,59 @@ class InferenceRecord:
 
     def frame(self, frame_id: int, *, durable: bool) -> bytes:
         """The frame for the control process: JSON without its length prefix. Non-finite numbers become null."""
-        return msgspec.json.encode(
-            {
-                "id": frame_id,
-                "durable": durable,
-                "kind": "inference",
-                "class": "result",
-                "wall_us": self.wall_us,
-                "body": self._body(),
-            }
-        )
-
-    def _body(self) -> dict[str, JsonValue]:
-        body: dict[str, JsonValue] = {
-            "model": self.model,
-            "version": self.version,
-            "release_sha256": self.release_sha256,
-            "request_id": self.request_id,
-            "outcome": "ok",
-            "latency_us": self.latency_us,
-        }
-        room = _MAX_TENSORS_BYTES
-        for key, arrays in (("outputs", self.outputs), ("inputs", self.inputs)):
+        tensors_json, room = b"", _MAX_TENSORS_BYTES
+        for key, arrays in ((b"outputs", self.outputs), (b"inputs", self.inputs)):
             if arrays:
                 document, room = _tensors(arrays, room)
-                body[key] = document
-        return body
+                tensors_json += b',"%b":{%b}' % (key, document)
+        return _FRAME % (
+            frame_id,
+            _TRUE if durable else _FALSE,
+            self.wall_us,
+            _release(self.model, self.version, self.release_sha256),
+            msgspec.json.encode(self.request_id),
+            self.latency_us,
+            tensors_json,
+        )
 
 
-def _tensors(arrays: Mapping[str, Array], room: int) -> tuple[dict[str, JsonValue], int]:
-    documents: dict[str, JsonValue] = {}
+_TRUE: Final = b"true"
+_FALSE: Final = b"false"
+_FRAME: Final = (
+    b'{"id":%d,"durable":%b,"kind":"inference","class":"result","wall_us":%d,'
+    b'"body":{%b,"request_id":%b,"outcome":"ok","latency_us":%d%b}}'
+)
+"""Written together from parts that stay the same: a record is built on the loop, between the answers to others."""
+
+
+@lru_cache(maxsize=64)
+def _release(model: str, version: int, sha256: Sha256) -> bytes:
+    return msgspec.json.encode({"model": model, "version": version, "release_sha256": sha256})[1:-1]
+
+
+@lru_cache(maxsize=256)
+def _described(name: str, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> bytes:
+    """The constant beginning of a tensor: its name, and the object with its datatype and shape."""
+    return msgspec.json.encode({name: {"datatype": DATATYPE[dtype].value, "shape": shape}})[1:-2]
+
+
+def _tensors(arrays: Mapping[str, Array], room: int) -> tuple[bytes, int]:
+    documents = []
     for name, array in arrays.items():
-        documents[name], used = _tensor(array, room)
+        document, used = _tensor(array, room)
+        documents.append(b"%b,%b}" % (_described(name, array.dtype, array.shape), document))
         room -= used
-    return documents, room
+    return b",".join(documents), room
 
 
-def _tensor(array: Array, room: int) -> tuple[JsonValue, int]:
+def _tensor(array: Array, room: int) -> tuple[bytes, int]:
     """A tensor as a list, or long ones as base64; one that finds no room is recorded by its size alone."""
-    document: dict[str, JsonValue] = {"datatype": DATATYPE[array.dtype].value, "shape": list(array.shape)}
-    raw = bytes(tensors.to_bytes(array)) if array.size > _LIST_ELEMENTS or array.dtype.hasobject else b""
+    is_long = array.size > _LIST_ELEMENTS
+    raw = bytes(tensors.to_bytes(array)) if is_long or array.dtype.hasobject else b""
     # A number takes up to 25 characters as text, where bytes take a third more than themselves.
     used = len(raw) or array.size * 20
     if used > room:
-        return {**document, "omitted_bytes": len(raw) or array.nbytes}, 0
-    if array.size > _LIST_ELEMENTS:
-        return {**document, "raw": base64.b64encode(raw).decode()}, used
-    return {**document, "data": list(tensors.to_elements(array))}, used
+        return b'"omitted_bytes":%d' % (len(raw) or array.nbytes), 0
+    if is_long:
+        return b'"raw":"%b"' % base64.b64encode(raw), used
+    return b'"data":%b' % msgspec.json.encode(tensors.to_elements(array)), used
