@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "enrol": "Make this machine a device of a fleet, with a one-time token.",
     "status": "Show what the device serves, how updates stand and what waits to be sent.",
     "doctor": "Look for the usual causes of trouble and say what to do.",
+    "bench": "Measure how long a model takes on this machine, and whether it makes a budget.",
     "infer": "Ask a served model for an answer.",
     "outbox": "Look at the results that wait for the fleet.",
     "probe": "Check a release folder in a process of its own, as a device does.",

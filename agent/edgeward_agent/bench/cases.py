@@ -1,0 +1,190 @@
+"""What the model is asked: a release's golden cases, a person's own, or random ones that fit its interface."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from edgeward_agent.bench.errors import CannotMeasure
+from edgeward_agent.bench.subject import Subject
+from edgeward_agent.errors import UpdateError
+from edgeward_agent.serving.tensors import NUMPY, Array
+from edgeward_agent.update.golden import Golden
+from edgeward_contract.manifest import Datatype, TensorSpec
+
+GOLDEN: Final = "golden.npz"
+SEED: Final = 20_240_229
+_RANDOM_CASES: Final = 16
+_MOST_BYTES: Final = 64 << 20
+_MOST_CASES: Final = 10_000
+Feeds = dict[str, Array]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cases:
+    """Requests that are asked round and round. `wanted` are the golden outputs, one for each, where there are any."""
+
+    feeds: tuple[Feeds, ...]
+    source: str
+    wanted: tuple[Mapping[str, Array], ...] = ()
+    random: bool = False
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+Source = Callable[[Sequence[TensorSpec]], Cases]
+"""Makes cases for a model's inputs. Raises CannotMeasure."""
+
+
+def golden(subject: Subject) -> Cases | None:
+    """The golden set that lies beside the model; None when there is none. Raises CannotMeasure."""
+    path = subject.folder / GOLDEN
+    if subject.manifest is None or not path.is_file():
+        return None
+    try:
+        found = list(Golden(path, subject.manifest).cases())
+    except UpdateError as error:
+        raise CannotMeasure(f"{path}: {error}", error.hint) from None
+    return Cases(
+        feeds=tuple(each.feeds for each in found),
+        wanted=tuple(each.wanted for each in found),
+        source=f"{len(found)} golden cases",
+    )
+
+
+def from_npz(path: Path, specs: Sequence[TensorSpec]) -> Cases:
+    """Arrays by input: `input:NAME` with a first axis of cases as a golden set has them, or `NAME`, one request.
+
+    Raises CannotMeasure.
+    """
+    arrays = _arrays(path)
+    prefixed = any(key.startswith("input:") for key in arrays)
+    named = {
+        key.removeprefix("input:"): each for key, each in arrays.items() if key.startswith("input:") or not prefixed
+    }
+    missing = [spec.name for spec in specs if spec.name not in named]
+    if missing:
+        raise CannotMeasure(
+            f"{path}: expected arrays {sorted(spec.name for spec in specs)}, got {sorted(arrays)}",
+            "Write it with numpy.savez(path, NAME=array); `input:NAME` has one case for each of its first axis.",
+        )
+    whole = {spec.name: as_type(named[spec.name], spec, str(path)) for spec in specs}
+    if not prefixed:
+        return checked(Cases(feeds=(whole,), source=f"one request from {path.name}"), specs)
+    n = min(_MOST_CASES, *(len(each) if each.ndim else 0 for each in whole.values()))
+    feeds = tuple({name: each[at : at + 1] for name, each in whole.items()} for at in range(n))
+    return checked(Cases(feeds=feeds, source=f"{n} cases from {path.name}"), specs)
+
+
+def calibration(path: Path, specs: Sequence[TensorSpec]) -> Cases:
+    """As `from_npz`, but the first axis always counts cases where the model's own first axis is free or 1."""
+    cases = from_npz(path, specs)
+    if len(cases.feeds) > 1 or not all(spec.shape[:1] in ((-1,), (1,)) for spec in specs):
+        return cases
+    whole = cases.feeds[0]
+    n = min(_MOST_CASES, *(len(each) for each in whole.values()))
+    feeds = tuple({name: each[at : at + 1] for name, each in whole.items()} for at in range(n))
+    return Cases(feeds=feeds, source=f"{n} cases from {path.name}")
+
+
+def random(specs: Sequence[TensorSpec], shapes: Shapes, seed: int = SEED) -> Cases:
+    """Seeded, so that two runs ask the same. Raises CannotMeasure when a size is open that nobody can guess."""
+    unknown = sorted(set(shapes) - {spec.name for spec in specs})
+    if unknown:
+        known = ", ".join(spec.name for spec in specs)
+        raise CannotMeasure(f"--shape {unknown[0]}: expected an input of the model ({known})", "Correct the name.")
+    sized = {spec.name: _sized(spec, shapes.get(spec.name)) for spec in specs}
+    one_bytes = sum(int(np.prod(sized[spec.name])) * NUMPY[spec.datatype].itemsize for spec in specs)
+    count = max(1, min(_RANDOM_CASES, _MOST_BYTES // max(1, one_bytes)))
+    generator = np.random.default_rng(seed)
+    feeds = tuple(
+        {spec.name: _drawn(spec.datatype, sized[spec.name], generator) for spec in specs} for _ in range(count)
+    )
+    return Cases(feeds=feeds, source=f"{count} random cases", random=True)
+
+
+def checked(cases: Cases, specs: Sequence[TensorSpec]) -> Cases:
+    """Raises CannotMeasure when there is no case, or one does not fit the model."""
+    if not cases.feeds:
+        raise CannotMeasure(f"{cases.source}: expected at least one case, got none", "Give arrays that are not empty.")
+    for spec in specs:
+        for feeds in cases.feeds[:1]:
+            _check(spec, feeds[spec.name])
+    return cases
+
+
+def as_type(array: Array, spec: TensorSpec, where: str) -> Array:
+    """With the model's own type where that keeps the kind of number: numpy writes float64 unless told otherwise."""
+    if spec.datatype is Datatype.BYTES:
+        return array.astype(str).astype(object)
+    wanted = NUMPY[spec.datatype]
+    if array.dtype != wanted and array.dtype.kind != wanted.kind:
+        raise CannotMeasure(
+            f"{where}: input {spec.name}: expected {spec.datatype}, got {array.dtype}",
+            f"Convert it first: array.astype('{wanted.name}').",
+        )
+    return array.astype(wanted, copy=False)
+
+
+def batched(specs: Sequence[TensorSpec], feeds: Sequence[Feeds], size: int) -> list[Feeds]:
+    """Requests of `size` cases each, put together from the cases in turn."""
+    single = [feeds[at % len(feeds)] for at in range(max(size, min(4 * size, len(feeds))))]
+    groups = [single[at : at + size] for at in range(0, len(single) - size + 1, size)]
+    return [{spec.name: np.concatenate([one[spec.name] for one in group]) for spec in specs} for group in groups]
+
+
+def _check(spec: TensorSpec, array: Array) -> None:
+    fits = not spec.shape or (
+        len(spec.shape) == array.ndim
+        and all(want in (-1, got) for want, got in zip(spec.shape, array.shape, strict=True))
+    )
+    if not fits:
+        raise CannotMeasure(
+            f"input {spec.name}: expected shape {shape_text(spec.shape)}, got {list(array.shape)}",
+            "Give an array of the model's own shape; ? stands for any size.",
+        )
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    return "[" + ", ".join("?" if dim < 0 else str(dim) for dim in shape) + "]"
+
+
+def _sized(spec: TensorSpec, given: tuple[int, ...] | None) -> tuple[int, ...]:
+    if given is not None:
+        _check(spec, np.broadcast_to(np.zeros((), NUMPY[spec.datatype]), given))
+        return given
+    if any(dim < 0 for dim in spec.shape[1:]):
+        example = ",".join("1" if at == 0 else "224" if dim < 0 else str(dim) for at, dim in enumerate(spec.shape))
+        raise CannotMeasure(
+            f"input {spec.name} {shape_text(spec.shape)}: expected a size for each ?, got none",
+            f"Say it: --shape {spec.name}={example}, with the sizes that you mean.",
+        )
+    return tuple(1 if dim < 0 else dim for dim in spec.shape)
+
+
+def _drawn(datatype: Datatype, shape: tuple[int, ...], generator: np.random.Generator) -> Array:
+    """Floats from 0 to 1, bytes over their range, other integers 0 or 1: what a table of any size has a row for."""
+    if datatype is Datatype.BYTES:
+        words = np.full(shape, "edgeward", dtype=object)
+        return words
+    dtype = NUMPY[datatype]
+    if dtype.kind == "f":
+        return generator.random(shape).astype(dtype)
+    high = 256 if datatype is Datatype.UINT8 else 128 if datatype is Datatype.INT8 else 2
+    return generator.integers(0, high, shape).astype(dtype)
+
+
+def _arrays(path: Path) -> dict[str, Array]:
+    """Without pickle: a pickle runs code."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, AttributeError, zipfile.BadZipFile, EOFError) as error:
+        words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise CannotMeasure(
+            f"{path}: expected an .npz of plain arrays, got: {words}", "Write it with numpy.savez(path, NAME=array)."
+        ) from None

@@ -1,0 +1,136 @@
+"""Two models side by side: how long they take, in turn, and how far their answers to the same cases lie apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgeward_agent.bench.cases import Cases
+from edgeward_agent.bench.differing import golden_count, outputs_apart
+from edgeward_agent.bench.errors import CannotMeasure
+from edgeward_agent.bench.measuring import Measured, Progress, measure, planned, warm_up
+from edgeward_agent.bench.options import Options
+from edgeward_agent.bench.paired import difference
+from edgeward_agent.bench.paths import Opened, names, open_model
+from edgeward_agent.bench.plain import make_plan
+from edgeward_agent.bench.preparing import (
+    Prepared,
+    check_something,
+    facts,
+    noise_of,
+    prepare,
+    report_maker,
+    server,
+    slowdown,
+    watch,
+)
+from edgeward_agent.bench.report import Added, Compared, GoldenCount, OutputDifference, Report, path_result
+from edgeward_agent.bench.subject import Subject, check_same_inputs, load
+from edgeward_agent.bench.verdict import Verdict, judge
+from edgeward_agent.errors import ServingError
+from edgeward_agent.serving.tensors import Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """Two models and what is asked of both. `label` tells the second one's paths from the first one's."""
+
+    first: Prepared
+    second: Subject
+    label: str
+    kind: str
+    cases: Cases  # for the difference of the answers; the time is measured with those of `first`
+    warnings: tuple[str, ...] = ()
+
+
+def run(options: Options, other: Path, progress: Progress) -> Report:
+    """`--compare`: the verdict is on the first model. Raises CannotMeasure, ServerLost."""
+    progress("loading both models", 0.0, 0.0)
+    first, second = prepare(options), load(other)
+    check_same_inputs(first.at_hand, second)
+    pair = Pair(first=first, second=second, label=_label(first.at_hand, second), kind="compare", cases=first.cases)
+    return measure_pair(pair, options, progress)
+
+
+def measure_pair(pair: Pair, options: Options, progress: Progress) -> Report:
+    """Ask both models on the same paths in turn."""
+    apart, golden = answers_apart(pair)
+    with ExitStack() as stack:
+        opened = _open_both(stack, pair, options)
+        targets = [*opened[0].targets, *opened[1].targets]
+        progress("warming up", 0.0, 0.0)
+        plan = make_plan(warm_up(targets), pair.first, options)
+        watching = watch(*opened)
+        measured = measure(targets, plan.rounds, planned(plan, targets, options.seed), progress)
+        check_something(measured)
+        seen = watching.look()
+        noise = noise_of(measured.probes, seen)
+        verdicts = [_verdict(each, pair.first, measured, slowdown(noise, options)) for each in opened]
+        report = report_maker(pair.first, options, measured, seen, noise)(verdicts[pair.kind == "quantize"])
+        compared = Compared(
+            second=facts(replace(pair.first, subject=pair.second)),
+            times=_times(opened, measured, 0.5),
+            tails=_times(opened, measured, 0.9),
+            outputs=apart,
+            cases=pair.cases.source,
+            golden=golden,
+            verdict=verdicts[pair.kind != "quantize"],
+            kind=pair.kind,
+            warnings=pair.warnings,
+        )
+        return replace(
+            report,
+            paths=tuple(path_result(name, measured.blocks[name], opened=bool(plan.rate)) for name in names(targets)),
+            server=server(opened[0]),
+            compared=compared,
+        )
+
+
+def answers_apart(pair: Pair) -> tuple[tuple[OutputDifference, ...], GoldenCount | None]:
+    """Run all cases on both. Raises CannotMeasure when the answers are not of one form."""
+    subject = pair.first.at_hand
+    first, second = _answers(subject, pair.cases), _answers(pair.second, pair.cases)
+    tolerances = subject.manifest.golden.tolerances if subject.manifest else {}
+    try:
+        return outputs_apart(first, second), golden_count(first, second, pair.cases.wanted, tolerances)
+    except ValueError as error:
+        raise CannotMeasure(
+            f"{pair.second.path}: {error}", "Compare models that give the same outputs; bench others one by one."
+        ) from None
+
+
+def _answers(subject: Subject, cases: Cases) -> Sequence[Mapping[str, Array]]:
+    outputs = list(subject.session.interface.outputs)
+    try:
+        return [dict(zip(outputs, subject.session.run(outputs, feeds), strict=True)) for feeds in cases.feeds]
+    except ServingError as error:
+        raise CannotMeasure(
+            f"{subject.path}: {error}", "Give inputs that both models take: --input NAME=@FILE.npy, or another --shape."
+        ) from None
+
+
+def _open_both(stack: ExitStack, pair: Pair, options: Options) -> tuple[Opened, Opened]:
+    """The session and TCP unless asked otherwise: two more sockets would only share the time among more rows."""
+    chosen = options if options.through or options.wishes.rate else replace(options, through=("process", "tcp"))
+    first = open_model(stack, pair.first.at_hand, pair.first.cases, chosen)
+    return first, open_model(stack, pair.second, pair.first.cases, chosen, suffix=f", {pair.label}")
+
+
+def _verdict(opened: Opened, prepared: Prepared, measured: Measured, slowed: float) -> Verdict:
+    return judge(opened.judged, measured.latencies(opened.judged), prepared.budget, slowdown=slowed)
+
+
+def _times(opened: tuple[Opened, Opened], measured: Measured, share: float) -> tuple[Added, ...]:
+    pairs = zip(names(opened[0].targets), names(opened[1].targets), strict=True)
+    return tuple(
+        Added(path=b, over=a, difference=difference(measured.latencies(a), measured.latencies(b), share))
+        for a, b in pairs
+    )
+
+
+def _label(first: Subject, second: Subject) -> str:
+    if second.title != first.title:
+        return second.title
+    return second.path.name if second.path.name != first.path.name else str(second.path)

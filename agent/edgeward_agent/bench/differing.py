@@ -1,0 +1,104 @@
+"""How far the answers of two models lie apart. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from edgeward_agent.bench.quantiles import Floats
+from edgeward_agent.bench.report import GoldenCount, OutputDifference
+from edgeward_agent.serving.tensors import Array
+from edgeward_agent.update.golden import difference as golden_difference
+from edgeward_contract.manifest import Tolerance
+
+Answers = Sequence[Mapping[str, Array]]
+_LEAST_OF_SCALE = 1e-3  # a relative difference from what is next to nothing says nothing
+
+
+def outputs_apart(first: Answers, second: Answers) -> tuple[OutputDifference, ...]:
+    """Compare answers to the same cases, output by output.
+
+    Raises:
+        ValueError: an output is missing, or has another shape; says which.
+    """
+    names = list(first[0])
+    missing = sorted(set(names) - set(second[0]))
+    if missing:
+        raise ValueError(f"expected outputs {names}, got {sorted(second[0])}")
+    return tuple(_apart(name, [each[name] for each in first], [each[name] for each in second]) for name in names)
+
+
+def _apart(name: str, first: Sequence[Array], second: Sequence[Array]) -> OutputDifference:
+    for one, other in zip(first, second, strict=True):
+        if one.shape != other.shape:
+            raise ValueError(f"output {name}: expected shape {list(one.shape)}, got {list(other.shape)}")
+    left, right = (np.concatenate([each.ravel() for each in side]) for side in (first, second))
+    if left.dtype.kind not in "biuf" or right.dtype.kind not in "biuf":
+        return _texts(name, left, right)
+    a: Floats = left.astype(np.float64)
+    b: Floats = right.astype(np.float64)
+    both = np.isfinite(a) & np.isfinite(b)
+    strange = (np.isfinite(a) ^ np.isfinite(b)) | (~np.isfinite(a) & ~np.isfinite(b) & ~_same(a, b))
+    apart = np.abs(a[both] - b[both])
+    scale = float(np.abs(a[np.isfinite(a)]).max(initial=0.0))
+    large = np.abs(a[both]) >= max(scale * _LEAST_OF_SCALE, np.finfo(np.float64).tiny)
+    return OutputDifference(
+        name=name,
+        elements=len(a),
+        max_abs=float(apart.max(initial=0.0)),
+        max_rel=float((apart[large] / np.abs(a[both][large])).max(initial=0.0)),
+        mean_abs=float(apart.mean()) if len(apart) else 0.0,
+        scale=scale,
+        equal_share=float(np.mean(_same(a, b))) if len(a) else 1.0,
+        argmax_agreement=_argmax_agreement(first, second),
+        not_finite=int(np.count_nonzero(strange)),
+    )
+
+
+def _same(a: Floats, b: Floats) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    return np.asarray((a == b) | ((a != a) & (b != b)))
+
+
+def _texts(name: str, left: Array, right: Array) -> OutputDifference:
+    equal = float(np.mean(left.astype(str) == right.astype(str))) if len(left) else 1.0
+    return OutputDifference(
+        name=name,
+        elements=len(left),
+        max_abs=0.0,
+        max_rel=0.0,
+        mean_abs=0.0,
+        scale=0.0,
+        equal_share=equal,
+        argmax_agreement=None,
+        not_finite=0,
+    )
+
+
+def _argmax_agreement(first: Sequence[Array], second: Sequence[Array]) -> float | None:
+    if first[0].ndim < 1 or first[0].shape[-1] < 2:
+        return None
+    same = [np.argmax(a, axis=-1) == np.argmax(b, axis=-1) for a, b in zip(first, second, strict=True)]
+    return float(np.mean(np.concatenate([np.atleast_1d(each).ravel() for each in same])))
+
+
+def golden_count(
+    first: Answers, second: Answers, wanted: Answers, tolerances: Mapping[str, Tolerance]
+) -> GoldenCount | None:
+    """How many golden cases each answers within tolerance; None where there is no golden set."""
+    if not wanted:
+        return None
+
+    def good(answers: Answers) -> int:
+        return sum(_within(got, want, tolerances) for got, want in zip(answers, wanted, strict=True))
+
+    return GoldenCount(cases=len(wanted), first=good(first), second=good(second))
+
+
+def _within(got: Mapping[str, Array], want: Mapping[str, Array], tolerances: Mapping[str, Tolerance]) -> bool:
+    return not any(golden_difference(name, got[name], want[name], each) for name, each in tolerances.items())
+
+
+def identical(differences: Sequence[OutputDifference]) -> bool:
+    return all(each.equal_share == 1.0 and math.isclose(each.max_abs, 0.0) for each in differences)

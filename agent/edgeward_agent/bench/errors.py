@@ -1,0 +1,25 @@
+"""What stops a measurement before there is anything to say about the model."""
+
+from __future__ import annotations
+
+from edgeward_agent.errors import AgentError
+
+
+class CannotMeasure(AgentError):
+    """The command, the file or the input has to be another one. Ends with 2: it is no verdict on the model."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ServerLost(AgentError):
+    """The server to be measured is not there, or not any more. Ends with 3: nothing is decided."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class Interrupted(CannotMeasure):
+    """Ctrl-C before the first round was over: there is nothing to show."""

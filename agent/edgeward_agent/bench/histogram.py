@@ -1,0 +1,114 @@
+"""Latencies as bars, and as a small sum that a run of hours can keep. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from edgeward_agent.bench.quantiles import Floats, quantile, rank
+
+_SERIES: Final = (1, 2, 3, 6, 12, 24, 48, 96)  # steps of a decade; IEC 60063 has the same idea for resistors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """How many latencies lie in (lower, upper], in µs. The last bar may be the tail: everything later, to the end."""
+
+    lower_us: float
+    upper_us: float
+    count: int
+    tail: bool = False
+
+
+def bars(ascending: Floats, *, most: int = 12, body: float = 0.99) -> list[Bar]:
+    """At most `most` bars with round edges for the share `body` of the answers, and one for the rest.
+
+    Bars that widen with the latency would let one outlier squeeze all others into a single one; hence the tail.
+    """
+    answered = ascending[np.isfinite(ascending)]
+    if not len(answered):
+        return []
+    edges = _edges(float(answered[0]), quantile(answered, body), most)
+    counts = np.diff(np.searchsorted(answered, edges, side="right"))
+    found = [
+        Bar(lower_us=float(low), upper_us=float(high), count=int(count))
+        for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
+    ]
+    rest = len(answered) - int(counts.sum())
+    if rest:
+        found.append(Bar(lower_us=float(edges[-1]), upper_us=float(answered[-1]), count=rest, tail=True))
+    return found
+
+
+def _edges(low: float, high: float, most: int) -> Floats:
+    """The densest series of round numbers that needs at most `most` steps from below `low` to `high`."""
+    low = max(low, 1e-3)
+    best = np.array([low * 0.999, max(high, low)])
+    for steps in _SERIES:
+        marks = _marks(low, max(high, low), steps)
+        if len(marks) - 1 > most:
+            break
+        best = marks
+    return best
+
+
+def _marks(low: float, high: float, steps: int) -> Floats:
+    """Two or three significant digits, evenly spaced on a logarithmic scale, from just below `low` to `high`."""
+    first = math.floor(math.log10(low) * steps)
+    last = math.ceil(math.log10(high) * steps)
+    digits = 1 if steps <= 12 else 2
+    marks = sorted({_rounded(10 ** (step / steps), digits) for step in range(first - 1, last + 2)})
+    begin = max((i for i, mark in enumerate(marks) if mark < low), default=0)
+    end = min((i for i, mark in enumerate(marks) if mark >= high), default=len(marks) - 1)
+    return np.array(marks[begin : end + 1], dtype=np.float64)
+
+
+def _rounded(value: float, digits: int) -> float:
+    return round(value, digits - math.floor(math.log10(value)))
+
+
+class Tally:
+    """Counts in bins 1 % wide: what is left of the latencies of a run of hours, in a fixed room.
+
+    A quantile read from it is at most 1 % too high and never too low.
+    """
+
+    _STEP: Final = math.log(1.01)
+    _LEAST_US: Final = 0.1
+    _BINS: Final = 2048  # to 0.1 µs · 1.01^2047, about 70 s; what is later, or never came, is in the last
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(self._BINS, dtype=np.int64)
+        self.maximum_us = 0.0
+
+    @property
+    def n(self) -> int:
+        return int(self._counts.sum())
+
+    def add(self, latencies_us: Floats) -> None:
+        if not len(latencies_us):
+            return
+        with np.errstate(divide="ignore"):
+            places = np.ceil(np.log(np.maximum(latencies_us, self._LEAST_US) / self._LEAST_US) / self._STEP)
+        clipped = np.minimum(places, self._BINS - 1).astype(np.int64)
+        self._counts += np.bincount(clipped, minlength=self._BINS)
+        self.maximum_us = max(self.maximum_us, float(latencies_us.max()))
+
+    def from_top(self, place: int) -> float:
+        """The latency that so many others exceed."""
+        at = int(np.searchsorted(np.cumsum(self._counts), self.n - place))
+        if at >= self._BINS - 1:
+            return self.maximum_us
+        return min(self._LEAST_US * math.exp(at * self._STEP), self.maximum_us)
+
+    def quantile(self, share: float) -> float:
+        return self.from_top(self.n - 1 - rank(self.n, share))
+
+    def bars(self) -> list[Bar]:
+        """As `bars`, of at most 20,000 latencies that stand for all."""
+        steps = min(self.n, 20_000)
+        places = np.unique(np.linspace(0, self.n - 1, steps).astype(np.int64))
+        return bars(np.array([self.from_top(int(place)) for place in places[::-1]]))

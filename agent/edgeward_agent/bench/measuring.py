@@ -1,0 +1,122 @@
+"""Takes the ways of asking in turn, round by round, with a look at the machine between the rounds."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from edgeward_agent.bench.driving import Block
+from edgeward_agent.bench.errors import CannotMeasure
+from edgeward_agent.bench.machine import Probe
+from edgeward_agent.bench.quantiles import Floats
+from edgeward_agent.bench.schedule import Load, Plan, order
+from edgeward_agent.bench.targets import Target
+
+_WARM_S: Final = 0.25
+_WARM_LEAST: Final = 5
+_WARM_MOST: Final = 500
+PROBE_BEFORE: Final = 200
+PROBE_BETWEEN: Final = 40
+Progress = Callable[[str, float, float], None]
+"""Told what is done, which share of it (0 to 1), and about how many seconds are left."""
+Loads = Callable[[int], Mapping[str, Load]]
+"""What each path is asked in the round of that number."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Measured:
+    """Blocks by path, one for each round, and the probe's times around them. Rounds are complete or not there."""
+
+    blocks: dict[str, list[Block]]
+    probes: list[Floats] = field(default_factory=list)
+    planned: int = 0
+    interrupted: bool = False
+    seconds: float = 0.0
+
+    @property
+    def rounds(self) -> int:
+        return min((len(each) for each in self.blocks.values()), default=0)
+
+    def latencies(self, path: str) -> list[Floats]:
+        return [block.latencies_us for block in self.blocks[path]]
+
+
+def warm_up(targets: Sequence[Target]) -> dict[str, float]:
+    """Seconds for one request on each path, after the first ones, which pay for arenas and connections.
+
+    Raises CannotMeasure when a path gives no answers.
+    """
+    return {target.name: _warmed(target) for target in targets}
+
+
+def _warmed(target: Target) -> float:
+    first = target.run(Load(count=1))
+    if first.failed:
+        raise CannotMeasure(
+            f"{target.name}: expected an answer, got {first.failure}",
+            "Give inputs that the model takes: --input NAME=@FILE.npy, or another --shape.",
+        )
+    few = target.run(Load(count=_WARM_LEAST, seconds=_WARM_S))
+    more = target.run(Load(count=_WARM_MOST, seconds=_WARM_S))
+    block = more if len(more.latencies_us) else few
+    return block.seconds / max(1, len(block.latencies_us))
+
+
+def measure(targets: Sequence[Target], rounds: int, loads: Loads, progress: Progress) -> Measured:
+    """Run the rounds. Ctrl-C ends it after the last complete one."""
+    probe = Probe()
+    measured = Measured(blocks={target.name: [] for target in targets}, planned=rounds)
+    measured.probes.append(probe.times(PROBE_BEFORE))
+    began = time.monotonic()
+    try:
+        with undisturbed():
+            for number in range(rounds):
+                blocks = _round(targets, loads(number), number)
+                measured.probes.append(probe.times(PROBE_BETWEEN))
+                for name, block in blocks.items():
+                    measured.blocks[name].append(block)
+                _tell(progress, number + 1, rounds, began)
+    except KeyboardInterrupt:
+        measured.interrupted = True
+    measured.seconds = time.monotonic() - began
+    return measured
+
+
+def planned(plan: Plan, targets: Sequence[Target], seed: int) -> Loads:
+    """The same load for every path, another one in every round."""
+    generator = np.random.default_rng(seed)
+
+    def loads(number: int) -> Mapping[str, Load]:
+        load = plan.load(number, generator)
+        return {target.name: load for target in targets}
+
+    return loads
+
+
+def _round(targets: Sequence[Target], loads: Mapping[str, Load], number: int) -> Mapping[str, Block]:
+    named = {target.name: target for target in targets}
+    return {name: named[name].run(loads[name]) for name in order(list(named), number)}
+
+
+def _tell(progress: Progress, done: int, of: int, began: float) -> None:
+    spent = time.monotonic() - began
+    progress(f"round {done} of {of}", done / of, spent / done * (of - done))
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Without our own garbage collector, whose pauses would be counted as the model's."""
+    was = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()

@@ -1,0 +1,78 @@
+"""The mode without a name: how long does an answer take, and what does each way of asking add?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+
+from edgeward_agent.bench.measuring import Measured, Progress, measure, planned, warm_up
+from edgeward_agent.bench.options import Options
+from edgeward_agent.bench.paired import difference
+from edgeward_agent.bench.paths import Opened, names, open_model, open_url
+from edgeward_agent.bench.preparing import (
+    Prepared,
+    check_something,
+    noise_of,
+    prepare,
+    report_maker,
+    server,
+    slowdown,
+    watch,
+)
+from edgeward_agent.bench.report import Added, Report, path_result
+from edgeward_agent.bench.schedule import Plan, plan_closed, plan_open
+from edgeward_agent.bench.targets import Target
+from edgeward_agent.bench.verdict import judge
+
+
+def run(options: Options, progress: Progress) -> Report:
+    """Measure one model on every path. Raises CannotMeasure, ServerLost."""
+    progress("loading the model", 0.0, 0.0)
+    prepared = prepare(options)
+    with ExitStack() as stack:
+        opened = open_either(stack, prepared, options)
+        progress("warming up", 0.0, 0.0)
+        costs = warm_up(opened.targets)
+        watching = watch(opened)
+        plan = make_plan(costs, prepared, options)
+        measured = measure(opened.targets, plan.rounds, planned(plan, opened.targets, options.seed), progress)
+        check_something(measured)
+        seen = watching.look()
+        noise = noise_of(measured.probes, seen)
+        verdict = judge(
+            opened.judged,
+            measured.latencies(opened.judged),
+            prepared.budget,
+            slowdown=slowdown(noise, options),
+        )
+        report = report_maker(prepared, options, measured, seen, noise)(verdict)
+        return replace(
+            report,
+            paths=tuple(
+                path_result(name, measured.blocks[name], opened=bool(plan.rate)) for name in names(opened.targets)
+            ),
+            added=added(opened.targets, measured),
+            server=server(opened),
+        )
+
+
+def open_either(stack: ExitStack, prepared: Prepared, options: Options) -> Opened:
+    if options.url:
+        return open_url(stack, prepared.subject, prepared.name, prepared.cases, options)
+    return open_model(stack, prepared.at_hand, prepared.cases, options)
+
+
+def make_plan(costs_s: Mapping[str, float], prepared: Prepared, options: Options) -> Plan:
+    wishes = replace(options.wishes, share=prepared.budget.share)
+    costs = list(costs_s.values())
+    return plan_open(len(costs), wishes) if wishes.rate else plan_closed(costs, wishes)
+
+
+def added(targets: Sequence[Target], measured: Measured) -> tuple[Added, ...]:
+    """What each path takes longer than the first."""
+    base, *others = names(targets)
+    return tuple(
+        Added(path=name, over=base, difference=difference(measured.latencies(base), measured.latencies(name)))
+        for name in others
+    )

@@ -1,0 +1,29 @@
+"""Chooses the mode and says at the end what to try next."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from edgeward_agent.bench import comparing, plain, quantizing, soaking, sweeping
+from edgeward_agent.bench.measuring import Progress
+from edgeward_agent.bench.options import Options
+from edgeward_agent.bench.report import Report
+from edgeward_agent.bench.telling import advise
+
+
+def bench(options: Options, command: tuple[str, ...], progress: Progress) -> Report:
+    """Measure as asked. `command` is the arguments as they were typed. Raises CannotMeasure, ServerLost."""
+    report = _measured(options, progress)
+    return replace(report, next=advise(report, command))
+
+
+def _measured(options: Options, progress: Progress) -> Report:
+    if options.sweep is not None:
+        return sweeping.run(options, options.sweep, progress)
+    if options.compare is not None:
+        return comparing.run(options, options.compare, progress)
+    if options.quantize:
+        return quantizing.run(options, progress)
+    if options.soak_s:
+        return soaking.run(options, progress)
+    return plain.run(options, progress)

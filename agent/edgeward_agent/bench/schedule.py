@@ -1,0 +1,145 @@
+"""When requests are meant to begin, and in which order things are measured. Pure: randomness comes in as a generator.
+
+Open loop: requests begin when the schedule says, as patients come, whether or not the last one was answered. A loop
+that waits for each answer before it asks again leaves out just the requests that would have waited longest
+("coordinated omission", G. Tene). So a latency here runs from the intended start.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+import numpy as np
+
+from edgeward_agent.bench.quantiles import Floats, least_samples
+
+MOST_REQUESTS: Final = 10_000
+"""Enough for any budget at p99, and p99.9 to look at; a small model takes a second or two for it."""
+ROUNDS: Final = 20
+DEFAULT_S: Final = 10.0
+_LONGEST_DEFAULT_S: Final = 30.0  # for a slow model, which needs more time until anything can be said of its tail
+_OPEN_ROUND_S: Final = 0.5
+_MOST_OPEN_S: Final = 60.0
+
+
+class Arrivals(StrEnum):
+    """POISSON: independent of each other, as people are. CONSTANT: evenly spaced, as a monitor is."""
+
+    POISSON = "poisson"
+    CONSTANT = "constant"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What one block asks. Without `starts_s` each of `clients` asks as soon as it has its answer.
+
+    Closed loops end after `count` requests or after `seconds`, whichever comes first; 0 is no limit. `starts_s` are
+    the intended starts from the beginning of the block. `first` is the number of the first case, so that blocks go
+    round all of them.
+    """
+
+    count: int = 0
+    seconds: float = 0.0
+    starts_s: Floats | None = None
+    clients: int = 1
+    first: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Rounds of one block for each path. Fixed before the first latency is seen, so that no result ends the run."""
+
+    rounds: int
+    requests: int  # of one block; in an open loop what is expected of it
+    seconds: float  # of one block, about
+    rate: float = 0.0
+    arrivals: Arrivals = Arrivals.POISSON
+    clients: int = 1
+
+    def load(self, round_number: int, generator: np.random.Generator) -> Load:
+        """The block of this round: the same for every path."""
+        first = round_number * self.requests
+        if not self.rate:
+            return Load(count=self.requests, clients=self.clients, first=first)
+        starts = intended_starts(self.rate, self.seconds, self.arrivals, generator)
+        return Load(starts_s=starts, clients=self.clients, first=first)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What a person asked for; 0 leaves it to us. `share` is the quantile that is going to be judged."""
+
+    requests: int = 0
+    duration_s: float = 0.0
+    rate: float = 0.0
+    arrivals: Arrivals = Arrivals.POISSON
+    clients: int = 1
+    share: float = 0.99
+
+
+def intended_starts(rate: float, seconds: float, arrivals: Arrivals, generator: np.random.Generator) -> Floats:
+    """Starts within `seconds`, ascending; at least one, so that no block is empty."""
+    if arrivals is Arrivals.CONSTANT:
+        return np.arange(max(1, round(rate * seconds)), dtype=np.float64) / rate
+    expected = rate * seconds
+    gaps = generator.exponential(1 / rate, size=math.ceil(expected + 6 * math.sqrt(expected) + 10))
+    starts: Floats = np.cumsum(gaps)
+    return starts[: max(1, int(np.searchsorted(starts, seconds)))]
+
+
+def plan_closed(costs_s: Sequence[float], wishes: Wishes) -> Plan:
+    """As many requests as the time allows and the verdict can use, the same number on every path.
+
+    Args:
+        costs_s: seconds for one request on each path, as the warm-up had it.
+    """
+    cost = max(sum(costs_s) / max(1, wishes.clients), 1e-9)
+    total = wishes.requests or max(1, int(wishes.duration_s / cost) if wishes.duration_s else _by_default(cost, wishes))
+    rounds = max(1, min(ROUNDS, total // max(1, wishes.clients)))
+    requests = math.ceil(total / rounds)
+    return Plan(rounds=rounds, requests=requests, seconds=requests * cost, clients=wishes.clients)
+
+
+def _by_default(cost_s: float, wishes: Wishes) -> int:
+    """What decides with ease, in ten seconds; what decides at all, in thirty."""
+    least = least_samples(wishes.share)
+    enough = min(max(MOST_REQUESTS, 4 * least), int(DEFAULT_S / cost_s))
+    return max(enough, min(2 * least, int(_LONGEST_DEFAULT_S / cost_s)))
+
+
+def plan_open(paths: int, wishes: Wishes) -> Plan:
+    """Blocks of at least half a second, for a queue needs time to build up."""
+    wanted = wishes.requests or math.ceil(1.5 * least_samples(wishes.share))
+    per_path_s = wanted / wishes.rate
+    if wishes.duration_s:
+        per_path_s = wishes.duration_s / paths
+    elif not wishes.requests:
+        per_path_s = min(max(per_path_s, DEFAULT_S / paths), _MOST_OPEN_S / paths)
+    rounds = max(1, min(ROUNDS, int(per_path_s / max(_OPEN_ROUND_S, 2 / wishes.rate))))
+    seconds = per_path_s / rounds
+    return Plan(
+        rounds=rounds,
+        requests=max(1, round(wishes.rate * seconds)),
+        seconds=seconds,
+        rate=wishes.rate,
+        arrivals=wishes.arrivals,
+        clients=wishes.clients,
+    )
+
+
+def order(paths: Sequence[str], round_number: int) -> list[str]:
+    """Each round begins with another path, and every other one goes backwards: nobody always follows the same one."""
+    turn = round_number % len(paths)
+    turned = [*paths[turn:], *paths[:turn]]
+    return turned[::-1] if (round_number // len(paths)) % 2 else turned
+
+
+def expected_s(plan: Plan, costs_s: Mapping[str, float]) -> float:
+    """About how long the whole plan takes."""
+    if plan.rate:
+        return plan.rounds * plan.seconds * len(costs_s)
+    return plan.rounds * plan.requests * sum(costs_s.values()) / max(1, plan.clients)

@@ -1,0 +1,209 @@
+"""The verdict and what to try next, in words: the first thing that anybody reads. Pure."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from dataclasses import dataclass
+from typing import Final
+
+from edgeward_agent.bench.noise import Surroundings
+from edgeward_agent.bench.report import Advice, Report, Trend
+from edgeward_agent.bench.sweeping_words import setting_words
+from edgeward_agent.bench.targets import IN_PROCESS, UNIX
+from edgeward_agent.bench.verdict import Outcome, Verdict, Why
+from edgeward_agent.bench.words import digits, exact, latency, percent, rounded_up, seconds
+
+PASS, OVER, UNSURE = "PASS", "OVER", "UNSURE"
+_WORDS: Final = {0: PASS, 1: OVER, 3: UNSURE}
+_OUTCOMES: Final = {Outcome.PASS: PASS, Outcome.OVER: OVER, Outcome.INCONCLUSIVE: UNSURE}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Headline:
+    """One word, one sentence, and how sure that is."""
+
+    word: str
+    sentence: str
+    sure: str
+
+
+def headline(report: Report) -> Headline | None:
+    """None when nothing was judged."""
+    verdict = report.verdict
+    if verdict is None:
+        return None
+    grown = [each for each in report.soak.trends if each.too_much] if report.soak else []
+    word = _WORDS.get(report.exit_code, _OUTCOMES[verdict.outcome])
+    if grown and verdict.outcome is Outcome.PASS:
+        return Headline(word=word, sentence=f"{subject(report)} does not stay as it began", sure=growth(grown[0]))
+    return Headline(word=word, sentence=_sentence(subject(report), verdict), sure=_sure(report, verdict))
+
+
+def subject(report: Report) -> str:
+    """What the verdict is on."""
+    if report.compared is not None and report.compared.kind == "quantize":
+        return report.compared.second.title
+    return report.model.title
+
+
+def goal(verdict: Verdict) -> str:
+    """`10 ms at p99`."""
+    return f"{exact(verdict.budget.latency_us)} at {verdict.budget.quantile}"
+
+
+def where(path: str) -> str:
+    """`over TCP`, `in process`, `at http://…`."""
+    name, comma, label = path.partition(", ")
+    place = {IN_PROCESS: IN_PROCESS, UNIX: "over the unix socket", "TCP": "over TCP"}.get(name)
+    if place is None:
+        place = f"at {name}" if "://" in name or name.startswith("unix:") else f"with {setting_words(name)}"
+    return place + (f" ({label})" if comma else "")
+
+
+def growth(trend: Trend) -> str:
+    if trend.growth == 0:
+        return f"{trend.of} did not change."
+    sign = "grew" if trend.growth > 0 else "shrank"
+    return f"{trend.of} {sign} by {percent(abs(trend.growth))} (99 %: {trend.lower:+.1%} to {trend.upper:+.1%})."
+
+
+def overload(report: Report) -> str:
+    """What an open loop shows when more is asked than can be answered; empty when it is not."""
+    rate = report.settings.rate
+    if not rate or report.soak or not report.paths or report.paths[-1].per_second > 0.95 * rate:
+        return ""
+    answered = digits(report.paths[-1].per_second)
+    return f"{rate:g} requests a second were due and {answered} were answered: the queue grows while that lasts."
+
+
+def _sentence(title: str, verdict: Verdict) -> str:
+    said = {"the manifest": ", from its manifest", "the default": ", the default"}.get(verdict.budget.said, "")
+    if verdict.outcome is Outcome.PASS:
+        return f"{title} makes its budget of {goal(verdict)}{said}"
+    if verdict.outcome is Outcome.OVER:
+        return f"{title} misses its budget of {goal(verdict)}{said}"
+    if verdict.why is Why.TOO_NOISY:
+        return f"this machine is too noisy to hold {title} to {goal(verdict)}"
+    if verdict.why is Why.TOO_CLOSE:
+        return f"{title} is too close to {goal(verdict)} to call"
+    return f"{verdict.bounds.n:,} requests are too few to hold {title} to {goal(verdict)}"
+
+
+def _sure(report: Report, verdict: Verdict) -> str:
+    bound, name = verdict.bounds, verdict.budget.quantile
+    is_now = f"{name} {where(verdict.path)} is {latency(bound.estimate_us)}"
+    if verdict.outcome is Outcome.PASS:
+        return f"{is_now}; 95 % sure that it is below {latency(bound.upper_us)} (n {bound.n:,})."
+    if verdict.outcome is Outcome.OVER:
+        late = f"{percent(verdict.late_share)} of {bound.n:,} answers were late"
+        return f"{is_now}; 95 % sure that it is above {latency(bound.lower_us)}. {late}."
+    if verdict.why is Why.TOO_NOISY:
+        return f"{is_now}, but {report.noise.reasons[0]}."
+    between = f"above {latency(bound.lower_us)}"
+    if math.isfinite(bound.upper_us):
+        between = f"between {latency(bound.lower_us)} and {latency(bound.upper_us)}"
+    more = f" About {rounded_up(verdict.needed_n):,} requests would decide." if verdict.needed_n else ""
+    return f"{is_now}; 95 % sure only that it is {between}.{more}"
+
+
+def advise(report: Report, command: tuple[str, ...]) -> tuple[Advice, ...]:
+    """What to try next, at most two things. `command` is the arguments as they were typed."""
+    if report.verdict is None or report.interrupted:
+        return ()
+    return tuple(
+        Advice(command=_line(command, flags) if flags else "", why=why) for flags, why in _ideas(report, report.verdict)
+    )[:2]
+
+
+def _ideas(report: Report, verdict: Verdict) -> list[tuple[str, str]]:
+    """(flags to add, why)."""
+    if report.sweep:
+        more = ("--duration 2m", "more requests for each setting")
+        return [more] if verdict.outcome is Outcome.INCONCLUSIVE else []
+    if report.soak:
+        return _after_a_long_run(report)
+    if verdict.outcome is Outcome.INCONCLUSIVE:
+        return _when_unsure(report, verdict)
+    if verdict.outcome is Outcome.OVER:
+        return _when_over(report, verdict)
+    if report.compared is not None:
+        return _after_comparing(report)
+    if not report.settings.rate:
+        rate = sensible_rate(report.paths[-1].per_second)
+        return [(f"--rate {rate}", "how long it takes when requests come at their own time, not in turn")]
+    return [("--soak 10m", "whether latency and memory stay as they are")]
+
+
+def _when_unsure(report: Report, verdict: Verdict) -> list[tuple[str, str]]:
+    quieter = [("", "Close other programs, plug the laptop in, and run it again: this machine is noisy.")]
+    quieter = quieter if report.noise.noisy else []
+    if verdict.why is Why.TOO_NOISY:
+        return [*quieter, ("--force", "to judge all the same")]
+    if verdict.needed_n:
+        return [*quieter, (f"--requests {rounded_up(verdict.needed_n)}", "enough to decide")]
+    return [*quieter, ("--duration 2m", "more requests; or choose a budget that is not the latency itself")]
+
+
+def _when_over(report: Report, verdict: Verdict) -> list[tuple[str, str]]:
+    alone = next((path for path in report.paths if path.name == IN_PROCESS), None)
+    if report.settings.rate and (overload(report) or _waits(report)):
+        return [(f"--rate {max(1, int(report.settings.rate / 2))}", "half as many: requests wait for each other here")]
+    if alone is not None and (alone.latency.p99_us or 0) <= verdict.budget.latency_us and not report.compared:
+        return [("--through unix", "the model alone is quick enough; the unix socket adds less than TCP")]
+    if report.compared is not None:
+        return [("--sweep threads,batch", "whether another setting is quicker")]
+    return [
+        ("--quantize", "INT8 is often two to four times as fast; shows what it costs in accuracy"),
+        ("--sweep threads,batch", "whether another setting is quicker"),
+    ]
+
+
+def _after_comparing(report: Report) -> list[tuple[str, str]]:
+    assert report.compared is not None
+    if report.compared.kind == "quantize" and not report.compared.written:
+        return [("--output model-int8.onnx", "keeps the quantised file")]
+    return []
+
+
+def _after_a_long_run(report: Report) -> list[tuple[str, str]]:
+    if report.settings.rate:
+        return []
+    return [("--rate 20", "the same at the pace of a ward: an idle machine is slower than one in a hot loop")]
+
+
+def _waits(report: Report) -> bool:
+    last = report.paths[-1]
+    if last.from_sending is None or last.latency.p50_us is None or last.from_sending.p50_us is None:
+        return False
+    return last.latency.p50_us > 1.5 * last.from_sending.p50_us
+
+
+def sensible_rate(per_second: float) -> int:
+    """A round number, at most a third of what it can do, and at most what a busy ward asks."""
+    most = min(100.0, per_second / 3)
+    return next((rate for rate in (100, 50, 20, 10, 5, 2) if rate <= most), 1)
+
+
+def _line(command: tuple[str, ...], flags: str) -> str:
+    return f"edgeward-agent bench {shlex.join(_kept(command))} {flags}"
+
+
+def _kept(command: tuple[str, ...]) -> list[str]:
+    """Without what only says how the result is shown."""
+    kept, skip = [], False
+    for word in command:
+        if not skip and word != "--json" and not word.startswith("--html"):
+            kept.append(word)
+        skip = word == "--html"
+    return kept
+
+
+def interrupted(report: Report) -> str:
+    done, of = report.settings.rounds, report.settings.planned_rounds
+    return f"interrupted after {done} of {of} rounds, {seconds(report.settings.duration_s)}: this is what was measured"
+
+
+def machine(seen: Surroundings) -> str:
+    cores = "1 core" if seen.cores == 1 else f"{seen.cores} cores"
+    return f"{seen.processor}, {cores}, {seen.system}"

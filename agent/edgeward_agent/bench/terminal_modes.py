@@ -1,0 +1,154 @@
+"""What the modes add to the report in the terminal: two models side by side, settings, a long run. Pure."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from edgeward_agent.bench import words
+from edgeward_agent.bench.paired import Difference
+from edgeward_agent.bench.report import Added, Compared, OutputDifference, Report, SweepRow, Window
+from edgeward_agent.bench.sweeping_words import MARKS
+from edgeward_agent.bench.telling import growth, where
+from edgeward_agent.bench.words import Screen, digits, percent, small, unit_for
+
+_OTHER: Final = {"pass": "makes the same budget", "over": "misses the same budget"}
+_SPARKS: Final = "▁▂▃▄▅▆▇█"
+_STEPS: Final = "_.-=oO#@"
+
+
+def compared_lines(report: Report, screen: Screen) -> Iterator[str]:
+    found = report.compared
+    if found is None:
+        return
+    name = "INT8" if found.kind == "quantize" else found.second.title
+    for warning in found.warnings:
+        yield from _wrapped(f"Warning: {warning}.", screen)
+    for time, tail in zip(found.times, found.tails, strict=True):
+        yield from _wrapped(pace(name, time, tail.difference), screen)
+    yield from _verdict_of_the_other(report, found, screen)
+    yield ""
+    yield from outputs_table(found, screen)
+    if found.golden is not None:
+        first, second, cases = found.golden.first, found.golden.second, found.golden.cases
+        yield from _wrapped(f"Golden cases within tolerance: {first} of {cases}, {name} {second}.", screen)
+    if found.kind == "quantize":
+        kept = f"written to {found.written}" if found.written else "not kept: --output FILE does"
+        yield from _wrapped(
+            f"{words.size(report.model.size_bytes)} became {words.size(found.second.size_bytes)}; {kept}.", screen
+        )
+
+
+def pace(name: str, time: Added, tail: Difference) -> str:
+    """`In process INT8 takes 0.28 times as long (95 %: 0.27 to 0.29), -1.4 ms …`."""
+    place = where(time.over).capitalize() if time.over != "TCP" else "Over TCP"
+    found = time.difference
+    if not found.clear:
+        same = f"{digits(found.ratio)} times as long {words.ratio_interval(found)}"
+        return f"{place} no difference shows: {name} takes {same}."
+    told = f"{place} {name} takes {digits(found.ratio)} times as long at p50 {words.ratio_interval(found)}"
+    return f"{told}, {_signed(found.median_us)}; at p90 {digits(tail.ratio)} times."
+
+
+def _signed(value_us: float) -> str:
+    return f"{'+' if value_us > 0 else '-'}{words.latency(abs(value_us))}"
+
+
+def _verdict_of_the_other(report: Report, found: Compared, screen: Screen) -> Iterator[str]:
+    if found.verdict is None:
+        return
+    title = report.model.title if found.kind == "quantize" else found.second.title
+    says = _OTHER.get(found.verdict.outcome.value, "cannot be held to the same budget yet")
+    yield from _wrapped(f"{title} {says}: p99 {words.latency(found.verdict.bounds.estimate_us)}.", screen)
+
+
+def outputs_table(found: Compared, screen: Screen) -> Iterator[str]:
+    yield f"  answers to {found.cases}"
+    width = min(24, max(len("output"), *(len(each.name) for each in found.outputs)))
+    yield f"  {'output':<{width}}  {'max abs':>9}  {'max rel':>9}  {'scale':>9}  {'equal':>11}  {'same argmax':>11}"
+    for each in found.outputs:
+        agreement = words.NOTHING if each.argmax_agreement is None else percent(each.argmax_agreement)
+        yield (
+            f"  {each.name[:width]:<{width}}  {small(each.max_abs):>9}  {small(each.max_rel):>9}"
+            f"  {small(each.scale):>9}  {percent(each.equal_share):>11}  {agreement:>11}"
+        )
+        yield from _strange(each, screen)
+
+
+def _strange(each: OutputDifference, screen: Screen) -> Iterator[str]:
+    if each.not_finite:
+        yield from _wrapped(f"Warning: {each.not_finite} elements are not finite in one of the two.", screen)
+
+
+def sweep_lines(report: Report, screen: Screen) -> Iterator[str]:
+    rows = report.sweep
+    if not rows:
+        return
+    unit = unit_for(min(row.p50_us for row in rows if row.n))
+    columns = f"{'p50':>7} {'p99':>7} {'p99 below':>9}     {'cases/s':>8}"
+    yield f"  {'threads':>7} {'ep':<6} {'batch':>5} {'n':>6} {columns}  {unit.name}"
+    for row in rows:
+        head = f"  {row.threads:>7} {row.provider[:6]:<6} {row.batch:>5} {row.n:>6,}"
+        if row.failure:
+            yield from _wrapped(f"{head.strip()}  {row.failure}", screen)
+            continue
+        upper = words.NOTHING if row.p99_upper_us is None else unit.number(row.p99_upper_us)
+        numbers = f"{unit.number(row.p50_us):>7} {unit.number(row.p99_us):>7} {upper:>9} {_SIGNS[row.outcome]:<3}"
+        yield f"{head} {numbers} {row.cases_per_second:>8,.0f} {_marks(row)}".rstrip()
+    yield from _wrapped(_legend(rows), screen)
+
+
+_SIGNS: Final = {"pass": "ok", "over": "no", "inconclusive": "?"}
+
+
+def _marks(row: SweepRow) -> str:
+    return f"★ {', '.join(row.marks)}" if row.marks else ""
+
+
+def _legend(rows: tuple[SweepRow, ...]) -> str:
+    used = [f"{mark}: {words}" for mark, words in MARKS.items() if any(mark in row.marks for row in rows)]
+    return f"★ {'; '.join(used)}. ok, no: makes the budget, misses it; p99 below: all rows together at 95 %."
+
+
+def soak_lines(report: Report, screen: Screen) -> Iterator[str]:
+    if report.soak is None:
+        return
+    windows = report.soak.windows
+    room = screen.width - 34
+    for name, values, shown in _courses(windows):
+        known = [value for value in values if value is not None]
+        if known:
+            span = f"{shown(min(known))} to {shown(max(known))}"
+            yield f"  {name:<7} {spark(values, screen, room)}  {span}"
+    for trend in report.soak.trends:
+        lead = "too much: " if trend.too_much else ("" if trend.sure else "no trend beyond chance: ")
+        yield from _wrapped(f"{lead}{growth(trend)}", screen)
+    if not report.soak.trends:
+        yield "  Too few windows for a trend."
+
+
+def _courses(windows: tuple[Window, ...]) -> Iterator[tuple[str, list[float | None], Callable[[float], str]]]:
+    yield "p99", [each.p99_us for each in windows], words.latency
+    yield "memory", [each.resident_bytes for each in windows], lambda value: words.size(int(value))
+
+
+def spark(values: list[float | None], screen: Screen, room: int) -> str:
+    """A line of small bars; several windows share one where there are more than fit."""
+    per = max(1, -(-len(values) // room))
+    groups = [[v for v in values[at : at + per] if v is not None] for at in range(0, len(values), per)]
+    tops = [max(group) if group else None for group in groups]
+    most = max((top for top in tops if top is not None), default=0.0) or 1.0
+    steps = _SPARKS if screen.unicode else _STEPS
+    return "".join(" " if top is None else steps[min(7, int(top / most * 7.999))] for top in tops)
+
+
+def _wrapped(text: str, screen: Screen) -> list[str]:
+    return textwrap.wrap(
+        text,
+        width=screen.width,
+        initial_indent="  ",
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -1,0 +1,283 @@
+"""`edgeward-agent bench`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Final, TextIO
+
+import click
+
+from edgeward_agent import log
+from edgeward_agent.bench.budget import Budget
+from edgeward_agent.bench.cases import SEED, Shapes
+from edgeward_agent.bench.document import document
+from edgeward_agent.bench.errors import Interrupted
+from edgeward_agent.bench.options import Axes, Options
+from edgeward_agent.bench.page import page
+from edgeward_agent.bench.preparing import INTERRUPTED
+from edgeward_agent.bench.progress import Telling
+from edgeward_agent.bench.report import Report
+from edgeward_agent.bench.running import bench as measure
+from edgeward_agent.bench.schedule import Arrivals, Wishes
+from edgeward_agent.bench.terminal import render
+from edgeward_agent.bench.words import Screen
+from edgeward_agent.cli import bench_options as typed
+from edgeward_agent.cli.app import complain
+from edgeward_agent.cli.sections import Sectioned, typed_words
+
+_NARROWEST, _WIDEST = 60, 100
+_OPEN_LOOP_CLIENTS: Final = 16
+_TERMINATED: Final = 143  # 128 + SIGTERM
+_EPILOG: Final = """
+\b
+Examples:
+  edgeward-agent bench model.onnx
+  edgeward-agent bench model.onnx --budget 5ms@p99.9 --shape image=1,3,224,224
+  edgeward-agent bench releases/2 --rate 50               as patients come
+  edgeward-agent bench model.onnx --sweep threads,batch
+  edgeward-agent bench new.onnx --compare old.onnx
+  edgeward-agent bench releases/2 --quantize --output model-int8.onnx
+  edgeward-agent bench model.onnx --soak 10m --html report.html
+  edgeward-agent bench resnet50 --url http://127.0.0.1:8000
+
+\b
+Exit codes:
+  0  it makes the budget
+  1  it is over the budget, or does not stay as it began (--soak)
+  2  the command, the file or the input is wrong
+  3  inconclusive: too few requests, too much noise, or no server
+"""
+_SECTIONS: Final = {
+    "What it is held to": ("budget", "force"),
+    "How it is asked": ("through", "clients", "rate", "arrivals", "requests", "duration", "timeout"),
+    "What it is asked": ("inputs", "shapes", "seed"),
+    "More than one measurement": ("compare", "quantize", "calibration", "output", "sweep", "soak"),
+    "A server elsewhere": ("url", "name", "headers"),
+    "What is shown": ("as_json", "html"),
+}
+
+
+@click.command(
+    cls=Sectioned, sections=_SECTIONS, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]}
+)
+@click.argument("model")
+@click.option(
+    "--budget",
+    metavar="TIME@QUANTILE",
+    callback=typed.budget,
+    help="What it is held to, such as 10ms@p99.  [default: the manifest's, else 10ms@p99]",
+)
+@click.option(
+    "--through",
+    metavar="PATHS",
+    callback=typed.through,
+    help="Some of process,unix,tcp; the last one is judged.  [default: all; tcp with --rate, --soak]",
+)
+@click.option(
+    "--rate",
+    metavar="N",
+    type=click.FloatRange(min=0, min_open=True, max=100_000),
+    help="Open loop: N requests a second, each counted from when it was due.",
+)
+@click.option(
+    "--arrivals",
+    type=click.Choice([each.value for each in Arrivals]),
+    default=Arrivals.POISSON.value,
+    show_default=True,
+    help="How they come with --rate: independently, or evenly.",
+)
+@click.option("--clients", metavar="N", type=click.IntRange(1, 256), help="Connections.  [default: 1; 16 with --rate]")
+@click.option("--requests", metavar="N", type=click.IntRange(1), help="On each path, instead of a time.")
+@click.option(
+    "--duration", metavar="TIME", callback=typed.time_s, help="For all paths together.  [default: 10s to 30s]"
+)
+@click.option(
+    "--input",
+    "-i",
+    "inputs",
+    multiple=True,
+    metavar="INPUT",
+    help="NAME=@FILE.npy or NAME=1,2,3 as for infer, FILE.npz, or FILE.json.  [default: golden set, else random]",
+)
+@click.option(
+    "--shape",
+    "shapes",
+    multiple=True,
+    metavar="NAME=SIZES",
+    callback=typed.shapes,
+    help="Of random input: x=1,3,224,224.",
+)
+@click.option(
+    "--compare", metavar="OTHER.onnx", type=click.Path(path_type=Path), help="Latency and answers side by side."
+)
+@click.option("--quantize", is_flag=True, help="Make a static INT8 (QDQ) model and hold it beside this one.")
+@click.option(
+    "--calibration",
+    metavar="FILE.npz",
+    type=click.Path(path_type=Path),
+    help="Real cases for --quantize.  [default: half of the golden set]",
+)
+@click.option("--output", metavar="FILE", type=click.Path(path_type=Path), help="Keep the quantised model.")
+@click.option(
+    "--sweep",
+    metavar="AXES",
+    callback=typed.sweep,
+    help="Some of threads,ep,batch; or with values: threads=1:2,batch=1:8.",
+)
+@click.option("--soak", metavar="TIME", callback=typed.time_s, help="A long run, such as 10m: does p99 or memory grow?")
+@click.option(
+    "--url", metavar="URL", default="", help="Any server of the Open Inference Protocol v2; MODEL may be a name."
+)
+@click.option("--name", metavar="NAME", default="", help="Of the model on that server.  [default: as the file]")
+@click.option(
+    "--header",
+    "headers",
+    multiple=True,
+    metavar="'NAME: VALUE'",
+    callback=typed.headers,
+    help="Sent with each request.",
+)
+@click.option("--timeout", metavar="TIME", callback=typed.time_s, help="For one answer.  [default: 10s]")
+@click.option("--seed", type=click.IntRange(0), default=SEED, help="Of random input and of Poisson arrivals.")
+@click.option("--force", is_flag=True, help="Judge even where the machine is too noisy.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document (docs/bench.md) instead of text.")
+@click.option(
+    "--html", metavar="FILE", type=click.Path(path_type=Path), help="Also one self-contained page with charts."
+)
+def bench(
+    model: str,
+    budget: Budget | None,
+    through: tuple[str, ...],
+    rate: float | None,
+    arrivals: str,
+    clients: int | None,
+    requests: int | None,
+    duration: float,
+    inputs: tuple[str, ...],
+    shapes: Shapes,
+    compare: Path | None,
+    quantize: bool,
+    calibration: Path | None,
+    output: Path | None,
+    sweep: Axes | None,
+    soak: float,
+    url: str,
+    name: str,
+    headers: dict[str, str],
+    timeout: float,
+    seed: int,
+    force: bool,
+    as_json: bool,
+    html: Path | None,
+) -> None:
+    """Measure how long MODEL takes to answer on this machine, and whether it makes a budget.
+
+    MODEL is an ONNX file or a release folder. It is asked in this process and through the daemon, in turn, so that
+    what the daemon adds is seen. The verdict rests on a confidence bound, not on the quantile that was observed.
+    """
+    options = Options(
+        model=model,
+        wishes=Wishes(
+            requests=requests or 0,
+            duration_s=duration,
+            rate=rate or 0.0,
+            arrivals=Arrivals(arrivals),
+            clients=clients or (16 if rate else 1),
+        ),
+        budget=budget,
+        through=through,
+        source=typed.source(inputs),
+        shapes=shapes,
+        seed=seed,
+        timeout_s=timeout or 10.0,
+        force=force,
+        url=url,
+        name=name,
+        headers=headers,
+        compare=compare,
+        quantize=quantize,
+        calibration=calibration,
+        output=output,
+        sweep=sweep,
+        soak_s=soak,
+    )
+    check(options)
+    log.set_up("error")
+    report = _measured(options, _screen(sys.stderr))
+    _show(report, as_json=as_json, html=html)
+    sys.exit(report.exit_code)
+
+
+def check(options: Options) -> None:
+    """Raises UsageError for what does not go together."""
+    modes = {
+        "--compare": options.compare is not None,
+        "--quantize": options.quantize,
+        "--sweep": options.sweep is not None,
+        "--soak": bool(options.soak_s),
+    }
+    chosen = [name for name, given in modes.items() if given]
+    if len(chosen) > 1:
+        raise click.UsageError(f"{chosen[0]} and {chosen[1]} are two measurements: give one of them.")
+    if options.url and (chosen not in ([], ["--soak"]) or options.through):
+        raise click.UsageError(f"{(*chosen, '--through')[0]} is for a model at hand, --url for a server elsewhere.")
+    for name, given in (("--calibration", options.calibration), ("--output", options.output)):
+        if given is not None and not options.quantize:
+            raise click.UsageError(f"{name} goes with --quantize.")
+    if options.sweep is not None and options.wishes.rate:
+        raise click.UsageError("--sweep asks as fast as it can: leave --rate out, and try the best setting with it.")
+
+
+def _measured(options: Options, screen: Screen) -> Report:
+    telling = Telling(sys.stderr, screen)
+    try:
+        with _ending_orderly():
+            return measure(options, typed_words(), telling)
+    except (KeyboardInterrupt, Interrupted):
+        telling.done()
+        complain("interrupted before the first round was over", "Let it run for a moment longer.")
+        sys.exit(INTERRUPTED)
+    finally:
+        telling.done()
+
+
+@contextlib.contextmanager
+def _ending_orderly() -> Iterator[None]:
+    """SIGTERM unwinds as an exit does, so that the serving process we started does not outlive us."""
+
+    def leave(_: int, __: FrameType | None) -> None:
+        sys.exit(_TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _show(report: Report, *, as_json: bool, html: Path | None) -> None:
+    if html is not None:
+        html.write_text(page(report), encoding="utf-8")
+    if as_json:
+        click.echo(document(report), nl=False)
+        return
+    click.echo(render(report, _screen(sys.stdout)), nl=False)
+    if html is not None:
+        click.echo(f"\n  The page: {html}")
+
+
+def _screen(stream: TextIO) -> Screen:
+    live = stream.isatty()
+    width = shutil.get_terminal_size().columns if live else 80
+    return Screen(
+        width=min(_WIDEST, max(_NARROWEST, width)),
+        unicode=live and "utf" in (stream.encoding or "").lower(),
+        colour=live and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
+    )

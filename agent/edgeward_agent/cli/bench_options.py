@@ -1,0 +1,128 @@
+"""What is typed after `bench`, made into options. Everything that is wrong with it is a usage error in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from edgeward_agent.bench.budget import Budget, parse_budget, parse_time_s
+from edgeward_agent.bench.cases import Cases, Feeds, Shapes, Source, as_type, checked, from_npz
+from edgeward_agent.bench.errors import CannotMeasure
+from edgeward_agent.bench.options import PATHS, Axes
+from edgeward_agent.bench.sweeping import long
+from edgeward_agent.cli.inputs import read_pairs, read_request
+from edgeward_agent.client import InvalidRequest, ModelInfo
+from edgeward_contract.manifest import TensorSpec
+
+_AXES = "threads, ep, batch"
+
+
+def budget(_: click.Context, __: click.Parameter, value: str | None) -> Budget | None:
+    try:
+        return parse_budget(value) if value is not None else None
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def time_s(_: click.Context, __: click.Parameter, value: str | None) -> float:
+    try:
+        return parse_time_s(value) if value is not None else 0.0
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def through(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:
+    chosen = tuple(each.strip() for each in (value or "").split(",") if each.strip())
+    if unknown := [each for each in chosen if each not in PATHS]:
+        raise click.BadParameter(f"expected some of {','.join(PATHS)}, got '{unknown[0]}'")
+    return chosen
+
+
+def shapes(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> Shapes:
+    return dict(_shape(value) for value in values)
+
+
+def headers(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for value in values:
+        name, colon, text = value.partition(":")
+        if not colon or not name.strip() or not text.strip().isprintable():
+            raise click.BadParameter(f"expected 'NAME: VALUE', got {value!r}")
+        found[name.strip()] = text.strip()
+    return found
+
+
+def sweep(_: click.Context, __: click.Parameter, value: str | None) -> Axes | None:
+    """`threads,batch` or with values, `threads=1:2,batch=1:8`."""
+    if value is None:
+        return None
+    axes = Axes(threads=(1,), providers=("CPUExecutionProvider",), batches=(1,))
+    for part in value.split(","):
+        axes = _with_axis(axes, *part.strip().partition("=")[::2])
+    return axes
+
+
+def _with_axis(axes: Axes, name: str, values: str) -> Axes:
+    chosen = [each for each in values.split(":") if each]
+    try:
+        if name == "threads":
+            return Axes(threads=_numbers(chosen), providers=axes.providers, batches=axes.batches)
+        if name == "ep":
+            return Axes(threads=axes.threads, providers=tuple(map(long, chosen)), batches=axes.batches)
+        if name == "batch":
+            return Axes(threads=axes.threads, providers=axes.providers, batches=_numbers(chosen))
+    except ValueError as error:
+        raise click.BadParameter(f"{name}: {error}") from None
+    raise click.BadParameter(f"expected some of {_AXES}, such as threads,batch or threads=1:2,batch=1:8, got '{name}'")
+
+
+def _numbers(chosen: Sequence[str]) -> tuple[int, ...]:
+    if not all(each.isdecimal() and 0 < int(each) <= 4096 for each in chosen):
+        raise ValueError(f"expected numbers such as 1:2:4, got '{':'.join(chosen)}'")
+    return tuple(int(each) for each in chosen)
+
+
+def _shape(value: str) -> tuple[str, tuple[int, ...]]:
+    name, equals, text = value.rpartition("=")
+    sizes = [each.strip() for each in text.replace("x", ",").split(",") if each.strip()]
+    if not equals or not name or not all(each.isdecimal() for each in sizes):
+        raise click.BadParameter(f"expected NAME=SIZES such as image=1,3,224,224, got {value!r}")
+    return name, tuple(map(int, sizes))
+
+
+@dataclass(frozen=True, slots=True)
+class TypedInputs:
+    """`--input`: NAME=@FILE.npy or NAME=1,2,3 once for each input, or one FILE.npz, or one FILE.json."""
+
+    values: tuple[str, ...]
+
+    def __call__(self, specs: Sequence[TensorSpec]) -> Cases:
+        """Raises CannotMeasure."""
+        one = self.values[0] if len(self.values) == 1 else ""
+        if one.endswith(".npz") and not one.partition("=")[1]:
+            return from_npz(Path(one), specs)
+        try:
+            if one.endswith(".json") and not one.partition("=")[1]:
+                return _one_request(read_request(one), specs, f"one request from {Path(one).name}")
+            model = ModelInfo(name="", versions=(), inputs=tuple(specs), outputs=())
+            return _one_request(read_pairs(self.values, model), specs, "one request of your own")
+        except InvalidRequest as error:
+            raise CannotMeasure(str(error).replace("--json", "--input", 1), _HINT) from None
+
+
+_HINT = "Give NAME=@FILE.npy or NAME=1,2,3 once for each input, or one FILE.npz, or a request as FILE.json."
+
+
+def _one_request(feeds: Feeds, specs: Sequence[TensorSpec], source: str) -> Cases:
+    missing = [spec.name for spec in specs if spec.name not in feeds]
+    if missing:
+        raise CannotMeasure(f"--input: expected one for each input of the model, got none for '{missing[0]}'", _HINT)
+    typed = {spec.name: as_type(feeds[spec.name], spec, "--input") for spec in specs}
+    return checked(Cases(feeds=(typed,), source=source), specs)
+
+
+def source(values: tuple[str, ...]) -> Source | None:
+    return TypedInputs(values) if values else None

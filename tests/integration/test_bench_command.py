@@ -1,0 +1,361 @@
+"""`edgeward-agent bench` on real models, with real serving processes, as a person types it."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+from click.testing import CliRunner
+from onnx import TensorProto, helper
+
+from edgeward_agent.bench import machine as looking
+from edgeward_agent.bench.daemon import daemon
+from edgeward_agent.bench.quantiles import Floats
+from edgeward_agent.cli.app import app
+from support.bench import answer, metadata, pretending
+from support.onnx_files import risk_model
+from support.serving import Json, identity_model, slow_model, sum_model, wait_until
+
+Floats32 = npt.NDArray[np.float32]
+QUICK = ("--duration", "0.4s", "--force")
+WIDE_BUDGET = ("--budget", "5s@p90")  # a loaded machine must not decide what is not about it
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Json:
+        return json.loads(self.out)
+
+
+def bench(*arguments: str | Path) -> Done:
+    done = CliRunner().invoke(app, ["bench", *map(str, arguments)], catch_exceptions=False)
+    return Done(done.exit_code, done.stdout, done.stderr)
+
+
+def save_arrays(path: Path, arrays: Mapping[str, Floats32]) -> None:
+    """Under names that are no words of Python."""
+    np.savez(path, **arrays)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return risk_model(tmp_path_factory.mktemp("bench") / "risk.onnx")
+
+
+@pytest.fixture(scope="module")
+def release(checkout: Path) -> Path:
+    return checkout / "models/wdbc-risk/releases/2"
+
+
+def test_a_model_is_measured_on_every_path_and_passes(model: Path) -> None:
+    done = bench(model, *QUICK, *WIDE_BUDGET)
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    assert lines[0] == "PASS  risk.onnx makes its budget of 5 s at p90"
+    assert lines[3].startswith(f"Next  edgeward-agent bench {model} --duration 0.4s --force --budget 5s@p90 --rate ")
+    for path in ("in process", "unix socket", "TCP"):
+        assert any(line.startswith(f"  {path} ") for line in lines), path
+    assert done.out.isascii() and done.err == ""
+
+
+def test_what_cannot_be_met_is_over(model: Path) -> None:
+    done = bench(model, *QUICK, "--budget", "1us@p50")
+    assert done.code == 1
+    assert done.out.startswith("OVER  risk.onnx misses its budget of 1 us at p50")
+    assert "--quantize" in done.out
+
+
+def test_too_few_requests_decide_nothing(model: Path) -> None:
+    done = bench(model, "--requests", "60", "--budget", "5s@p99")
+    assert done.code == 3
+    assert done.out.startswith("UNSURE  60 requests are too few to hold risk.onnx to 5 s at p99")
+    assert re.search(r"--requests [3-9]\d\d|--requests \d{4}", done.out)
+
+
+def test_a_release_brings_its_budget_and_its_cases(release: Path) -> None:
+    found = bench(release, *QUICK, "--json").json
+    assert found["verdict"]["budget"] == {"latency_us": 10_000.0, "share": 0.99, "said": "the manifest"}
+    assert found["settings"]["cases"] == "24 golden cases" and found["model"]["title"] == "wdbc-risk@2"
+    by_name = {path["name"]: path for path in found["paths"]}
+    assert list(by_name) == ["in process", "unix socket", "TCP"]
+    assert by_name["in process"]["latency"]["p50_us"] < by_name["TCP"]["latency"]["p50_us"]
+    assert found["added"][-1]["difference"]["median_us"] > 0
+    assert found["server"]["ready_s"] > 0 and found["server"]["resident_bytes"] > 1 << 20
+
+
+def test_an_open_loop_counts_from_the_intended_start(model: Path) -> None:
+    found = bench(model, "--rate", "50", "--duration", "1s", "--arrivals", "constant", *WIDE_BUDGET, "--json").json
+    (path,) = found["paths"]
+    assert path["name"] == "TCP" and path["n"] == 50
+    assert path["latency"]["p50_us"] >= path["from_sending"]["p50_us"]
+    assert found["settings"]["rate"] == 50 and found["settings"]["clients"] == 16
+
+
+def test_an_open_loop_in_this_process_too(model: Path) -> None:
+    found = bench(model, "--rate", "50", "--duration", "1s", "--through", "process", *WIDE_BUDGET, "--json").json
+    assert [path["name"] for path in found["paths"]] == ["in process"] and found["server"] is None
+
+
+def test_two_models_side_by_side(checkout: Path, release: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    done = bench(release, "--compare", checkout / "models/wdbc-risk/releases/3", *QUICK, "--html", page)
+    assert "Golden cases within tolerance: 24 of 24, wdbc-risk@3" in done.out
+    assert "In process" in done.out and "Over TCP" in done.out and f"The page: {page}" in done.out
+    assert "wdbc-risk@3" in page.read_text()
+
+
+def test_the_same_model_twice_shows_no_difference(model: Path, tmp_path: Path) -> None:
+    other = risk_model(tmp_path / "again.onnx")
+    found = bench(model, "--compare", other, "--through", "process", *QUICK, *WIDE_BUDGET, "--json").json
+    (output,) = found["compared"]["outputs"]
+    assert output["max_abs"] == 0 and output["equal_share"] == 1
+    assert found["compared"]["second"]["title"] == "again.onnx"
+
+
+def test_quantising_shows_both_and_keeps_the_file_where_asked(tmp_path: Path) -> None:
+    big = slow_model(tmp_path / "big.onnx", rounds=4)
+    cases = np.random.default_rng(0).random((40, 512), dtype=np.float32)
+    save_arrays(tmp_path / "cases.npz", {"in": cases})
+    kept = tmp_path / "int8.onnx"
+    common = ("--quantize", "--through", "process", *QUICK, *WIDE_BUDGET)
+    done = bench(big, *common, "--calibration", tmp_path / "cases.npz", "--output", kept)
+    assert done.code == 0, done.err
+    assert "answers to 20 of 40 cases from cases.npz" in done.out and f"written to {kept}" in " ".join(done.out.split())
+    assert onnx.load(kept).graph.node and b"DequantizeLinear" in kept.read_bytes()
+    assert "Warning: calibrated with random numbers" in bench(big, *common).out
+
+
+def test_a_sweep_tries_every_combination_and_marks_the_best(model: Path) -> None:
+    found = bench(model, "--sweep", "threads=1:2,batch=1:4", *QUICK, *WIDE_BUDGET, "--json").json
+    assert [(row["threads"], row["batch"]) for row in found["sweep"]] == [(1, 1), (1, 4), (2, 1), (2, 4)]
+    assert {mark for row in found["sweep"] for mark in row["marks"]} == {"fastest", "most"}
+    assert found["verdict"]["outcome"] == "pass" and found["exit_code"] == 0
+
+
+def test_a_soak_watches_latency_and_memory(model: Path) -> None:
+    found = bench(model, "--soak", "1s", "--force", *WIDE_BUDGET, "--json").json
+    soak = found["soak"]
+    assert len(soak["windows"]) == 8 and all(window["resident_bytes"] for window in soak["windows"])
+    assert {trend["of"] for trend in soak["trends"]} == {"p99", "memory"}
+    assert soak["path"] == "TCP" and found["paths"][0]["n"] == sum(window["n"] for window in soak["windows"])
+
+
+def test_a_server_elsewhere_is_measured_by_the_name_of_its_model() -> None:
+    def behave(at: int, _: object) -> bytes:
+        return metadata() if server.asked[at].startswith(b"GET ") else answer()
+
+    with pretending(behave) as server:
+        found = bench(
+            "toy", "--url", str(server.place), "--header", "X-Site: north", *QUICK, *WIDE_BUDGET, "--json"
+        ).json
+        assert server.asked[0].startswith(b"GET /v2/models/toy HTTP/1.1\r\n")
+        assert all(b"X-Site: north\r\n" in head for head in server.asked)
+    assert found["verdict"]["outcome"] == "pass" and found["paths"][0]["name"] == str(server.place)
+    assert found["model"]["inputs"] == ["features FP32 [?, 3]"]
+
+
+def test_our_own_server_and_the_file_beside_it(model: Path) -> None:
+    with daemon(model) as running:
+        address = str(running.tcp)
+        found = bench(model, "--url", address, *QUICK, *WIDE_BUDGET, "--json").json
+    assert [path["name"] for path in found["paths"]] == ["in process", address]
+
+
+def test_inputs_of_ones_own(model: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", np.ones((1, 3)))
+    save_arrays(tmp_path / "some.npz", {"input:features": np.ones((5, 3), np.float32)})
+    tensor = {"name": "features", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}
+    (tmp_path / "asked.json").write_text(json.dumps({"inputs": [tensor]}))
+    for given, told in (
+        ("features=1,2,3", "one request of your own"),
+        (f"features=@{tmp_path / 'one.npy'}", "one request of your own"),
+        (str(tmp_path / "some.npz"), "5 cases from some.npz"),
+        (str(tmp_path / "asked.json"), "one request from asked.json"),
+    ):
+        found = bench(model, "--input", given, "--through", "process", "--requests", "60", "--json").json
+        assert found["settings"]["cases"] == told
+
+
+def test_a_noisy_machine_decides_nothing_that_noise_could_have_done(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The probe is the one place where a test may be noisy at will."""
+
+    def noisy(self: looking.Probe, pieces: int) -> Floats:
+        return np.where(np.arange(pieces) % 10 == 0, 2e6, 200.0)
+
+    monkeypatch.setattr(looking.Probe, "times", noisy)
+    over = ("--budget", "1us@p50", "--through", "process", "--duration", "0.2s")
+    done = bench(model, *over)
+    assert done.code == 3
+    assert done.out.startswith("UNSURE  this machine is too noisy to hold risk.onnx to 1 us at p50")
+    assert "Close other programs" in done.out
+    assert bench(model, *over, "--force").code == 1
+
+
+# -- what is wrong is one line, with the way out
+
+
+def broken(folder: Path, name: str, **more: Any) -> Path:
+    """A model that does not load."""
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3])
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3])
+    node = helper.make_node(more.get("operator", "Relu"), ["x"], ["y"])
+    opset = helper.make_opsetid("", more.get("opset", 17))
+    made = helper.make_model(helper.make_graph([node], "g", [value], [out]), opset_imports=[opset], ir_version=9)
+    (folder / name).write_bytes(made.SerializeToString())
+    return folder / name
+
+
+def external(folder: Path) -> Path:
+    """A model whose weights lie in a file that is gone."""
+    risk_model(folder / "whole.onnx")
+    path = folder / "parts.onnx"
+    onnx.save(onnx.load(folder / "whole.onnx"), path, save_as_external_data=True, location="w.data", size_threshold=0)
+    (folder / "w.data").unlink()
+    return path
+
+
+def test_a_model_that_cannot_be_measured_says_why_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "note.onnx").write_text("hello, I am no model")
+    open_shape = identity_model(tmp_path / "open.onnx", TensorProto.FLOAT, ["n", 3, "h", "w"])
+    for path, words, hint in (
+        (tmp_path / "gone.onnx", "expected an ONNX file, found none", "Give the path of an ONNX file"),
+        (tmp_path / "note.onnx", "got: Protobuf parsing failed", "exported as ONNX"),
+        (broken(tmp_path, "op.onnx", operator="Frobnicate"), "No Op registered for Frobnicate", "export with"),
+        (broken(tmp_path, "new.onnx", opset=999), "got: Opset 999", "older opset"),
+        (external(tmp_path), "External data path does not exist", "Put the data file back beside the model"),
+        (open_shape, "input in [?, 3, ?, ?]: expected a size for each ?", "--shape in=1,3,224,224"),
+    ):
+        done = bench(path)
+        first, second = done.err.splitlines()
+        assert done.code == 2 and first.startswith("error: ") and words in first and hint in second, done.err
+        assert done.out == "" and len(first) < 400
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--input", "features=1,2"], "expected 3 elements for shape [1, 3], got 2"),
+        (["--input", "gone.npz"], "gone.npz: expected an .npz of plain arrays, got: No such file"),
+        (["--input", "nothing=1"], "expected NAME=VALUE with a name of features"),
+        (["--shape", "other=1,3"], "--shape other: expected an input of the model (features)"),
+        (["--shape", "features=1,4"], "input features: expected shape [?, 3], got [1, 4]"),
+        (["--compare", "gone.onnx"], "gone.onnx: expected an ONNX file, found none"),
+        (["--quantize", "--calibration", "gone.npz"], "gone.npz: expected an .npz"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_named(model: Path, arguments: list[str], words: str) -> None:
+    done = bench(model, *arguments)
+    assert done.code == 2 and words in done.err and len(done.err.splitlines()) == 2, done.err
+
+
+def test_arrays_of_another_type_are_named(model: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "words.npz", features=np.array([["a", "b", "c"]]))
+    done = bench(model, "--input", tmp_path / "words.npz")
+    assert done.code == 2 and "input features: expected FP32, got <U1" in done.err and "array.astype" in done.err
+
+
+def test_models_of_other_inputs_are_not_compared(model: Path, tmp_path: Path) -> None:
+    done = bench(model, "--compare", sum_model(tmp_path / "sum.onnx"))
+    assert done.code == 2 and "expected inputs features FP32 rank 2" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--budget", "10"], "'--budget': expected TIME@QUANTILE such as 10ms@p99"),
+        (["--through", "grpc"], "'--through': expected some of process,unix,tcp, got 'grpc'"),
+        (["--shape", "image"], "'--shape': expected NAME=SIZES such as image=1,3,224,224"),
+        (["--sweep", "cores"], "'--sweep': expected some of threads, ep, batch"),
+        (["--sweep", "ep=tpu"], "'--sweep': ep: expected an execution provider of "),
+        (["--sweep", "batch=0"], "'--sweep': batch: expected numbers such as 1:2:4"),
+        (["--soak", "soon"], "'--soak': expected a length of time"),
+        (["--header", "token"], "'--header': expected 'NAME: VALUE'"),
+        (["--rate", "0"], "'--rate': 0.0 is not in the range"),
+        (["--soak", "1m", "--quantize"], "--quantize and --soak are two measurements"),
+        (["--url", "http://127.0.0.1:1", "--quantize"], "--quantize is for a model at hand"),
+        (["--output", "x.onnx"], "--output goes with --quantize"),
+        (["--sweep", "threads", "--rate", "5"], "--sweep asks as fast as it can"),
+    ],
+)
+def test_a_command_line_that_makes_no_sense(model: Path, arguments: list[str], words: str) -> None:
+    done = CliRunner().invoke(app, ["bench", str(model), *arguments])
+    assert done.exit_code == 2 and words in done.stderr
+
+
+def test_a_server_that_is_not_there_or_has_no_such_model() -> None:
+    done = bench("toy", "--url", "http://127.0.0.1:1")
+    assert done.code == 3 and "expected a server of the Open Inference Protocol v2, got: connection refused" in done.err
+    with pretending(lambda _, __: answer(b'{"error":"unknown model: toy"}', "404 Not Found")) as server:
+        done = bench("toy", "--url", str(server.place))
+        assert done.code == 2 and "expected a model 'toy', got status 404: unknown model: toy" in done.err
+    with pretending(lambda _, __: answer(b"<html>")) as server:
+        assert "expected an answer of the Open Inference Protocol v2" in bench("toy", "--url", str(server.place)).err
+
+
+def test_without_the_package_onnx_quantising_says_how_to_get_it(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime.quantization", None)
+    done = bench(model, "--quantize")
+    assert done.code == 2 and done.err.splitlines()[1] == "  pip install 'edgeward[tools]'"
+
+
+def test_help_is_in_sections_and_ends_with_examples() -> None:
+    lines = bench("--help").out.splitlines()
+    sections = [line for line in lines if line.endswith(":") and not line.startswith("  ")]
+    assert sections == [
+        "What it is held to:",
+        "How it is asked:",
+        "What it is asked:",
+        "More than one measurement:",
+        "A server elsewhere:",
+        "What is shown:",
+    ]
+    examples = [line for line in lines if line.startswith("    edgeward-agent bench ")]
+    assert len(examples) == 8 and lines.index("  Examples:") > lines.index("What is shown:")
+    assert lines[-1] == "    3  inconclusive: too few requests, too much noise, or no server"
+    assert all(len(line) <= 80 for line in lines)
+
+
+# -- Ctrl-C
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_shows_what_it_has_and_leaves_no_server(model: Path, number: int, code: int) -> None:
+    command = [sys.executable, "-m", "edgeward_agent", "bench", str(model), "--duration", "60s", *WIDE_BUDGET]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            wait_until(lambda: len(_children(process.pid)) == 1)
+            (server,) = _children(process.pid)
+            wait_until(lambda: looking.process_cpu_s(server) > 0.5)
+            process.send_signal(number)
+            out, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == code, err
+    assert not Path(f"/proc/{server}").exists()
+    if number == signal.SIGINT:
+        assert "interrupted" in out + err and "Traceback" not in err
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []

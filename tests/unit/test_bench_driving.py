@@ -1,0 +1,205 @@
+"""The load generator against a server that misbehaves: nothing that a person would wait for is left out."""
+
+from __future__ import annotations
+
+import gc
+import math
+import socket
+import time
+
+import numpy as np
+import pytest
+
+from edgeward_agent.bench.cases import Feeds
+from edgeward_agent.bench.connection import Connection
+from edgeward_agent.bench.driving import Block, drive
+from edgeward_agent.bench.errors import CannotMeasure, ServerLost
+from edgeward_agent.bench.quantiles import quantile
+from edgeward_agent.bench.schedule import Arrivals, Load, intended_starts
+from edgeward_agent.bench.targets import OverSocket, wait_until
+from edgeward_agent.bench.wire import Place, infer_request, parse_place
+from support.bench import Behave, answer, pretending, stall_once
+
+FEEDS: Feeds = {"features": np.zeros((1, 3), np.float32)}
+CONSTANT_100 = intended_starts(100, 2, Arrivals.CONSTANT, np.random.default_rng(0))
+
+
+def asked(behave: Behave, load: Load, *, timeout_s: float = 5.0) -> Block:
+    """One block against a server that behaves so."""
+    with pretending(behave) as server:
+        requests = [infer_request(server.place, "toy", FEEDS, {})]
+        target = OverSocket("toy", server.place, requests, clients=load.clients, timeout_s=timeout_s)
+        try:
+            return target.run(load)
+        finally:
+            target.close()
+
+
+@pytest.mark.parametrize("clients", [1, 16])
+def test_a_stall_delays_everybody_who_should_have_been_answered_meanwhile(clients: int) -> None:
+    """200 requests in 2 s, and half a second in which nothing is answered: a quarter of them wait, evenly up to it."""
+    block = asked(stall_once(50, 0.5), Load(starts_s=CONSTANT_100, clients=clients))
+    late = np.sort(block.latencies_us)
+    assert len(late) == 200 and block.failed == 0
+    assert np.count_nonzero(late > 100_000) >= 38  # those who were due in the first 0.4 s of the stall
+    assert quantile(late, 0.9) > 200_000
+    assert late[-1] >= 490_000
+
+
+def test_the_same_stall_is_one_request_to_whoever_waits_for_each_answer() -> None:
+    """Coordinated omission, for comparison: a closed loop, and an open one measured from when it sent."""
+    closed = asked(stall_once(50, 0.5), Load(count=200))
+    assert np.count_nonzero(closed.latencies_us > 100_000) == 1
+    opened = asked(stall_once(50, 0.5), Load(starts_s=CONSTANT_100, clients=1))
+    assert np.count_nonzero(opened.sent_us > 100_000) == 1 < np.count_nonzero(opened.latencies_us > 100_000)
+
+
+def test_an_open_loop_keeps_its_pace_while_it_can() -> None:
+    starts = intended_starts(200, 0.5, Arrivals.CONSTANT, np.random.default_rng(0))
+    block = asked(lambda _, __: answer(), Load(starts_s=starts, clients=4))
+    assert len(block.latencies_us) == 100
+    assert block.seconds >= 0.49
+
+
+def test_a_closed_loop_ends_by_count_or_by_time() -> None:
+    assert len(asked(lambda _, __: answer(), Load(count=7, clients=3)).latencies_us) == 7
+    block = asked(lambda _, __: answer(), Load(seconds=0.1))
+    assert len(block.latencies_us) > 1 and 0.1 <= block.seconds < 2
+
+
+def test_a_refusal_is_an_answer_that_never_came() -> None:
+    words = answer(b'{"error":"expected a free place,\\n found none"}', "503 Service Unavailable")
+    block = asked(lambda at, _: words if at % 2 else answer(), Load(count=10))
+    assert block.failed == 5 and block.failure == "status 503: expected a free place, found none"
+    assert np.count_nonzero(np.isinf(block.latencies_us)) == 5
+
+
+def test_a_refusal_that_is_no_json_is_quoted() -> None:
+    block = asked(lambda _, __: answer(b"<h1>Bad Gateway</h1>", "502 Bad Gateway"), Load(count=1))
+    assert block.failure == "status 502: <h1>Bad Gateway</h1>"
+
+
+def test_connections_are_kept() -> None:
+    """Else every request would pay for a new one, and be blamed on the server."""
+    with pretending() as server:
+        target = OverSocket(
+            "toy", server.place, [infer_request(server.place, "toy", FEEDS, {})], clients=2, timeout_s=5
+        )
+        target.run(Load(count=20, clients=2))
+        target.run(Load(count=20, clients=2, first=20))
+        target.close()
+        assert len(server.asked) == 40 and server.connections == 2
+
+
+def test_a_server_that_closes_after_each_answer_is_asked_again() -> None:
+    block = asked(lambda _, __: answer(Load.__name__.encode(), "200 OK", "Connection: close"), Load(count=5))
+    assert block.failed == 0 and len(block.latencies_us) == 5
+
+
+def test_a_kept_connection_that_was_closed_meanwhile_is_opened_again() -> None:
+    """As after an idle time-out: the first request on it is sent once more, and only then is it a failure."""
+    block = asked(lambda at, _: None if at == 3 else answer(), Load(count=6))
+    assert block.failed == 0 and len(block.latencies_us) == 6
+
+
+def test_an_answer_that_breaks_off_is_no_answer() -> None:
+    def behave(at: int, connection: socket.socket) -> bytes | None:
+        if at == 1:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+            return None
+        return answer()
+
+    block = asked(behave, Load(count=3))
+    assert block.failed == 1 and "closed the connection" in block.failure
+
+
+def test_what_is_no_http_is_said() -> None:
+    block = asked(lambda _, __: b"220 smtp ready\r\n\r\n", Load(count=1))
+    assert block.failed == 1 and "expected an answer in HTTP" in block.failure
+
+
+def test_no_answer_in_time_counts_as_never() -> None:
+    def behave(at: int, _: object) -> bytes:
+        if at == 0:
+            time.sleep(1.0)
+        return answer()
+
+    block = asked(behave, Load(count=2), timeout_s=0.2)
+    assert block.failed == 1 and "no answer within 0.2 s" in block.failure
+    assert math.isinf(block.latencies_us[0]) and math.isfinite(block.latencies_us[1])
+
+
+def test_a_server_that_dies_ends_the_measurement() -> None:
+    with pytest.raises(ServerLost, match="the server went away: 10 requests in a row"):
+        asked(lambda _, __: None, Load(count=100))
+
+
+def test_a_server_that_is_not_there_is_said() -> None:
+    with pytest.raises(ServerLost, match="expected a server that answers, got: .*refused"):
+        drive([Connection(Place(host="127.0.0.1", port=1), 1.0)], [b""], Load(count=1), 1.0)
+
+
+def test_a_large_request_goes_out_in_pieces() -> None:
+    with pretending() as server:
+        large: Feeds = {"features": np.zeros((1, 4 << 20), np.float32)}
+        requests = [infer_request(server.place, "toy", large, {})]
+        target = OverSocket("toy", server.place, requests, clients=2, timeout_s=20)
+        block = target.run(Load(count=4, clients=2))
+        target.close()
+    assert block.failed == 0 and len(block.latencies_us) == 4
+
+
+def test_a_request_has_what_the_protocol_asks_for() -> None:
+    place = Place(host="triton.local", port=8000, prefix="/base")
+    request = infer_request(place, "a/b", FEEDS, {"Authorization": "Bearer x"}, patient=True)
+    head, _, body = request.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    assert lines[0] == "POST /base/v2/models/a%2Fb/infer HTTP/1.1"
+    assert "Host: triton.local:8000" in lines and "Authorization: Bearer x" in lines
+    length = next(int(line.split(": ")[1]) for line in lines if line.startswith("Inference-Header"))
+    assert body[:length].startswith(b'{"inputs": [{"name": "features", "datatype": "FP32", "shape": [1, 3]')
+    assert b'"timeout": 60000000' in body[:length] and len(body) - length == 12
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+        ("http://127.0.0.1:8000/v2", "http://127.0.0.1:8000"),
+        ("https://kserve.example/models/a/", "https://kserve.example/models/a"),
+        ("http://[::1]:8500", "http://[::1]:8500"),
+        ("unix:/run/x.sock", "unix:/run/x.sock"),
+    ],
+)
+def test_addresses_that_are_understood(url: str, told: str) -> None:
+    assert str(parse_place(url)) == told
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://x", "http://", "http://x:port", "unix:", "grpc://x:8001"])
+def test_addresses_that_are_not(url: str) -> None:
+    with pytest.raises(CannotMeasure, match="--url: expected http://HOST:PORT"):
+        parse_place(url)
+
+
+def test_nobody_starts_early() -> None:
+    moment = time.perf_counter_ns() + 3_000_000
+    wait_until(moment)
+    assert 0 <= time.perf_counter_ns() - moment < 1e9
+
+
+def test_nothing_is_left_behind_for_a_collector_that_is_switched_off() -> None:
+    with pretending() as server:
+        target = OverSocket(
+            "toy", server.place, [infer_request(server.place, "toy", FEEDS, {})], clients=1, timeout_s=5
+        )
+        target.run(Load(count=5))
+        gc.collect()
+        gc.disable()
+        try:
+            before = len(gc.get_objects())
+            target.run(Load(count=300))
+            left = len(gc.get_objects()) - before
+        finally:
+            gc.enable()
+            target.close()
+    assert left < 100

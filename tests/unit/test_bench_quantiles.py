@@ -1,0 +1,160 @@
+"""Quantiles, their bounds and paired differences: known values, and coverage by simulation."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeward_agent.bench.paired import LEAST_PAIRS, difference, median_interval
+from edgeward_agent.bench.quantiles import (
+    Sorted,
+    bound_ranks,
+    bounds,
+    design_effect,
+    dispersion,
+    later_than_quantile,
+    least_samples,
+    quantile,
+    samples_to_decide,
+)
+
+latencies = st.lists(st.floats(min_value=0.1, max_value=1e7), min_size=1, max_size=400)
+shares = st.sampled_from([0.5, 0.9, 0.99, 0.999])
+
+
+def test_a_quantile_is_a_value_that_was_seen() -> None:
+    values = np.arange(1.0, 101.0)
+    assert [quantile(values, share) for share in (0.0, 0.5, 0.99, 0.999, 1.0)] == [1, 50, 99, 100, 100]
+
+
+@given(latencies, shares)
+def test_at_most_the_rest_is_above_a_quantile(values: list[float], share: float) -> None:
+    ascending = np.sort(np.array(values))
+    found = quantile(ascending, share)
+    assert np.count_nonzero(ascending <= found) >= share * len(ascending) - 1e-9
+    assert np.count_nonzero(ascending < found) < share * len(ascending) + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("share", "confidence", "needed"),
+    [(0.5, 0.95, 5), (0.9, 0.95, 29), (0.99, 0.95, 299), (0.999, 0.95, 2995), (0.99, 0.99, 459)],
+)
+def test_how_many_requests_a_bound_needs(share: float, confidence: float, needed: int) -> None:
+    """Wilks' numbers: S. S. Wilks, Annals of Mathematical Statistics 12 (1941)."""
+    assert least_samples(share, confidence) == needed
+    assert bound_ranks(needed, share, confidence)[1] == 0
+    assert bound_ranks(needed - 1, share, confidence)[1] is None
+
+
+def test_known_ranks_of_a_median() -> None:
+    """n = 20, 97.5 % each way: the 6th and the 15th (W. J. Conover, Practical Nonparametric Statistics, table A3)."""
+    assert bound_ranks(20, 0.5, 0.975) == (14, 5)
+
+
+@pytest.mark.parametrize(("n", "share"), [(10, 0.5), (50, 0.9), (400, 0.99), (100_000, 0.999)])
+def test_the_binomial_sum_is_the_binomial_sum(n: int, share: float) -> None:
+    later = later_than_quantile(n, share)
+    for j in range(0, min(len(later), 12)):
+        exact = sum(math.comb(n, i) * (1 - share) ** i * share ** (n - i) for i in range(j + 1))
+        assert later[j] == pytest.approx(exact, rel=1e-6)
+    assert later[-1] == pytest.approx(1.0, abs=1e-9)
+
+
+@given(latencies, shares)
+def test_bounds_hold_the_estimate_between_them(values: list[float], share: float) -> None:
+    found = bounds(Sorted(np.sort(np.array(values))), share)
+    assert found.lower_us <= found.estimate_us <= found.upper_us
+    assert math.isinf(found.upper_us) == (found.n < least_samples(share))
+
+
+@given(latencies, shares, st.floats(min_value=1.0, max_value=20.0))
+def test_bursts_make_bounds_wider_and_never_narrower(values: list[float], share: float, design: float) -> None:
+    ordered = Sorted(np.sort(np.array(values)))
+    alone, bursts = bounds(ordered, share), bounds(ordered, share, design=design)
+    assert bursts.lower_us <= alone.lower_us and bursts.upper_us >= alone.upper_us
+
+
+@pytest.mark.parametrize(("n", "share"), [(400, 0.99), (60, 0.9), (3500, 0.999)])
+def test_a_bound_covers_as_often_as_it_says(n: int, share: float) -> None:
+    """Of skewed latencies, whose true quantile is known; each side at least 95 % but for the luck of 1,500 draws."""
+    generator = np.random.default_rng(7)
+    truth = math.exp(1.2 * NormalDist().inv_cdf(share))
+    found = [bounds(Sorted(np.sort(generator.lognormal(0, 1.2, n))), share) for _ in range(1500)]
+    assert np.mean([each.upper_us >= truth for each in found]) >= 0.94
+    assert np.mean([each.lower_us <= truth for each in found]) >= 0.94
+
+
+def test_a_bound_covers_when_the_late_ones_come_in_bursts() -> None:
+    """A stall takes a stretch of requests with it; the design effect is what makes the bound honest then."""
+    generator = np.random.default_rng(11)
+    assert _burst_coverage(generator, careful=True) > 0.9 > _burst_coverage(generator, careful=False)
+
+
+def _burst_coverage(generator: np.random.Generator, *, careful: bool) -> float:
+    """How often the upper bound of p90 covers, when whole blocks are shifted at random."""
+    hits = 0
+    for _ in range(400):
+        rounds = [generator.normal(0, 0.3, 50) + shift for shift in generator.normal(10, 1.0, 20)]
+        truth = 10 + math.hypot(1.0, 0.3) * NormalDist().inv_cdf(0.9)
+        design = design_effect(rounds, 0.9) if careful else 1.0
+        hits += bounds(Sorted(np.sort(np.concatenate(rounds))), 0.9, design=design).upper_us >= truth
+    return hits / 400
+
+
+def test_the_design_effect_of_chance_is_about_one() -> None:
+    generator = np.random.default_rng(3)
+    found = [design_effect([generator.exponential(1, 100) for _ in range(20)], 0.9) for _ in range(100)]
+    assert 1.0 <= float(np.mean(found)) < 1.3
+    bursts = [generator.exponential(1, 100) + (50 if at == 3 else 0) for at in range(20)]
+    assert design_effect(bursts, 0.95) > 20
+
+
+def test_counts_without_spread_disperse_as_chance_does() -> None:
+    assert dispersion(np.array([0.0, 0.0]), np.array([10.0, 10.0])) == 1.0
+    assert dispersion(np.array([5.0, 5.0]), np.array([10.0, 10.0])) == 1.0
+    assert dispersion(np.array([10.0, 0.0]), np.array([10.0, 10.0])) == pytest.approx(20.0)
+    assert design_effect([np.array([1.0])], 0.99) == 1.0
+
+
+def test_how_many_requests_would_decide() -> None:
+    assert samples_to_decide(0.99, 0.0) == 299
+    assert samples_to_decide(0.99, 0.0, design=2.0) == 598
+    assert 300 < samples_to_decide(0.99, 0.002) < 1000
+    assert samples_to_decide(0.99, 0.5) <= 299
+    assert samples_to_decide(0.99, 0.0100001) == 0
+
+
+def test_a_paired_difference_does_not_see_what_slows_both() -> None:
+    """The machine's mood changes by a factor of three from round to round; the difference is 10 % throughout."""
+    generator = np.random.default_rng(5)
+    moods = generator.uniform(1, 3, 20)
+    first = [mood * generator.normal(100, 1, 50) for mood in moods]
+    second = [mood * generator.normal(110, 1, 50) for mood in moods]
+    found = difference(first, second)
+    assert found.pairs == 20 and found.clear
+    assert 1.09 < found.ratio_lower <= found.ratio <= found.ratio_upper < 1.11
+
+
+def test_the_interval_of_a_median_covers_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(13)
+    intervals = [median_interval(generator.exponential(1, 20)) for _ in range(2000)]
+    assert np.mean([low <= math.log(2) <= high for low, _, high in intervals]) >= 0.94
+
+
+def test_too_few_rounds_have_no_interval() -> None:
+    low, middle, high = median_interval(np.arange(1.0, LEAST_PAIRS))
+    assert math.isnan(low) and middle == 3.0 and math.isnan(high)
+    low, _, high = median_interval(np.arange(1.0, LEAST_PAIRS + 1))
+    assert (low, high) == (1.0, 6.0)
+    assert math.isnan(difference([], []).median_us) and not difference([], []).clear
+
+
+def test_a_round_without_an_answer_is_left_out_of_a_difference() -> None:
+    rounds = [np.array([float(each)]) for each in range(1, 9)]
+    broken = [np.array([math.inf]), *rounds[1:]]
+    assert difference(rounds, broken).pairs == 7

@@ -1,0 +1,424 @@
+"""What a person reads: words, the terminal at 80 columns in ASCII and in colour, the page, the document."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pytest
+
+from edgeward_agent.bench import report as values
+from edgeward_agent.bench.budget import Budget
+from edgeward_agent.bench.differing import golden_count, outputs_apart
+from edgeward_agent.bench.document import document
+from edgeward_agent.bench.page import page
+from edgeward_agent.bench.paired import difference
+from edgeward_agent.bench.quantiles import Floats
+from edgeward_agent.bench.report import Added, Compared, ModelFacts, Report, Server, Settings, path_result
+from edgeward_agent.bench.sweeping import marked
+from edgeward_agent.bench.telling import advise, headline, sensible_rate
+from edgeward_agent.bench.terminal import render
+from edgeward_agent.bench.verdict import judge
+from edgeward_agent.bench.words import Screen, digits, exact, latency, percent, seconds, size, small
+from edgeward_contract.manifest import Tolerance
+from support.bench import MACHINE, NOISY, QUIET, block
+
+FILE: Final = Screen()
+TERMINAL: Final = Screen(width=80, unicode=True, colour=True)
+GENERATOR = np.random.default_rng(21)
+SETTINGS = Settings(
+    rate=0.0,
+    arrivals="closed",
+    clients=1,
+    cases="24 golden cases",
+    seed=1,
+    rounds=20,
+    planned_rounds=20,
+    duration_s=5.25,
+)
+
+
+def rounds(scale_us: float, n: int = 50) -> list[Floats]:
+    return [scale_us * (1 + GENERATOR.exponential(0.2, n)) for _ in range(20)]
+
+
+def a_report(scale_us: float = 2000.0, budget_us: float = 10_000.0, *, n: int = 50, slowdown: float = 1.0) -> Report:
+    alone, tcp = rounds(scale_us * 0.9, n), rounds(scale_us, n)
+    paths = tuple(
+        path_result(name, [block(each) for each in found], opened=False)
+        for name, found in (("in process", alone), ("TCP", tcp))
+    )
+    verdict = judge("TCP", tcp, Budget(latency_us=budget_us, said="the default"), slowdown=slowdown)
+    return Report(
+        schema=1,
+        edgeward="0",
+        onnxruntime="1.32.0",
+        at="2026-01-01T00:00:00Z",
+        model=ModelFacts(
+            title="risk.onnx", path="models/risk.onnx", inputs=("x FP32 [?, 3]",), size_bytes=1145, sha256="ab"
+        ),
+        settings=SETTINGS,
+        machine=MACHINE,
+        noise=QUIET if slowdown == 1.0 else NOISY,
+        verdict=verdict,
+        exit_code={"pass": 0, "over": 1}.get(verdict.outcome.value, 3),
+        paths=paths,
+        added=(Added(path="TCP", over="in process", difference=difference(alone, tcp)),),
+        server=Server(ready_s=0.25, resident_bytes=69 << 20),
+    )
+
+
+def with_comparison(found: Report, kind: str = "compare") -> Report:
+    first = [{"p": np.array([[0.1, 0.9]], np.float32)}, {"p": np.array([[0.8, 0.2]], np.float32)}]
+    second = [{"p": np.array([[0.2, 0.8]], np.float32)}, {"p": np.array([[0.4, 0.6]], np.float32)}]
+    faster = difference(rounds(2000), rounds(1000))
+    compared = Compared(
+        second=ModelFacts(title="other.onnx", path="other.onnx", inputs=(), size_bytes=500),
+        times=(Added(path="TCP, other.onnx", over="TCP", difference=faster),),
+        tails=(Added(path="TCP, other.onnx", over="TCP", difference=faster),),
+        outputs=outputs_apart(first, second),
+        cases="2 random cases",
+        golden=golden_count(first, second, first, {"p": Tolerance(atol=0.15, rtol=0)}),
+        verdict=found.verdict,
+        kind=kind,
+        warnings=("calibrated with 2 cases: 32 or more are better",) if kind == "quantize" else (),
+    )
+    return replace(found, compared=compared)
+
+
+def with_sweep(found: Report) -> Report:
+    row = values.SweepRow(
+        threads=1,
+        provider="cpu",
+        batch=1,
+        n=400,
+        p50_us=900.0,
+        p99_us=1200.0,
+        p99_upper_us=1500.0,
+        cases_per_second=1000.0,
+        outcome="pass",
+    )
+    more = replace(row, threads=2, batch=4, p50_us=2000.0, cases_per_second=1800.0)
+    late = replace(row, batch=16, p99_us=20_000.0, cases_per_second=2500.0, outcome="over", p99_upper_us=None)
+    broken = replace(row, provider="cuda", n=0, failure="not available here")
+    return replace(found, paths=(), added=(), sweep=(*marked([row, more, late]), broken))
+
+
+def with_soak(found: Report) -> Report:
+    windows = tuple(
+        values.Window(
+            begin_s=float(at),
+            n=100,
+            failed=0,
+            p50_us=900.0,
+            p99_us=1000.0 + at * 20,
+            max_us=2e3,
+            resident_bytes=70 << 20,
+        )
+        for at in range(20)
+    )
+    trends = (values.Trend(of="p99", growth=0.4, lower=0.3, upper=0.5, sure=True, too_much=True),)
+    soaked = values.Soaked(path="TCP", seconds=20.0, windows=windows, trends=trends)
+    return replace(found, soak=soaked, exit_code=1)
+
+
+EVERY = {
+    "plain": a_report(),
+    "over": a_report(scale_us=20_000.0),
+    "few": a_report(n=3),
+    "noisy": a_report(scale_us=12_000.0, slowdown=4.0),
+    "compare": with_comparison(a_report()),
+    "quantize": with_comparison(a_report(), "quantize"),
+    "sweep": with_sweep(a_report()),
+    "soak": with_soak(a_report()),
+    "interrupted": replace(a_report(), interrupted=True, exit_code=130),
+}
+
+
+# -- words
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(0, "0"), (0.268, "0.268"), (6.824, "6.82"), (9.999, "10.0"), (14.25, "14.2"), (209.4, "209"), (2022.0, "2,022")],
+)
+def test_three_digits_count(value: float, told: str) -> None:
+    assert digits(value) == told
+
+
+def test_units_suit_their_numbers() -> None:
+    told = [latency(value) for value in (6.8, 999.0, 14_200.0, 12e6, math.inf, None)]
+    assert [each.replace("\u00a0", " ") for each in told] == [
+        "6.80 µs",
+        "999 µs",
+        "14.2 ms",
+        "12.0 s",
+        "no answer",
+        "no answer",
+    ]
+    assert exact(10_000).replace("\u00a0", " ") == "10 ms"
+    assert [size(each).replace("\u00a0", " ") for each in (1145, 20_000, 5 << 20, 69 << 20)] == [
+        "1,145 bytes",
+        "20 KiB",
+        "5.0 MiB",
+        "69 MiB",
+    ]
+    assert [seconds(each).replace("\u00a0", " ") for each in (0.25, 5.2, 59, 600, 9000)] == [
+        "0.25 s",
+        "5.2 s",
+        "59 s",
+        "10 min",
+        "2.5 h",
+    ]
+    assert [small(each) for each in (0, 0.0021, 1.2e-7)] == ["0", "0.0021", "1.2e-07"]
+
+
+def test_all_but_one_is_not_all() -> None:
+    told = [percent(share).replace("\u00a0", " ") for share in (0, 0.0004, 0.004, 0.3, 0.995, 0.9999, 1)]
+    assert told == ["0 %", "below 0.1 %", "0.4 %", "30 %", "99.5 %", "above 99.9 %", "100 %"]
+
+
+# -- the verdict
+
+
+def said(found: Report) -> tuple[str, str, str]:
+    line = headline(found)
+    assert line is not None
+    return line.word, line.sentence.replace("\u00a0", " "), line.sure.replace("\u00a0", " ")
+
+
+def test_a_pass_says_how_sure_it_is() -> None:
+    word, sentence, sure = said(EVERY["plain"])
+    assert (word, sentence) == ("PASS", "risk.onnx makes its budget of 10 ms at p99, the default")
+    assert re.fullmatch(r"p99 over TCP is \d\.\d+ ms; 95 % sure that it is below \d\.\d+ ms \(n 1,000\)\.", sure)
+
+
+def test_what_is_over_says_how_many_were_late() -> None:
+    word, sentence, sure = said(EVERY["over"])
+    assert (word, sentence) == ("OVER", "risk.onnx misses its budget of 10 ms at p99, the default")
+    assert "sure that it is above" in sure and sure.endswith("100 % of 1,000 answers were late.")
+
+
+def test_too_few_says_how_many_would_do() -> None:
+    word, sentence, sure = said(EVERY["few"])
+    assert (word, sentence) == ("UNSURE", "60 requests are too few to hold risk.onnx to 10 ms at p99")
+    assert "95 % sure only that it is above" in sure and re.search(r"About \d+ requests would decide\.$", sure)
+
+
+def test_noise_is_named() -> None:
+    word, sentence, sure = said(EVERY["noisy"])
+    assert (word, sentence) == ("UNSURE", "this machine is too noisy to hold risk.onnx to 10 ms at p99")
+    assert sure.endswith("but other programs used 60 % of it.")
+
+
+def test_what_grows_is_the_headline_of_a_soak() -> None:
+    assert said(EVERY["soak"]) == (
+        "OVER",
+        "risk.onnx does not stay as it began",
+        "p99 grew by 40 % (99 %: +30.0% to +50.0%).",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "commands"),
+    [
+        ("plain", ["edgeward-agent bench risk.onnx --budget 5ms --rate 100"]),
+        (
+            "over",
+            [
+                "edgeward-agent bench risk.onnx --budget 5ms --quantize",
+                "edgeward-agent bench risk.onnx --budget 5ms --sweep threads,batch",
+            ],
+        ),
+        ("noisy", ["", "edgeward-agent bench risk.onnx --budget 5ms --force"]),
+        ("quantize", ["edgeward-agent bench risk.onnx --budget 5ms --output model-int8.onnx"]),
+        ("compare", []),
+        ("sweep", []),
+        ("interrupted", []),
+    ],
+)
+def test_there_is_always_a_next_step_where_there_is_one(name: str, commands: list[str]) -> None:
+    typed = ("risk.onnx", "--html", "x.html", "--json", "--budget", "5ms")
+    assert [each.command for each in advise(EVERY[name], typed)] == commands
+
+
+def test_a_rate_to_try_is_round_and_modest() -> None:
+    assert [sensible_rate(each) for each in (10_000, 120, 20, 4)] == [100, 20, 5, 1]
+
+
+# -- the terminal
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("screen", [FILE, TERMINAL, Screen(width=100, unicode=True)], ids=["file", "terminal", "wide"])
+def test_every_report_fits_its_screen(name: str, screen: Screen) -> None:
+    found = replace(EVERY[name], next=advise(EVERY[name], ("risk.onnx",)))
+    for line in render(found, screen).splitlines():
+        shown = re.sub(r"\x1b\[[0-9;]*m", "", line)
+        assert len(shown) <= screen.width or "edgeward-agent bench" in shown, shown
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_file_gets_plain_ascii(name: str) -> None:
+    shown = render(EVERY[name], FILE)
+    assert shown.isascii() and "\x1b" not in shown and "?" not in shown.replace("[?", "")
+
+
+def test_the_first_lines_are_the_verdict_and_the_next_step() -> None:
+    lines = render(replace(EVERY["plain"], next=advise(EVERY["plain"], ("risk.onnx",))), FILE).splitlines()
+    assert lines[0] == "PASS  risk.onnx makes its budget of 10 ms at p99, the default"
+    assert lines[1].startswith("      p99 over TCP is ")
+    assert lines[3] == "Next  edgeward-agent bench risk.onnx --rate 100"
+
+
+def test_a_histogram_is_drawn_and_its_quantiles_are_marked() -> None:
+    shown = render(EVERY["plain"], TERMINAL)
+    assert "█" in shown and shown.count("◂") >= 2 and "◂ p99" in shown
+    plain = render(EVERY["plain"], FILE)
+    assert "####" in plain and "< p50" in plain
+
+
+def test_a_p999_of_a_thousand_requests_is_there_and_of_sixty_is_not() -> None:
+    (line,) = [each for each in render(EVERY["few"], FILE).splitlines() if each.startswith("  TCP ")]
+    assert line.split()[-3:-1] == ["-", "-"]
+    (line,) = [each for each in render(EVERY["plain"], FILE).splitlines() if each.startswith("  TCP ")]
+    assert "-" not in line
+
+
+def test_failures_are_told() -> None:
+    broken = [block([100.0, math.inf], failed=1, failure="status 503: no room") for _ in range(10)]
+    found = replace(EVERY["plain"], paths=(path_result("TCP", broken, opened=False),))
+    assert "TCP: 10 of 20 had no answer, which counts as late: status 503: no room" in render(found, FILE)
+
+
+def test_a_queue_that_grows_is_told() -> None:
+    late = [block([1e6] * 50, seconds=1.0) for _ in range(10)]
+    opened = replace(SETTINGS, rate=100.0, arrivals="poisson", clients=16)
+    found = replace(EVERY["over"], settings=opened, added=(), paths=(path_result("TCP", late, opened=True),))
+    assert "100 requests a second were due and 50.0 were answered" in render(found, FILE)
+    assert advise(found, ("m",))[0].command == "edgeward-agent bench m --rate 50"
+
+
+def test_two_models_are_compared_in_time_and_in_answers() -> None:
+    shown = render(EVERY["compare"], FILE)
+    assert re.search(r"Over TCP other\.onnx takes 0\.\d+ times as long at p50 \(95 %: ", shown)
+    assert re.search(r"  p +0\.4 +2 +0\.9 +0 % +50 %", shown)
+    assert "Golden cases within tolerance: 2 of 2, other.onnx 1." in shown
+    assert "Warning: calibrated with 2 cases" in render(EVERY["quantize"], FILE)
+
+
+def test_a_sweep_marks_its_best_rows() -> None:
+    shown = render(EVERY["sweep"], FILE).splitlines()
+    assert [line.split("*")[1].strip() for line in shown if "*" in line][:2] == ["fastest", "most"]
+    assert any("not available here" in line for line in shown)
+
+
+# -- answers
+
+
+def test_answers_that_are_not_finite_in_one_alone_are_counted() -> None:
+    first = [{"y": np.array([1.0, np.nan, np.inf], np.float32)}]
+    (found,) = outputs_apart(first, [{"y": np.array([np.nan, np.nan, np.inf], np.float32)}])
+    assert (found.not_finite, found.max_abs) == (1, 0.0) and found.equal_share == pytest.approx(2 / 3)
+
+
+def test_a_relative_difference_from_next_to_nothing_does_not_count() -> None:
+    (found,) = outputs_apart([{"y": np.array([100.0, 1e-9])}], [{"y": np.array([101.0, 1e-3])}])
+    assert found.max_rel == pytest.approx(0.01) and found.scale == 100.0
+
+
+def test_outputs_of_another_form_are_named() -> None:
+    one = [{"y": np.zeros((1, 2))}]
+    with pytest.raises(ValueError, match=r"output y: expected shape \[1, 2\], got \[1, 3\]"):
+        outputs_apart(one, [{"y": np.zeros((1, 3))}])
+    with pytest.raises(ValueError, match=r"expected outputs \['y'\], got \['z'\]"):
+        outputs_apart(one, [{"z": np.zeros((1, 2))}])
+
+
+def test_texts_are_the_same_or_not() -> None:
+    (found,) = outputs_apart([{"t": np.array(["a", "b"], object)}], [{"t": np.array(["a", "c"], object)}])
+    assert found.equal_share == 0.5 and found.argmax_agreement is None
+
+
+# -- the page and the document
+
+
+class _Checker(HTMLParser):
+    """Notes every address, every script and whether the tags are balanced."""
+
+    VOID: Final = {"meta", "line", "rect", "path", "circle", "br"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "srcset")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_the_page_stands_alone(name: str) -> None:
+    text = page(EVERY[name])
+    checker = _Checker()
+    checker.feed(text)
+    assert checker.open == [] and checker.addresses == []
+    assert not checker.tags & {"script", "link", "img", "iframe", "object"}
+    assert "default-src 'none'" in text and "prefers-color-scheme: dark" in text
+    assert "url(" not in text and "@import" not in text and "http" not in re.sub(r"http-equiv", "", text)
+    assert "nan" not in re.findall(r'="([^"]*)"', text)
+
+
+def test_the_page_has_charts_and_the_same_verdict() -> None:
+    text = page(EVERY["plain"])
+    assert text.count("<svg") == 3 and ">PASS<" in text and "risk.onnx makes its budget" in text
+    assert page(EVERY["sweep"]).count("<svg") == 1 and page(EVERY["soak"]).count("<svg") == 4
+
+
+def test_what_a_model_is_called_is_not_markup() -> None:
+    found = EVERY["plain"]
+    shown = page(replace(found, model=replace(found.model, title="<b>x</b>&.onnx")))
+    assert "<b>x" not in shown and "&lt;b&gt;x&lt;/b&gt;&amp;.onnx" in shown
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_the_document_is_strict_json(name: str) -> None:
+    def refuse(text: str) -> float:
+        raise AssertionError(text)
+
+    found = json.loads(document(EVERY[name]), parse_constant=refuse)
+    assert found["schema"] == 1 and found["verdict"]["outcome"] in ("pass", "over", "inconclusive")
+    assert {"model", "settings", "machine", "noise", "paths", "added", "next", "exit_code"} <= set(found)
+
+
+def test_every_member_of_the_document_is_documented(checkout: Path) -> None:
+    text = (checkout / "docs/bench.md").read_text()
+    missing = sorted(name for name in _members(Report) if f"`{name}`" not in text)
+    assert missing == []
+
+
+def _members(kind: type) -> set[str]:
+    """The names of all fields, of the values in them too."""
+    found = set()
+    for each in dataclasses.fields(kind):
+        found.add(each.name)
+        for name in re.findall(r"[A-Z]\w+", str(each.type)):
+            inner = vars(values).get(name)
+            if isinstance(inner, type) and dataclasses.is_dataclass(inner):
+                found |= _members(inner)
+    return found
