@@ -20,15 +20,15 @@ from edgeward_agent.config import LinkConfig, ReportConfig
 from edgeward_agent.errors import LinkError
 from edgeward_agent.link.backoff import delay_s
 from edgeward_agent.link.follow import follow_desired
-from edgeward_agent.link.https import HttpsLink
 from edgeward_agent.link.source import HttpsReleaseSource
+from edgeward_agent.ports import Link
 from edgeward_agent.reporter import Reporter, Rhythm, Snapshot
 from edgeward_agent.update.settings import UpdateSettings
 from edgeward_contract.artifact import ArtifactRef, ModelName, sha256_of
 from edgeward_contract.chunks import Encoding
 from edgeward_contract.desired import DesiredModel, DesiredState
 from edgeward_contract.manifest import Manifest
-from edgeward_contract.record import Batch, Record, RecordClass, VerdictStatus
+from edgeward_contract.record import Acknowledgement, Batch, Record, RecordClass, VerdictStatus
 from edgeward_contract.reported import (
     DeviceHealth,
     LiveModel,
@@ -70,11 +70,14 @@ class Times:
 class Device:
     """`run` is its life from one start to the next end; what it has and what it knows survives."""
 
-    def __init__(self, name: str, wire: LoopWire, pace: Pace, at_work: asyncio.Event) -> None:
+    def __init__(
+        self, name: str, wire: LoopWire, pace: Pace, at_work: asyncio.Event, connect: Callable[[], Link]
+    ) -> None:
         self.name: Final = name
         self.times = Times()
         self._wire = wire
-        self._link = _Link(wire, pace.park_s, self._told)
+        self._connect = connect
+        self._link: Link = connect()
         self._source = HttpsReleaseSource(wire)
         self._pace = pace
         self._at_work = at_work
@@ -86,15 +89,17 @@ class Device:
         self.generation = 0
 
     async def run(self) -> None:
-        reporter = Reporter(self._link, self._look, news=self._news, clock=_CLOCK, rhythm=_RHYTHM, draw=random.random)
+        self._link = link = _Heard(self._connect(), self._told)
+        reporter = Reporter(link, self._look, news=self._news, clock=_CLOCK, rhythm=_RHYTHM, draw=random.random)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(follow_desired(self._link, self, clock=_CLOCK, draw=random.random))
+                tasks.create_task(follow_desired(link, self, clock=_CLOCK, draw=random.random))
                 tasks.create_task(reporter.run())
                 tasks.create_task(self._keep_updated())
                 tasks.create_task(self._keep_recording())
         finally:
             self.times.told = None
+            await link.aclose()
             self._wire.close()
 
     def offer(self, desired: DesiredState) -> None:
@@ -173,16 +178,29 @@ class Device:
         return Batch(batch_id=secrets.token_hex(8), records=records)
 
 
-class _Link(HttpsLink):
-    """Says when the fleet has taken a report."""
+class _Heard:
+    """Says when the fleet has taken a report. A link."""
 
-    def __init__(self, wire: LoopWire, park_s: int, told: Callable[[ReportedState], None]) -> None:
-        super().__init__(wire, park_s=park_s)
-        self._heard = told
+    def __init__(self, link: Link, heard: Callable[[ReportedState], None]) -> None:
+        self._link = link
+        self._told = heard
+
+    @property
+    def max_batch_bytes(self) -> int:
+        return self._link.max_batch_bytes
+
+    async def next_desired(self, after: int) -> DesiredState:
+        return await self._link.next_desired(after)
 
     async def report(self, reported: ReportedState) -> None:
-        await super().report(reported)
-        self._heard(reported)
+        await self._link.report(reported)
+        self._told(reported)
+
+    async def deliver(self, batch: Batch) -> Acknowledgement:
+        return await self._link.deliver(batch)
+
+    async def aclose(self) -> None:
+        await self._link.aclose()
 
 
 async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +13,13 @@ from benchmarks.fleet.device import Device, Pace
 from benchmarks.fleet.wire import LoopWire, Tally
 from edgeward_agent.identity import tls
 from edgeward_agent.identity.keys import key_pem, new_key, signing_request
+from edgeward_agent.link.https import HttpsLink
+from edgeward_agent.link.mqtt import MqttLink
+from edgeward_agent.link.opening import LargeOverHttps
 from edgeward_agent.link.wire import Call
+from edgeward_agent.ports import Link
+from edgeward_contract.artifact import DeviceId
+from edgeward_contract.mqtt.broker import BrokerAddress
 from edgeward_contract.schema import Fields, canonical_json, parse_json
 from edgeward_contract.topics import ENROL
 from edgeward_fleet.cli.client import Client
@@ -32,6 +40,7 @@ class Hall:
     pace: Pace
     tally: Tally
     at_work: asyncio.Event
+    broker: BrokerAddress | None = None
 
 
 async def enrolled(hall: Hall, count: int) -> list[Device]:
@@ -57,7 +66,15 @@ async def _enrol(hall: Hall, number: int) -> Device:
         file.write_bytes(data)
     context = tls.mutual_of(*files)
     wire = LoopWire(given.text("device_url"), context, timeout_s=TIMEOUT_S, tally=hall.tally)
-    return Device(name, wire, hall.pace, hall.at_work)
+    return Device(name, wire, hall.pace, hall.at_work, partial(_connect, hall, DeviceId(name), wire, context))
+
+
+def _connect(hall: Hall, name: DeviceId, wire: LoopWire, context: ssl.SSLContext) -> Link:
+    """As `link.opening` does on a device."""
+    https = HttpsLink(wire, park_s=hall.pace.park_s)
+    if hall.broker is None:
+        return https
+    return LargeOverHttps(MqttLink(hall.broker, name, lambda: context, timeout_s=TIMEOUT_S), https)
 
 
 async def _exchange(hall: Hall, token: Fields, csr_pem: str) -> Fields:

@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import uvloop
 
@@ -30,9 +30,11 @@ from benchmarks.fleet.wire import Tally
 from benchmarks.report import Result, quantile
 from edgeward_contract.artifact import ArtifactRef, sha256_of_file
 from edgeward_contract.manifest import Manifest
+from edgeward_contract.mqtt.broker import BrokerAddress
 from edgeward_contract.schema import JsonValue, parse_json
 from edgeward_fleet.cli.push import push_release
 from edgeward_fleet.cli.trust import pin
+from edgeward_fleet.demo.broker import Broker, start_broker
 from edgeward_fleet.demo.processes import Household
 from edgeward_fleet.demo.staff import Staff, open_fleet
 from edgeward_fleet.packing.folder import read_release
@@ -49,6 +51,7 @@ _RELEASES: Final = Path(__file__).parent.parent.parent / "models/wdbc-risk/relea
 class Plan:
     """How long each part may take. `calm_s` is how long after a change the agent reports often: rest begins then."""
 
+    link: Literal["https", "mqtt"] = "https"
     devices: int = DEVICES
     pace: Pace = field(default_factory=Pace)
     outage_s: float = 5.0
@@ -66,17 +69,20 @@ def measure(plan: Plan | None = None) -> Result:
     try:
         with ExitStack() as stack:
             household = stack.enter_context(Household(folder))
-            staff = open_fleet(folder, household, stack, "--enrolments-per-minute=1000000")
+            broker = start_broker(folder, household) if plan.link == "mqtt" else None
+            options = broker.options if broker else ()
+            staff = open_fleet(folder, household, stack, "--enrolments-per-minute=1000000", *options)
             pid = parse_json((folder / "ready.json").read_bytes()).integer("pid")
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                return runner.run(_Day(plan, folder, staff, pid).pass_by())
+                return runner.run(_Day(plan, folder, staff, pid, broker).pass_by())
     finally:
         shutil.rmtree(folder)
 
 
 class _Day:
-    def __init__(self, plan: Plan, folder: Path, staff: Staff, pid: int) -> None:
+    def __init__(self, plan: Plan, folder: Path, staff: Staff, pid: int, broker: Broker | None) -> None:
         self._plan = plan
+        self._broker = BrokerAddress(host="127.0.0.1", port=broker.port) if broker else None
         self._folder = folder
         self._staff = staff
         self._pid = pid
@@ -111,6 +117,7 @@ class _Day:
             pace=self._plan.pace,
             tally=self._tally,
             at_work=self._at_work,
+            broker=self._broker,
         )
         devices = await enrolled(hall, self._plan.devices)
         self._keep("enrolment", before)
@@ -194,7 +201,7 @@ class _Day:
     def _what(self) -> str:
         plan = self._plan
         return (
-            f"{plan.devices} simulated devices over https, a release of 1 MiB to all in one phase, probation "
+            f"{plan.devices} simulated devices over {plan.link}, a release of 1 MiB to all in one phase, probation "
             f"{plan.pace.probation_s:g} s, {plan.pace.records_in_a_batch} records in {plan.pace.records_every_s:g} s "
             "each during the rollout; fleet and devices share the machine, nothing pinned"
         )
