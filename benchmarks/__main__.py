@@ -15,7 +15,8 @@ from benchmarks.latency import run as latency
 from benchmarks.report import Result, keep
 
 BENCHMARKS: Final[dict[str, Callable[[], Result]]] = {
-    "fleet": scenario.measure,
+    "fleet_https": lambda: scenario.measure(scenario.Plan(link="https")),
+    "fleet_mqtt": lambda: scenario.measure(scenario.Plan(link="mqtt")),
     "outbox": outbox.measure,
     "update_under_load": update_under_load.measure,
 }

@@ -61,9 +61,11 @@ class Plan:
     patience_s: int = 600
 
 
-def measure(plan: Plan | None = None) -> Result:
-    """Raises AssertionError when a device misses its update or gets anything but what was asked for."""
-    plan = plan or Plan()
+def measure(plan: Plan) -> Result:
+    """A link by way of a broker needs mosquitto. `requests` are those over HTTPS alone; releases always come that way.
+
+    Raises AssertionError when a device misses its update or gets anything but what was asked for.
+    """
     _allow_files(plan.devices * _FILES_PER_DEVICE)
     folder = Path(tempfile.mkdtemp(prefix="edgeward-bench-"))
     try:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from benchmarks import outbox, update_under_load
 from benchmarks.fleet.device import Pace
 from benchmarks.fleet.scenario import Plan
 from benchmarks.fleet.scenario import measure as measure_fleet
+
+from support import mosquitto
 
 
 def test_an_update_costs_the_bedside_no_request() -> None:
@@ -24,11 +27,17 @@ def test_durable_records_are_compared_with_plain_sqlite(tmp_path: Path, monkeypa
     assert all(figures["median_us_per_record"] > 0 for figures in rows.values())
 
 
-def test_a_simulated_fleet_comes_back_and_takes_a_release() -> None:
+@pytest.mark.parametrize("link", ["https", "mqtt"])
+def test_a_simulated_fleet_comes_back_and_takes_a_release(link: Literal["https", "mqtt"]) -> None:
+    if link == "mqtt":
+        mosquitto.command()
     pace = Pace(probe_s=0.1, probation_s=0.5, records_every_s=0.5)
-    plan = Plan(devices=40, pace=pace, outage_s=0.5, calm_s=0, idle_s=1.0, page_loads=2, patience_s=60)
+    plan = Plan(link=link, devices=40, pace=pace, outage_s=0.5, calm_s=0, idle_s=1.0, page_loads=2, patience_s=60)
     rows = measure_fleet(plan).rows
     assert [figures["lost"] for figures in rows.values() if "lost" in figures] == [0, 0, 0, 0]
-    assert rows["rollout, approval to committed"]["requests"] > 40 * 12  # index and four chunks, and every step told
+    told = 5 if link == "https" else 0  # steps of the update; over a broker they are no requests
+    assert rows["rollout, approval to committed"]["requests"] >= 40 * (
+        1 + 2 + 4 + 1 + told
+    )  # manifest, indexes, chunks
     assert rows["idle"]["fleet_rss_mib"] > 0
     assert {name for name in rows if name.startswith("page ")} > {"page Fleet", "page Devices"}
