@@ -71,7 +71,7 @@ _ARTIFACT_UPLOAD: Final = re.compile(r"/api/v1/artifacts/[^/]+")
 
 def build_services(settings: Settings, database: Database, authority: Authority, clock: Clock) -> Services:
     """Everything that the applications and the workers share."""
-    wakeups = Wakeups()
+    wakeups = Wakeups(hears_all=database.is_sqlite)
     rollout_service = Rollouts(database, clock, wakeups.notify)
     ticker = Ticker(rollout_service, interval_s=settings.ticker_interval_s)
     record_service = Records(database, clock)

@@ -1,7 +1,7 @@
 """Wakes parked polls: a device's desired state changed, or its certificate was revoked.
 
-A wake-up says "look again", nothing more; what is true stands in the database. A lost or a needless one does no harm,
-because a poll looks again by itself at its end.
+A wake-up says "look again", nothing more; what is true stands in the database. A needless one does no harm, nor does one
+that another replica's change did not send, because a poll then looks again by itself at its end.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ class Watch:
 
 
 class Wakeups:
-    """The parked polls of this process, by device."""
+    """The parked polls of this process, by device. `hears_all`: nobody else can change what a poll waits for."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, hears_all: bool = False) -> None:
+        self.hears_all: Final = hears_all
         self._lock: Final = threading.Lock()
         self._watches: Final[defaultdict[DeviceId, set[Watch]]] = defaultdict(set)
         self._listeners: Final[list[Callable[[DeviceId], None]]] = []

@@ -24,4 +24,5 @@ async def parked(
             left_s = deadline - clock()
             if document is not None or left_s <= 0 or wakeups.closing:
                 return document
-            await watch.wait(left_s)
+            if not await watch.wait(left_s) and wakeups.hears_all:
+                return None
