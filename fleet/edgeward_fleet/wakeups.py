@@ -1,7 +1,7 @@
 """Wakes parked polls: a device's desired state changed, or its certificate was revoked.
 
-A wake-up says "look again", nothing more; what is true stands in the database. A needless one does no harm, nor does one
-that another replica's change did not send, because a poll then looks again by itself at its end.
+A wake-up says "look again", nothing more; what is true stands in the database. A needless one does no harm, nor does
+one that another replica's change did not send, because a poll then looks again by itself at its end.
 """
 
 from __future__ import annotations
