@@ -26,6 +26,7 @@ _log: Final = logging.getLogger(__name__)
 _LENGTH: Final = struct.Struct("<I")
 _RANK: Final = {mode: rank for rank, mode in enumerate(CaptureMode)}  # from least to most
 _MODES: Final = tuple(CaptureMode)
+_OFF: Final = CaptureMode.OFF
 _GATHER_S: Final = 0.005
 """How long an asynchronous record may wait for others. Each write wakes a process on another core, which costs the loop
 more than the whole answer to a small request; a batch costs it once."""
@@ -112,6 +113,8 @@ class CaptureStream:
         return len(self._queue)
 
     def mode(self, policy: CaptureMode, asked: CaptureMode) -> CaptureMode:
+        if asked is _OFF:  # nearly always; and a member of an enum is slow to hash
+            return policy
         return _MODES[max(_RANK[policy], _RANK[asked])]
 
     def offer(self, record: InferenceRecord) -> None:
