@@ -6,7 +6,6 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
@@ -27,12 +26,10 @@ from edgeward_fleet.link.mqtt_identity import client_context
 from support.fleet import make_settings, running_fleet
 from support.link import batch, desired_state, record, reported_state
 from support.link_fleet import context_of
-from support.link_mqtt import Mailbox, MqttFleet, MqttHarness, link_of, open_mqtt_fleet, raw
+from support.link_mqtt import Mailbox, MqttFleet, MqttHarness, link_of, open_mqtt_fleet, persistently, raw
 from support.mosquitto import broker
 from support.pki import TestCa
 from support.waiting import eventually, until
-
-T = TypeVar("T")
 
 SOON_S = 5.0
 
@@ -322,15 +319,6 @@ async def until_delivered(link: Link, wanted: Batch) -> int:
             continue
         assert {each.status for each in acknowledgement.verdicts} <= {VerdictStatus.ACCEPTED, VerdictStatus.DUPLICATE}
         return failures
-
-
-async def persistently(call: Callable[[], Awaitable[T]]) -> T:
-    """Try again while the link is lost or refused, as every caller of it does."""
-    while True:
-        try:
-            return await call()
-        except LinkError:
-            await asyncio.sleep(0.05)
 
 
 async def answers_of(mailbox: Mailbox, device: DeviceId, count: int) -> list[Answer]:

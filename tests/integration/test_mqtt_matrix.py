@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from edgeward_fleet.accounts.model import Role
 from support.fleet import EnrolledDevice
 from support.link import batch, desired_state, reported_state
 from support.link_fleet import context_of
-from support.link_mqtt import Mailbox, MqttFleet, MqttHarness, let_in, link_of, open_mqtt_fleet, raw
+from support.link_mqtt import Mailbox, MqttFleet, MqttHarness, let_in, link_of, open_mqtt_fleet, persistently, raw
 from support.pki import TestCa
 
 
@@ -217,6 +218,29 @@ def test_a_device_that_was_revoked_while_the_fleet_was_away_is_kept_out_when_it_
                 await revoked.report(reported_state(1))
             for link in (newcomer, revoked):
                 await link.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_a_role_that_was_widened_at_the_broker_is_narrowed_when_the_fleet_comes(fleet: MqttFleet) -> None:
+    """By somebody, or by an earlier version of the fleet."""
+
+    async def scenario() -> None:
+        async with MqttHarness(fleet) as harness:
+            both = await pair(fleet, harness)
+            await asyncio.to_thread(fleet.broker.stop)
+            file = fleet.broker.folder / "dynamic-security.json"
+            config = json.loads(file.read_text())
+            (role,) = (each for each in config["roles"] if each["rolename"] == f"device:{both.mallory.device_id}")
+            role["acls"].append({"acltype": "subscribePattern", "topic": "#", "priority": 0, "allow": True})
+            file.write_text(json.dumps(config))
+            await asyncio.to_thread(fleet.broker.start)
+            link = link_of(both.mallory, fleet.broker.address)
+            await persistently(lambda: link.report(reported_state(1)))  # so the fleet has been there
+            await link.aclose()
+            async with raw(context_of(both.mallory), fleet.broker.address) as connection:
+                with pytest.raises(BrokerRefused):
+                    await connection.subscribe(topics.all_of(DeviceId(both.victim.device_id), "down"))
 
     asyncio.run(scenario())
 

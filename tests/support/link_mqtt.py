@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 from unittest import mock
 
-from edgeward_agent.errors import LinkRefused
+from edgeward_agent.errors import LinkError, LinkRefused
 from edgeward_agent.link.mqtt import MqttLink
 from edgeward_agent.ports import Link
 from edgeward_contract.artifact import DeviceId
@@ -22,6 +23,8 @@ from edgeward_fleet.link.mqtt_inbox import Inbox
 from support.fleet import EnrolledDevice, make_settings
 from support.link_fleet import FleetHarness, OpenFleet, context_of, open_fleet
 from support.mosquitto import Mosquitto, broker
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,15 @@ async def let_in(link: Link) -> None:
             await asyncio.sleep(0.02)
         else:
             return
+
+
+async def persistently(call: Callable[[], Awaitable[T]]) -> T:
+    """Try again while the link is lost or refused, as every caller of it does."""
+    while True:
+        try:
+            return await call()
+        except LinkError:
+            await asyncio.sleep(0.05)
 
 
 class Mailbox:

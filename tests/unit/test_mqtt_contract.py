@@ -13,8 +13,8 @@ from edgeward_contract.mqtt.documents import Answer, Hello, PresenceNote, report
 from edgeward_contract.record import Acknowledgement, Verdict, VerdictStatus
 from edgeward_contract.reported import DeviceHealth, ReportedState
 from edgeward_contract.schema import ContractError
-from edgeward_fleet.link.mqtt_access import FLEET_NAME, grant, initial_config, revoke
 from edgeward_fleet.link.mqtt_broker import PLUGIN, BrokerPlan, configuration, service
+from edgeward_fleet.link.mqtt_roles import FLEET_NAME, grant, initial_config, revoke
 from edgeward_fleet.settings import Settings
 
 WARD = DeviceId("ward-3")

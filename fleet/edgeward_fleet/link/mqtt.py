@@ -19,11 +19,12 @@ from edgeward_contract.mqtt.connection import Connection
 from edgeward_contract.mqtt.documents import PresenceNote, Up
 from edgeward_contract.schema import ContractError
 from edgeward_fleet.errors import FleetError, Forbidden
-from edgeward_fleet.link.mqtt_access import FLEET_NAME, RESPONSES, BrokerAccess
+from edgeward_fleet.link.mqtt_access import RESPONSES, BrokerAccess
 from edgeward_fleet.link.mqtt_devices import is_ours, ours
 from edgeward_fleet.link.mqtt_identity import client_context
 from edgeward_fleet.link.mqtt_inbox import Inbox
 from edgeward_fleet.link.mqtt_lanes import Lane, Lanes, Message, Strikes
+from edgeward_fleet.link.mqtt_roles import FLEET_NAME
 from edgeward_fleet.services import Services
 
 _log: Final = logging.getLogger(__name__)

@@ -1,69 +1,28 @@
 """Who may do what at the broker: mosquitto's dynamic-security plugin, told by the fleet through its control topic.
 
-One role per device, and nothing besides: with the plugin *and* a pattern ACL file one device read another's retained
-desired state (seen on 2.0.11). To revoke is to take the role away first and to disconnect then, because with its
-certificate a device comes back in whatever the plugin thinks of its name; without a role it can do nothing there.
+To revoke is to take the role away first and to disconnect then, because with its certificate a device comes back in
+whatever the plugin thinks of its name; without a role it can do nothing there.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from edgeward_contract import topics
 from edgeward_contract.artifact import DeviceId
 from edgeward_contract.mqtt.broker import BrokerLost
 from edgeward_contract.mqtt.connection import Connection
-from edgeward_contract.mqtt.documents import Up
 from edgeward_contract.schema import ContractError, Fields, JsonValue, canonical_json, parse_json
-
-FLEET_NAME: Final = "Edgeward-Fleet"
-"""The fleet's own name at the broker. No device can have it: device ids have no capital letters."""
+from edgeward_fleet.link.mqtt_roles import Command, Found, grant, revoke
 
 CONTROL: Final = "$CONTROL/dynamic-security/v1"
 RESPONSES: Final = f"{CONTROL}/response"
-_FLEET_ROLE: Final = "fleet"
-_ROLE_PREFIX: Final = "device:"
-_PAGE: Final = 500
+_PAGE: Final = 100  # a role has 700 bytes in a list
 _BATCH: Final = 40  # commands in one message; the plugin rewrites its whole file for each command anyway
 _TIMEOUT_S: Final = 60.0
 _HARMLESS: Final = ("already exists", "not found")  # done before; a broker may crash between file and answer
-
-Command = dict[str, JsonValue]
-
-
-def grant(device: DeviceId) -> tuple[Command, ...]:
-    """Commands after which the device may use its own topics."""
-    return (
-        {"command": "createRole", **_device_role(device)},
-        {"command": "createClient", **_device_client(device)},
-    )
-
-
-def revoke(device: DeviceId) -> tuple[Command, ...]:
-    """Commands after which the device may do nothing and is disconnected.
-
-    In this order: to delete a role that a client still has crashes mosquitto 2.0.11 at the client's own deletion.
-    """
-    return (
-        {"command": "removeClientRole", "username": device, "rolename": _role(device)},
-        {"command": "deleteClient", "username": device},
-        {"command": "deleteRole", "rolename": _role(device)},
-    )
-
-
-def initial_config(devices: Iterable[DeviceId]) -> bytes:
-    """The plugin's file for a new broker: the fleet may do everything it needs, each device what is its own."""
-    known = sorted(devices)
-    fleet: JsonValue = {"username": FLEET_NAME, "textname": "the fleet", "roles": [{"rolename": _FLEET_ROLE}]}
-    clients: list[JsonValue] = [fleet, *(_device_client(each) for each in known)]
-    roles: list[JsonValue] = [_fleet_role(), *(_device_role(each) for each in known)]
-    nothing = {"publishClientSend": False, "publishClientReceive": False, "subscribe": False, "unsubscribe": True}
-    document = {"defaultACLAccess": nothing, "clients": clients, "groups": [], "roles": roles}
-    return json.dumps(document, indent=1).encode() + b"\n"
 
 
 class BrokerAccess:
@@ -74,12 +33,17 @@ class BrokerAccess:
         self._waiting: Final[dict[str, asyncio.Future[Fields]]] = {}
 
     async def reconcile(self, wanted: set[DeviceId]) -> tuple[int, int]:
-        """Make the broker's roles those of the `wanted` devices; how many were added and taken away."""
-        present = await self._present()
-        missing, surplus = sorted(wanted - present), sorted(present - wanted)
-        await self._run([each for device in surplus for each in revoke(device)])
-        await self._run([each for device in missing for each in grant(device)])
-        return len(missing), len(surplus)
+        """Make the broker's roles those of the `wanted` devices; how many were added and taken away.
+
+        Raises BrokerLost: the plugin does not answer, or not as mosquitto's does.
+        """
+        try:
+            plan = (await self._found()).plan(wanted)
+        except ContractError as error:
+            raise BrokerLost(f"dynamic security: expected lists of clients and roles, got: {error}") from None
+        await self._run([each for device in plan.revoke for each in revoke(device)])
+        await self._run([each for device in plan.grant for each in grant(device)])
+        return len(plan.grant), len(plan.revoke)
 
     async def grant(self, device: DeviceId) -> None:
         await self._run(grant(device))
@@ -98,21 +62,24 @@ class BrokerAccess:
             if waiting is not None and not waiting.done():
                 waiting.set_result(response)
 
-    async def _present(self) -> set[DeviceId]:
-        """Devices that have a role and a client; one with a half of it counts as absent and is made anew."""
-        roles = await self._names("listRoles", "roles")
-        clients = await self._names("listClients", "clients")
-        whole = {name for name in clients if f"{_ROLE_PREFIX}{name}" in roles}
-        return {DeviceId(name) for name in whole}
+    async def _found(self) -> Found:
+        """Raises ContractError."""
+        found = Found()
+        await self._list("listClients", "clients", found.add_client)
+        await self._list("listRoles", "roles", found.add_role)
+        return found
 
-    async def _names(self, command: str, key: str) -> set[str]:
-        found: set[str] = set()
+    async def _list(self, command: str, key: str, take: Callable[[Fields], None]) -> None:
+        seen = 0
         while True:
-            (answer,) = await self._send([{"command": command, "count": _PAGE, "offset": len(found)}])
-            page = answer.object("data").texts(key)
-            found.update(page)
+            asked: Command = {"command": command, "verbose": True, "count": _PAGE, "offset": seen}
+            (answer,) = await self._send([asked])
+            page = answer.object("data").objects(key)
+            for each in page:
+                take(each)
+            seen += len(page)
             if len(page) < _PAGE:
-                return found
+                return
 
     async def _run(self, commands: Sequence[Command]) -> None:
         """Raises BrokerLost when the plugin does not do as it was told."""
@@ -143,41 +110,3 @@ class BrokerAccess:
         finally:
             for tag in expected:
                 del self._waiting[tag]
-
-
-def _role(device: DeviceId) -> str:
-    return f"{_ROLE_PREFIX}{device}"
-
-
-def _device_client(device: DeviceId) -> Command:
-    return {"username": device, "roles": [{"rolename": _role(device)}]}
-
-
-def _device_role(device: DeviceId) -> Command:
-    """Topic by topic: with `up/#` a device could fill the broker with as many retained messages as there are names,
-    and with a pattern to subscribe by, with as many subscriptions.
-    """
-    down = topics.all_of(device, "down")
-    acls: list[JsonValue] = [
-        *(_allow("publishClientSend", topics.up_topic(device, what)) for what in Up),
-        _allow("publishClientReceive", down),
-        _allow("subscribeLiteral", down),
-    ]
-    return {"rolename": _role(device), "acls": acls}
-
-
-def _fleet_role() -> Command:
-    acls: list[JsonValue] = [
-        _allow("publishClientSend", "$CONTROL/dynamic-security/#"),
-        _allow("publishClientReceive", "$CONTROL/dynamic-security/#"),
-        _allow("subscribePattern", "$CONTROL/dynamic-security/#"),
-        _allow("publishClientSend", topics.ALL_DOWN),
-        _allow("publishClientSend", topics.ALL_UP),  # to clear what a revoked device has left behind
-        _allow("publishClientReceive", topics.ALL_UP),
-        _allow("subscribePattern", topics.ALL_UP),
-    ]
-    return {"rolename": _FLEET_ROLE, "acls": acls}
-
-
-def _allow(kind: str, topic: str) -> Command:
-    return {"acltype": kind, "topic": topic, "priority": 0, "allow": True}

@@ -16,8 +16,8 @@ from edgeward_contract.artifact import DeviceId
 from edgeward_fleet.data_dir import write_private
 from edgeward_fleet.enrolment.authority import Authority
 from edgeward_fleet.errors import SettingsError
-from edgeward_fleet.link.mqtt_access import initial_config
 from edgeward_fleet.link.mqtt_identity import broker_certificate
+from edgeward_fleet.link.mqtt_roles import initial_config
 
 PLUGIN: Final = "mosquitto_dynamic_security.so"
 _PLACES: Final = ("/usr/lib", "/usr/local/lib", "/opt/homebrew/lib")

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from edgeward_fleet.data_dir import write_private
 from edgeward_fleet.enrolment import ca
 from edgeward_fleet.enrolment.authority import Authority
-from edgeward_fleet.link.mqtt_access import FLEET_NAME
+from edgeward_fleet.link.mqtt_roles import FLEET_NAME
 
 _FILE: Final = "mqtt-client.pem"
 _LIFE: Final = timedelta(days=7)  # there is a new one for each connection
