@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from edgeward_fleet.accounts.model import Role
+from edgeward_fleet.dashboard.pages.rollout import Command
 from support import scene
 from support.fleet import Fleet, MovableClock, running_fleet
 from support.pretend import PretendDevice
@@ -122,6 +123,17 @@ def test_who_comes_second_is_told_who_was_faster(desk: Desk) -> None:
         assert "Nothing was done." in answer.text
         assert f'href="/rollouts/{desk.rollout}">Look at the rollout' in answer.text
     assert desk.kinds(desk.rollout).count("pause") == 1
+
+
+def test_a_viewer_gets_nowhere_with_any_command_made_by_hand(desk: Desk) -> None:
+    before = {each: desk.kinds(each) for each in (desk.rollout, desk.waiting.id)}
+    with web_client_as(desk.fleet, Role.VIEWER) as viewer:
+        for command in Command:
+            for rollout in before:
+                path = f"/rollouts/{rollout}/{command.value}"
+                sent = send(viewer, path, spec_sha256=desk.waiting.spec_sha256, reason="I should not")
+                assert (sent.status_code, viewer.get(path).status_code) == (403, 403), path
+    assert before == {each: desk.kinds(each) for each in before}
 
 
 def test_a_wrong_filter_says_what_there_is_and_leads_to_the_whole_list(desk: Desk) -> None:

@@ -184,6 +184,14 @@ def test_a_device_that_went_back_shows_that_and_where_it_stood_before() -> None:
     assert second.look.word == "was at it"  # nobody is at anything any more
 
 
+def test_who_is_not_proven_back_comes_first() -> None:
+    rollout = rollout_of(Standing.FAILED, Standing.SUCCEEDED, state=RolloutState.ROLLBACK_INCOMPLETE).rollout
+    proven, asked = rollout.devices
+    devices = (dataclasses.replace(proven, back=Back.PROVEN), dataclasses.replace(asked, back=Back.ASKED))
+    rows = device_table(dataclasses.replace(rollout, devices=devices), None, 1).rows
+    assert [row.look.word for row in rows] == ["no proof yet", "back, proven"]
+
+
 def test_errors_in_answers_are_a_reason_too() -> None:
     rollout = rollout_of(Standing.WORKING, state=RolloutState.ROLLED_BACK).rollout
     erring = dataclasses.replace(rollout.devices[0], requests=10, errors=5)

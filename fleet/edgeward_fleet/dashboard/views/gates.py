@@ -70,7 +70,7 @@ def _failed(gates: Gates, evidence: Evidence) -> Gate:
     answered = evidence.succeeded + evidence.already + evidence.failed
     judgement = Judgement.BREACHED if breached else Judgement.HOLDS if answered else Judgement.UNTRIED
     return Gate(
-        name="Devices that failed",
+        name="Devices failed",
         limit=f"at most {percent(gates.max_failed_percent)}",
         seen=f"{number(evidence.failed)} of {number(evidence.present)} ({percent(evidence.failed_percent)})",
         judgement=judgement,
@@ -83,7 +83,7 @@ def _succeeded(gates: Gates, evidence: Evidence, status: PhaseStatus) -> Gate:
     reached = evidence.success_percent >= gates.min_success_percent
     late = Judgement.MISSED if status is PhaseStatus.STOPPED else Judgement.OPEN
     return Gate(
-        name="Devices that succeeded",
+        name="Devices succeeded",
         limit=f"at least {percent(gates.min_success_percent)}",
         seen=f"{number(good)} of {number(evidence.total)}",
         judgement=Judgement.HOLDS if reached and evidence.total else late if evidence.total else Judgement.UNTRIED,

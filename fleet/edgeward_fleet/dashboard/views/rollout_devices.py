@@ -58,7 +58,7 @@ class DeviceTable:
 
 def device_table(rollout: Rollout, standing: Standing | None, page: int) -> DeviceTable:
     """The rows of `standing` or of all; a page beyond the last is the last."""
-    ordered = sorted(rollout.devices, key=lambda each: (_ORDER.index(each.standing), each.phase, each.device))
+    ordered = sorted(rollout.devices, key=_urgency)
     wanted = [each for each in ordered if standing in (None, each.standing)]
     numbered = pages(len(wanted), page, PAGE, lambda number: _href(standing, number))
     return DeviceTable(
@@ -66,6 +66,11 @@ def device_table(rollout: Rollout, standing: Standing | None, page: int) -> Devi
         filters=_filters(ordered, standing, rollout.state),
         pages=numbered,
     )
+
+
+def _urgency(device: RolloutDevice) -> tuple[bool, int, int, str]:
+    """Who is not proven back comes before whatever happened earlier."""
+    return device.back is not Back.ASKED, _ORDER.index(device.standing), device.phase, device.device
 
 
 def _href(standing: Standing | None, page: int = 1) -> str:
