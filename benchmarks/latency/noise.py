@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
-LIMIT: Final = 0.15
+LIMIT: Final = 0.2
 """Share of all cores. One tick of the system's clock in a tenth of a second is 5 % of two cores."""
 
 _LOOK_S: Final = 0.1
 _PATIENCE_S: Final = 20.0
-_ATTEMPTS: Final = 4
+_ATTEMPTS: Final = 25
 _IDLE: Final = (3, 4)  # proc_stat(5): idle and iowait
 T = TypeVar("T")
 

@@ -36,7 +36,7 @@ def _machine(kept: Kept) -> str:
 def goals_table(kept: Kept) -> str:
     """Every goal beside what was found."""
     rows = [(each.name, _limit(each), _found(each), each.verdict) for each in kept.goals]
-    return _table(("", "goal", "found (interval)", ""), rows, "lrrl")
+    return _table(("", "goal", "found (interval; rounds)", ""), rows, "lrrl")
 
 
 def _limit(goal: GoalRow) -> str:
@@ -46,7 +46,7 @@ def _limit(goal: GoalRow) -> str:
 def _found(goal: GoalRow) -> str:
     if goal.found is None:
         return "–"
-    return f"{_number(goal.found)} {goal.unit} ({_number(goal.low)} to {_number(goal.high)})"
+    return f"{_number(goal.found)} {goal.unit} ({_number(goal.low)} to {_number(goal.high)}; {goal.rounds})"
 
 
 def _pinned(kept: Kept) -> str:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from benchmarks.latency import native, noise, raw, servers, tree
 from benchmarks.latency.native import Load, LoadFailed, Sample
@@ -14,6 +15,9 @@ from benchmarks.latency.servers import NotStarted, Server
 from benchmarks.latency.store import Figures, Line, Store
 from benchmarks.latency.way import Way, ask
 from benchmarks.latency.workload import Workload, prepare
+
+REHEARSAL_BELOW: Final = 0.25
+"""Below this pace nobody quotes a figure, and the machine may be noisy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +70,9 @@ def _measured(case: Case, number: int, running: Running) -> Line:
     if case.server in running.missing:
         return Line(key=case.key, round=number, figures={}, note=running.missing[case.server])
     try:
-        figures = noise.undisturbed(lambda: _figures(_sample(case, running), case, running), running.pace == 1.0)
+        figures = noise.undisturbed(
+            lambda: _figures(_sample(case, running), case, running), running.pace >= REHEARSAL_BELOW
+        )
         return Line(key=case.key, round=number, figures=figures)
     except LoadFailed as error:
         return Line(key=case.key, round=number, figures={}, note=str(error)[:300])

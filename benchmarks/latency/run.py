@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     deadline = time.monotonic() + options.minutes * 60
     wanted = plan.cases(options.models, options.only)
     try:
-        complete = rounds.measure(wanted, options.rounds, store, deadline)
+        complete = rounds.measure(wanted, options.rounds, store, deadline, options.pace)
         complete = complete and _measure_beside(options.models, options.only, options.rounds, store, deadline)
     except (NoCompiler, TooNoisy) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
@@ -92,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", type=_servers, default=plan.servers(), metavar="NAME,…", help=names)
     parser.add_argument("--models", type=_models, default=NAMES, metavar="NAME,…", help=", ".join(NAMES))
     parser.add_argument("--rounds", type=int, default=plan.ROUNDS, metavar="N")
+    parser.add_argument("--pace", type=float, default=1.0, metavar="X", help="share of the usual time for each case")
     parser.add_argument("--minutes", type=float, default=240.0, metavar="N", help="stop after so many")
     parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
     parser.add_argument("--keep", action="store_true", help="write results/latency.json, and docs/performance from it")

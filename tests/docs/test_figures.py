@@ -17,3 +17,23 @@ def test_the_readme_quotes_what_was_measured() -> None:
     outbox = json.loads((RESULTS / "outbox.json").read_text())["rows"]
     assert f"costs {outbox['outbox, one caller']['ratio']:.1f} plain SQLite commits, half of one with 16" in words
     assert 0.4 < outbox["outbox, 16 callers"]["ratio"] < 0.6
+
+
+def test_the_readme_quotes_what_was_answered_a_second() -> None:
+    words = " ".join((ROOT / "README.md").read_text().split())
+    assert (
+        f"{_per_s('ours', 'frames')} answers a second over shared memory and {_per_s('ours', 'tcp')} over TCP" in words
+    )
+    assert f"FastAPI with orjson gives {_per_s('fastapi', 'tcp')}." in words
+
+
+def _per_s(server: str, way: str) -> str:
+    """Of the small model, four connections, nothing pinned."""
+    wanted = ("wdbc-risk", server, way, "free", 4)
+    cases = json.loads((RESULTS / "latency.json").read_text())["cases"]
+    (case,) = [
+        each
+        for each in cases
+        if (each["model"], each["server"], each["way"], each["placement"], each["connections"]) == wanted
+    ]
+    return f"{case['figures']['per_s']:,.0f}"
