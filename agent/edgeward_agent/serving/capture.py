@@ -30,7 +30,8 @@ _OFF: Final = CaptureMode.OFF
 _GATHER_S: Final = 0.005
 """How long an asynchronous record may wait for others. Each write wakes a process on another core, which costs the loop
 more than the whole answer to a small request; a batch costs it once."""
-_BATCH_RECORDS: Final = 256  # then others have their turn on the loop
+_BATCH_RECORDS: Final = 8
+"""As many go at once and no more in a turn of the loop: who asks meanwhile waits for a batch to be built."""
 _BATCH_BYTES: Final = 256 << 10
 _MAX_REPLY_BYTES: Final = 64 << 10
 _RECONNECT_S: Final = (0.05, 1.0)
@@ -189,13 +190,16 @@ class CaptureStream:
             return
         if self._flush_soon is None:
             self._flush_soon = self._flush_later()
-        elif self._urgent and self._gathering:
+        elif self._gathering and self._hurried():
             self._flush_soon.cancel()
             self._flush_soon = self._flush_later()
 
     def _flush_later(self) -> asyncio.Handle:
-        self._gathering = not self._urgent
+        self._gathering = not self._hurried()
         return self._loop.call_later(_GATHER_S, self._flush) if self._gathering else self._loop.call_soon(self._flush)
+
+    def _hurried(self) -> bool:
+        return self._urgent or len(self._queue) >= _BATCH_RECORDS
 
     def _flush(self) -> None:
         self._flush_soon = None
