@@ -14,7 +14,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ import uvloop
 from benchmarks.fleet import meter
 from benchmarks.fleet.device import Device, Pace
 from benchmarks.fleet.enrolling import Hall, enrolled
-from benchmarks.fleet.pages import Browser, figures
+from benchmarks.fleet.pages import Visitor
 from benchmarks.fleet.wire import Tally
 from benchmarks.report import Result, quantile
 from edgeward_contract.artifact import ArtifactRef, sha256_of_file
@@ -44,6 +44,8 @@ _RELEASE_BYTES: Final = 1 << 20
 _FILES_PER_DEVICE: Final = 4
 _POLL_S: Final = 0.1
 _PAGE_EVERY_S: Final = 1.0
+_AT_ONCE_S: Final = 0.0
+_PAGES: Final = {"Fleet": "/", "Devices": "/devices"}
 _RELEASES: Final = Path(__file__).parent.parent.parent / "models/wdbc-risk/releases"
 
 
@@ -74,20 +76,22 @@ def measure(plan: Plan) -> Result:
             broker = start_broker(folder, household) if plan.link == "mqtt" else None
             options = broker.options if broker else ()
             staff = open_fleet(folder, household, stack, "--enrolments-per-minute=1000000", *options)
-            pid = parse_json((folder / "ready.json").read_bytes()).integer("pid")
+            pids = {"fleet": parse_json((folder / "ready.json").read_bytes()).integer("pid"), "devices": os.getpid()}
+            if broker:
+                pids["broker"] = broker.pid
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                return runner.run(_Day(plan, folder, staff, pid, broker).pass_by())
+                return runner.run(_Day(plan, folder, staff, pids, broker).pass_by())
     finally:
         shutil.rmtree(folder)
 
 
 class _Day:
-    def __init__(self, plan: Plan, folder: Path, staff: Staff, pid: int, broker: Broker | None) -> None:
+    def __init__(self, plan: Plan, folder: Path, staff: Staff, pids: Mapping[str, int], broker: Broker | None) -> None:
         self._plan = plan
         self._broker = BrokerAddress(host="127.0.0.1", port=broker.port) if broker else None
         self._folder = folder
         self._staff = staff
-        self._pid = pid
+        self._pids = pids
         self._tally = Tally()
         self._at_work = asyncio.Event()
         self._rows: dict[str, dict[str, float]] = {}
@@ -106,7 +110,7 @@ class _Day:
             rollout = await self._roll_out(devices)
             await asyncio.sleep(self._plan.calm_s)
             await self._rest()
-            await asyncio.to_thread(self._load_pages, devices[0].name, rollout)
+            await self._load_pages(devices[0].name, rollout)
         self._rows["machine, load average of 1 min"] = {"before": load_before, "after": os.getloadavg()[0]}
         return Result(what=self._what(), rows=self._rows)
 
@@ -132,9 +136,9 @@ class _Day:
         await asyncio.to_thread(push_release, staff.operator, release, lambda _: None)
         made = await asyncio.to_thread(staff.operator.post, "/rollouts", spec)
         path, approval = f"/rollouts/{made.text('id')}", {"spec_sha256": made.text("spec_sha256")}
+        visitor = await Visitor.come(staff, _PAGES | {"Rollout": path}, every_s=_PAGE_EVERY_S)
         began_s, before = time.monotonic(), self._read()
         self._at_work.set()
-        loading = asyncio.create_task(self._keep_loading("/"))
         await asyncio.to_thread(staff.approver.post, f"{path}/approve", {**approval})
         await self._until(lambda: all(each.times.committed for each in devices), "every device to commit")
         self._at_work.clear()
@@ -142,8 +146,8 @@ class _Day:
         committed = _seconds(began_s, (at for each in devices for at in each.times.committed.values()))
         self._rows["rollout, approval to desired"] = desired
         self._keep("rollout, approval to committed", before, committed)
-        loading.cancel()
-        self._rows["page Fleet, during the rollout"] = figures(await loading)
+        for name, loads in (await visitor.leave()).items():
+            self._rows[f"page {name}, during the rollout"] = loads
         await self._succeeded(path)
         return made.text("id")
 
@@ -159,31 +163,11 @@ class _Day:
         await asyncio.sleep(self._plan.idle_s)
         self._keep("idle", before, {"requests_per_s": (self._tally.requests - requests) / self._plan.idle_s})
 
-    async def _keep_loading(self, path: str) -> list[float]:
-        """A person who looks at a page again and again, until cancelled."""
-        loads: list[float] = []
-        browser = await asyncio.to_thread(Browser, self._staff)
-        try:
-            while True:
-                loads.append(await asyncio.to_thread(browser.load, path))
-                await asyncio.sleep(_PAGE_EVERY_S)
-        except asyncio.CancelledError:
-            return loads
-        finally:
-            browser.close()
-
-    def _load_pages(self, device: str, rollout: str) -> None:
-        browser = Browser(self._staff)
-        try:
-            for name, path in (
-                ("Fleet", "/"),
-                ("Devices", "/devices"),
-                ("Device", f"/devices/{device}"),
-                ("Rollout", f"/rollouts/{rollout}"),
-            ):
-                self._rows[f"page {name}"] = browser.loads(path, self._plan.page_loads)
-        finally:
-            browser.close()
+    async def _load_pages(self, device: str, rollout: str) -> None:
+        pages = _PAGES | {"Device": f"/devices/{device}", "Rollout": f"/rollouts/{rollout}"}
+        visitor = await Visitor.come(self._staff, pages, every_s=_AT_ONCE_S, rounds=self._plan.page_loads)
+        for name, loads in (await visitor.stay()).items():
+            self._rows[f"page {name}"] = loads
 
     async def _until(self, happened: Callable[[], bool], what: str) -> None:
         deadline_s = time.monotonic() + self._plan.patience_s
@@ -192,10 +176,10 @@ class _Day:
             assert time.monotonic() < deadline_s, f"expected {what} in time; last lost request: {last}"
             await asyncio.sleep(_POLL_S)
 
-    def _read(self) -> tuple[meter.Reading, int, int]:
-        return meter.read(self._pid), self._tally.requests, len(self._tally.lost)
+    def _read(self) -> tuple[meter.Readings, int, int]:
+        return meter.read(self._pids), self._tally.requests, len(self._tally.lost)
 
-    def _keep(self, name: str, before: tuple[meter.Reading, int, int], more: dict[str, float] | None = None) -> None:
+    def _keep(self, name: str, before: tuple[meter.Readings, int, int], more: dict[str, float] | None = None) -> None:
         reading, requests, lost = self._read()
         asked = {"requests": requests - before[1], "lost": lost - before[2]}
         self._rows[name] = {**(more or {}), **meter.cost(before[0], reading), **asked}

@@ -25,6 +25,7 @@ class Broker:
     """A broker that runs. `options` is what tells `edgeward-fleet serve` of it."""
 
     port: int
+    pid: int
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -58,9 +59,9 @@ def start_broker(folder: Path, household: Household) -> Broker:
         "--listen=127.0.0.1",
         f"--user={getpass.getuser()}",
     )
-    household.run("broker", [program, "-c", str(files / "mosquitto.conf")])
+    started = household.run("broker", [program, "-c", str(files / "mosquitto.conf")])
     wait_until(lambda: _listens(port), household, "the broker to listen", timeout_s=_START_S)
-    return Broker(port)
+    return Broker(port, started.process.pid)
 
 
 def _mosquitto() -> str | None:
