@@ -32,11 +32,11 @@ def test_a_simulated_fleet_comes_back_and_takes_a_release(link: Literal["https",
     if link == "mqtt":
         mosquitto.command()
     pace = Pace(probe_s=0.1, probation_s=0.5, records_every_s=0.5)
-    plan = Plan(link=link, devices=40, pace=pace, outage_s=0.5, calm_s=0, idle_s=1.0, page_loads=2, patience_s=60)
+    plan = Plan(link=link, devices=30, pace=pace, outage_s=0.2, calm_s=0, idle_s=0.5, page_loads=2, patience_s=60)
     rows = measure_fleet(plan).rows
     assert [figures["lost"] for figures in rows.values() if "lost" in figures] == [0, 0, 0, 0]
     told = 5 if link == "https" else 0  # steps of the update; over a broker they are no requests
-    assert rows["rollout, approval to committed"]["requests"] >= 40 * (
+    assert rows["rollout, approval to committed"]["requests"] >= 30 * (
         1 + 2 + 4 + 1 + told
     )  # manifest, indexes, chunks
     assert rows["idle"]["fleet_rss_mib"] > 0
