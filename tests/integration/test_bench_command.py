@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ from edgeward_agent.bench import machine as looking
 from edgeward_agent.bench.daemon import daemon
 from edgeward_agent.bench.quantiles import Floats
 from edgeward_agent.cli.app import app
+from edgeward_contract.manifest import Budget
 from support.bench import answer, metadata, pretending
 from support.onnx_files import risk_model
-from support.serving import Json, identity_model, slow_model, sum_model, wait_until
+from support.serving import Json, identity_model, manifest_for, slow_model, sum_model, wait_until, write_release
 
 Floats32 = npt.NDArray[np.float32]
 QUICK = ("--duration", "0.4s", "--force")
@@ -97,6 +98,14 @@ def test_a_release_brings_its_budget_and_its_cases(release: Path) -> None:
     assert by_name["in process"]["latency"]["p50_us"] < by_name["TCP"]["latency"]["p50_us"]
     assert found["added"][-1]["difference"]["median_us"] > 0
     assert found["server"]["ready_s"] > 0 and found["server"]["resident_bytes"] > 1 << 20
+
+
+def test_what_a_device_would_refuse_for_being_late_is_measured_being_late(tmp_path: Path) -> None:
+    """The daemon refuses at once what cannot make its release's budget: no latency would come of it."""
+    slow = slow_model(tmp_path / "model.onnx", rounds=20)
+    write_release(tmp_path, replace(manifest_for(slow, "slow"), budget=Budget(latency_us=1)))
+    found = bench(tmp_path, "--duration", "0.6s", "--force", "--json").json
+    assert found["exit_code"] == 1 and [path["failed"] for path in found["paths"]] == [0, 0, 0]
 
 
 def test_an_open_loop_counts_from_the_intended_start(model: Path) -> None:

@@ -249,6 +249,12 @@ def test_there_is_always_a_next_step_where_there_is_one(name: str, commands: lis
     assert [each.command for each in advise(EVERY[name], typed)] == commands
 
 
+def test_what_is_said_anew_is_not_said_twice() -> None:
+    typed = ("m.onnx", "--requests", "3", "--budget=5ms", "--html=x.html")
+    (found,) = advise(EVERY["few"], typed)
+    assert re.fullmatch(r"edgeward-agent bench m\.onnx --budget=5ms --requests \d+", found.command)
+
+
 def test_a_rate_to_try_is_round_and_modest() -> None:
     assert [sensible_rate(each) for each in (10_000, 120, 20, 4)] == [100, 20, 5, 1]
 

@@ -89,10 +89,10 @@ def lines(
     y = Scale(ticks[0], ticks[-1], _HEIGHT - _BOTTOM, _TOP, log)
     x = Scale(across[0][0], across[-1][0], _LEFT, WIDTH - _RIGHT)
     body = [*_grid(ticks, y, tell), *_below([(x(place), words) for place, words in across])]
-    if limit is not None and limit <= ticks[-1]:
-        body += _limit(y(limit), limit_words)
     for line in series:
         body += _drawn(line, x, y)
+    if limit is not None and limit <= ticks[-1]:  # last, so that its words stand above the lines
+        body += _limit(y(limit), limit_words)
     return _svg(title, body) + _legend(series)
 
 

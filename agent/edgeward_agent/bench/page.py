@@ -208,5 +208,6 @@ def _row(cells: Sequence[str], kind: str = "") -> str:
 
 
 def _capital(text: str) -> str:
-    """Names of models keep their own letters."""
-    return text if "@" in text.split(" ")[0] or "." in text.split(" ")[0] else text[:1].upper() + text[1:]
+    """Names of models and of quantiles keep their own letters."""
+    first = text.split(" ")[0]
+    return text if "@" in first or "." in first or first[1:].isdigit() else text[:1].upper() + text[1:]

@@ -37,7 +37,7 @@ def curve(report: Report) -> str:
             points=tuple(
                 (_place(share), value)
                 for share, value in zip(CURVE, path.curve_us, strict=True)
-                if 0 < share < 1 and share <= 1 - 1 / path.n
+                if 0 < share < 1 and share <= 1 - 1 / path.n and _place(share) <= ticks[-1][0]
             ),
         )
         for number, path in enumerate(report.paths)
@@ -129,14 +129,14 @@ def soak_charts(report: Report) -> list[str]:
         name="memory of the server",
         style="s3",
         points=tuple(
-            (each.begin_s, None if each.resident_bytes is None else float(each.resident_bytes)) for each in windows
+            (each.begin_s, None if each.resident_bytes is None else each.resident_bytes / (1 << 20)) for each in windows
         ),
     )
     return [
         drawing
         for drawing in (
             lines("Latency over time", times, across=ticks, tell=exact),
-            lines("Memory over time", [memory], across=ticks, tell=lambda value: words.size(int(value)), log=False),
+            lines("Memory over time", [memory], across=ticks, tell=lambda value: f"{value:g} MiB", log=False),
         )
         if drawing
     ]

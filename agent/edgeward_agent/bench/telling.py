@@ -16,6 +16,7 @@ from edgeward_agent.bench.words import digits, exact, latency, percent, rounded_
 
 PASS, OVER, UNSURE = "PASS", "OVER", "UNSURE"
 _WORDS: Final = {0: PASS, 1: OVER, 3: UNSURE}
+_FLAGS: Final = {"--json", "--quantize", "--force"}  # options without a value
 _OUTCOMES: Final = {Outcome.PASS: PASS, Outcome.OVER: OVER, Outcome.INCONCLUSIVE: UNSURE}
 
 
@@ -186,16 +187,17 @@ def sensible_rate(per_second: float) -> int:
 
 
 def _line(command: tuple[str, ...], flags: str) -> str:
-    return f"edgeward-agent bench {shlex.join(_kept(command))} {flags}"
+    """The command with the flags added, without what they say anew and what only says how a result is shown."""
+    return f"edgeward-agent bench {shlex.join(_without(command, {flags.split()[0], '--html', '--json'}))} {flags}"
 
 
-def _kept(command: tuple[str, ...]) -> list[str]:
-    """Without what only says how the result is shown."""
+def _without(command: tuple[str, ...], options: set[str]) -> list[str]:
     kept, skip = [], False
     for word in command:
-        if not skip and word != "--json" and not word.startswith("--html"):
+        name, equals, _ = word.partition("=")
+        if not skip and name not in options:
             kept.append(word)
-        skip = word == "--html"
+        skip = word in options - _FLAGS and not equals
     return kept
 
 

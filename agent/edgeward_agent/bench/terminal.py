@@ -143,9 +143,7 @@ def _how(report: Report) -> str:
 
 
 def _serving(report: Report) -> str:
-    told = f"onnxruntime {report.onnxruntime}, one thread"
-    if report.sweep:
-        told = f"onnxruntime {report.onnxruntime}"
+    told = f"onnxruntime {report.onnxruntime}"
     if report.server is None:
         return told
     memory = f", {words.size(report.server.resident_bytes)} of memory" if report.server.resident_bytes else ""
