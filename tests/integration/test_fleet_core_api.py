@@ -13,9 +13,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from edgeward_fleet import app
 from edgeward_fleet.accounts.model import Role
+from edgeward_fleet.dashboard.install import ROUTERS as DASHBOARD
 from support.fleet import PASSWORD, Fleet, MovableClock, in_thread, make_settings, running_fleet
-from support.roles import NEEDS
+from support.link_fleet import open_fleet
+from support.roles import CERTIFIED, DESCRIPTION, NEEDS, OPEN, offered
 
 CALLERS = [None, *Role]
 
@@ -42,6 +45,22 @@ def routes(fleet: Fleet) -> dict[str, dict[str, dict[str, object]]]:
 
 def test_every_route_has_a_row_here(fleet: Fleet) -> None:
     assert set(routes(fleet)) == set(NEEDS)
+
+
+def test_no_port_answers_to_anything_that_has_no_row(tmp_path: Path) -> None:
+    """Whether it is described or not, and however it came to the application."""
+    build_device_app = app.build_device_app
+    with open_fleet(tmp_path) as opened:
+        built = {
+            "admin": app.build_admin_app(opened.services),
+            "device": build_device_app(opened.services),
+            "enrolment": app.build_enrolment_app(opened.services),
+        }
+    found = {port: set(offered(each.routes)) for port, each in built.items()}
+    pages = {row for router in DASHBOARD for row in offered(router.routes)}  # their rows: test_dashboard_pages.py
+    assert found["admin"] == set(NEEDS) | pages | DESCRIPTION
+    assert found["device"] == CERTIFIED
+    assert found["enrolment"] == OPEN
 
 
 def test_every_route_says_which_problems_it_may_answer_with(fleet: Fleet) -> None:

@@ -1,6 +1,8 @@
-"""Who may do what on the admin port, written down by hand so that no test asks the code what it should do."""
+"""Who may do what on the three ports, written down by hand so that no test asks the code what it should do."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
 
 from edgeward_fleet.accounts.model import Role
 
@@ -43,3 +45,29 @@ NEEDS: dict[str, Role | None] = {
     "GET /api/v1/records": Role.VIEWER,
     "GET /api/v1/records/count": Role.VIEWER,
 }
+
+# The device port lets in whoever has a certificate in good standing, the enrolment port anybody. New routes need rows.
+CERTIFIED = {
+    "POST /device/v1/certificate",
+    "GET /device/v1/desired",
+    "POST /device/v1/reported",
+    "POST /device/v1/records",
+    "GET /device/v1/manifests/{sha256}",
+    "GET /device/v1/artifacts/{sha256}/index",
+    "GET /device/v1/chunks/{sha256}",
+}
+OPEN = {"GET /enrolment/v1/ca", "POST /enrolment/v1/enrol"}
+
+# Of FastAPI itself: what every description of an API is.
+DESCRIPTION = {"GET /api/v1/openapi.json", "HEAD /api/v1/openapi.json"}
+
+
+def offered(routes: Iterable[object]) -> Iterator[str]:
+    """All that an application answers to, described or not: `GET /path`; what is mounted as a whole is `ANY /path`."""
+    for route in routes:
+        router = getattr(route, "original_router", None)  # FastAPI keeps an included router as a route of its own
+        if router is not None:
+            yield from offered(router.routes)
+            continue
+        for method in sorted(getattr(route, "methods", None) or ["ANY"]):
+            yield f"{method} {getattr(route, 'path', route)}"
