@@ -138,6 +138,16 @@ def slow_lookup_model(path: Path, rounds: int = 40) -> Path:
     )
 
 
+def nonzero_model(path: Path) -> Path:
+    """in [n] → where [1, k]: as many columns as there are elements other than 0."""
+    return _save(
+        path,
+        [helper.make_node("NonZero", ["in"], ["where"])],
+        [_value("in", TensorProto.FLOAT, ["n"])],
+        [_value("where", TensorProto.INT64, [1, "k"])],
+    )
+
+
 def slow_model(path: Path, rounds: int = 60) -> Path:
     """in [n, 512] → out [n, 512] through `rounds` products with the same matrix: many ms for a batch of 64."""
     names = ["in", *(f"step{index}" for index in range(1, rounds)), "out"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum, auto
 from http import HTTPStatus
 from typing import Final, NamedTuple
@@ -13,14 +13,18 @@ from edgeward_agent.serving.asked import InferRequest
 from edgeward_agent.serving.exchange import Request
 from edgeward_agent.serving.inference import Inference, Runner
 from edgeward_agent.serving.interface import model_metadata, server_metadata
+from edgeward_agent.serving.outcome import Outcome
+from edgeward_agent.serving.plans import Plan
 from edgeward_agent.serving.protocol import parse_infer
 from edgeward_agent.serving.refusal import Refusal
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.release import Version
 from edgeward_agent.serving.tensors import Array
+from edgeward_contract.manifest import CaptureMode
 from edgeward_contract.version import __version__
 
 _REMEMBERED: Final = 256
+_DURABLE: Final = CaptureMode.DURABLE
 
 
 class _What(Enum):
@@ -70,8 +74,24 @@ class DataApi:
 
     def _infer(self, route: _Route, request: Request) -> None:
         version = self._registry.find(route.model, route.version)
-        asked = parse_infer(version.interface, request.body, request.header_length)
+        body, header_length = request.body, request.head.header_length
+        plan = version.plans.find(body, header_length) if header_length else None
+        if plan is not None:
+            self._infer_again(plan, version, request)
+            return
+        asked = parse_infer(version.interface, body, header_length)
+        if self._runner.capture.mode(version.capture.mode, asked.capture) is not _DURABLE:
+            version.plans.learn(body, header_length, asked)
         self._runner.submit(_HttpInference(self._runner, version, request, asked))
+
+    def _infer_again(self, plan: Plan, version: Version, request: Request) -> None:
+        plan.take(request.body)
+        plan.busy = True
+        try:
+            self._runner.submit(_HttpInferenceAgain(self._runner, version, request, plan))
+        except Refusal:
+            plan.busy = False
+            raise
 
     def _ready(self, route: _Route) -> bytes:
         if not self._registry.ready:
@@ -114,6 +134,42 @@ class _HttpInference(Inference):
 
     def refuse(self, status: HTTPStatus, message: str) -> None:
         self._request.refuse(status, message)
+
+
+class _HttpInferenceAgain(_HttpInference):
+    """One whose request came before, with other numbers. It has the memory of its plan until it is done."""
+
+    __slots__ = ("_plan",)
+
+    def __init__(self, runner: Runner, version: Version, request: Request, plan: Plan) -> None:
+        super().__init__(runner, version, request, plan.asked)
+        self._plan = plan
+
+    def compute(self) -> list[Array]:
+        return self._plan.run(self.version.session)
+
+    def answer(self, results: list[Array]) -> None:
+        plan, version = self._plan, self.version
+        if plan.answer is not None and plan.knows(results):
+            self._request.answer_known(plan.answer)
+            return
+        header_length, parts = build_infer(version.interface, version.head, plan.asked, results)
+        plan.learn_answer(results, header_length, parts)
+        self._request.answer(parts, header_length=header_length)
+
+    def recorded_inputs(self) -> Mapping[str, Array]:
+        return {name: each.copy() for name, each in self.asked.feeds.items()}
+
+    def recorded_outputs(self, results: list[Array]) -> Mapping[str, Array]:
+        return {name: each.copy() for name, each in zip(self.asked.outputs, results, strict=True)}
+
+    def finish(self) -> None:
+        super().finish()
+        self._plan.busy = False
+
+    def drop(self, outcome: Outcome) -> None:
+        super().drop(outcome)
+        self._plan.busy = False
 
 
 def _expect_method(request: Request, method: bytes) -> None:

@@ -22,6 +22,7 @@ from edgeward_agent.serving.exchange import (
     ORIGIN,
     Guard,
     Head,
+    KnownAnswer,
     Request,
     ServerState,
     answer_head,
@@ -32,6 +33,7 @@ from edgeward_agent.serving.tensors import Buffer
 
 _log: Final = logging.getLogger(__name__)
 
+_OK: Final = HTTPStatus.OK
 _CONTENT_LENGTH: Final = b"content-length"
 _CONTENT_ENCODING: Final = b"content-encoding"
 _TRANSFER_ENCODING: Final = b"transfer-encoding"
@@ -225,6 +227,23 @@ class Connection(asyncio.Protocol):
             self._leave()
         if self._waiting or self._paused:
             self._pump()
+
+    def reply_known(self, request: Request, known: KnownAnswer) -> None:
+        """As `reply`, in the one case that there is nothing else to do."""
+        if (
+            request is not self._current
+            or self._last
+            or self._waiting
+            or self._paused
+            or request.held_bytes
+            or not request.keep_alive
+            or self._server.closing
+        ):
+            self.reply(request, _OK, known.parts, known.header_length)
+            return
+        self._current = None
+        self._turns += 1
+        self._transport.write(b"".join(known.whole))
 
     def check_time(self, now: float) -> None:
         if self._turns != self._turns_seen:  # answered since the last look: no timer is set for each answer

@@ -45,6 +45,8 @@ class Replier(Protocol):
         self, request: Request, status: HTTPStatus, parts: Sequence[Buffer], header_length: int | None
     ) -> None: ...
 
+    def reply_known(self, request: Request, known: KnownAnswer) -> None: ...
+
 
 class Timed(Protocol):
     """A connection as its server sees it."""
@@ -57,6 +59,18 @@ class Timed(Protocol):
 
     def abort(self) -> None:
         """Leave at once."""
+
+
+class KnownAnswer:
+    """An answer that is the same each time but for the bytes of its tensors, which lie where `tensors` look."""
+
+    __slots__ = ("header_length", "parts", "whole")
+
+    def __init__(self, text: bytes, tensors: Sequence[Buffer], header_length: int) -> None:
+        self.header_length = header_length
+        self.parts: tuple[Buffer, ...] = (text, *tensors)
+        head = answer_head(_OK, sum(map(len, self.parts)), header_length, keep_alive=True)
+        self.whole: tuple[Buffer, ...] = (head + text, *tensors)
 
 
 class Head:
@@ -106,6 +120,10 @@ class Request:
     def answer(self, parts: Sequence[Buffer], *, header_length: int | None = None) -> None:
         """Send 200. `header_length` is the size of the JSON in front of binary tensors, None if there are none."""
         self._connection.reply(self, _OK, parts, header_length)
+
+    def answer_known(self, known: KnownAnswer) -> None:
+        """Send 200 with the tensors of a known answer as they are now."""
+        self._connection.reply_known(self, known)
 
     def refuse(self, status: HTTPStatus, message: str) -> None:
         """Send an error in the form that the protocol asks for."""

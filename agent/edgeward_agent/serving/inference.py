@@ -116,16 +116,23 @@ class Inference(ABC):
         """The inputs as they must still be when the record is built, after the answer."""
         return self.asked.feeds
 
+    def recorded_outputs(self, results: list[Array]) -> Mapping[str, Array]:
+        """The same for the results."""
+        return dict(zip(self.asked.outputs, results, strict=True))
+
+    def compute(self) -> list[Array]:
+        """Run the model, on any thread. May raise what `Session.run` does."""
+        asked = self.asked
+        if asked.aside is not None:
+            return self._run_aside(asked, asked.aside)
+        return self.version.session.run(list(asked.outputs), asked.feeds)
+
     # -- called by the scheduler
 
     def run(self) -> None:
         begin = time.perf_counter_ns()
-        asked = self.asked
         try:
-            if asked.aside is None:
-                self.outcome = self.version.session.run(list(asked.outputs), asked.feeds)
-            else:
-                self.outcome = self._run_aside(asked, asked.aside)
+            self.outcome = self.compute()
         except Exception as error:
             self.outcome = error
         self.ended_ns = time.perf_counter_ns()
@@ -231,5 +238,5 @@ class Inference(ABC):
             release_sha256=version.sha256,
             request_id=asked.id,
             inputs=self.recorded_inputs() if policy.inputs else {},
-            outputs=dict(zip(asked.outputs, results, strict=True)) if policy.outputs else {},
+            outputs=self.recorded_outputs(results) if policy.outputs else {},
         )

@@ -21,6 +21,7 @@ from edgeward_agent.serving.graphs import (
 from edgeward_agent.serving.interface import Interface, response_head
 from edgeward_agent.serving.line import NEVER_NS
 from edgeward_agent.serving.pace import Pace
+from edgeward_agent.serving.plans import Plans
 from edgeward_agent.serving.session import RUNTIME, Session, plan_session
 from edgeward_agent.serving.traffic import TrafficMeter
 from edgeward_contract.artifact import ModelName, Sha256, sha256_of, sha256_of_file
@@ -57,6 +58,7 @@ class Version:
     budget_ns: int = NEVER_NS  # the deadline of a request that brings none
     head: bytes = b""
     pace: Pace = field(default_factory=Pace)
+    plans: Plans = field(default_factory=Plans)
     traffic: TrafficMeter = field(default_factory=TrafficMeter)
     in_flight: int = 0
     _idle: asyncio.Event = field(default_factory=asyncio.Event)

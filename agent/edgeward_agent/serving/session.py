@@ -7,7 +7,7 @@ whole core while idle.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -51,6 +51,7 @@ _DATATYPES: Final = {
     "tensor(double)": Datatype.FP64,
     "tensor(string)": Datatype.BYTES,
 }
+_Binding = ort.capi._pybind_state.SessionIOBinding
 _WARM_RUNS: Final = 3
 _LARGE: Final = 8  # times a batch of one
 RUNTIME: Final[str] = ort.__version__
@@ -72,6 +73,32 @@ class Tuning:
 
 class RunFailed(ServingError):
     """The model or the runtime failed on a request that fits the interface."""
+
+
+class Bound:
+    """A model with memory that the runtime reads from and writes to, run after run.
+
+    It is prepared once what it would look up again for each run: names, types and places.
+    """
+
+    __slots__ = ("_binding", "_kept", "_options", "_run", "results")
+
+    def __init__(
+        self, run: Callable[..., None], binding: object, kept: Sequence[ort.OrtValue], results: list[Array]
+    ) -> None:
+        self._run = run
+        self._binding = binding
+        self._kept = kept  # the memory, for as long as it is bound
+        self._options = ort.RunOptions()
+        self.results = results
+
+    def run(self) -> bool:
+        """Fill `results`. False: it failed, or a result has another shape this time; to run unbound will tell."""
+        try:
+            self._run(self._binding, self._options)
+        except Exception:
+            return False
+        return True
 
 
 class Session:
@@ -122,6 +149,24 @@ class Session:
         except Exception as error:
             raise _translated(error) from None
         return results
+
+    def bind(self, feeds: Mapping[str, Array], like: Mapping[str, Array]) -> Bound | None:
+        """The same run again and again: inputs are what `feeds` hold then, results are as large as those in `like`.
+
+        None where that would bring nothing, or where the runtime has more to do than to run.
+        """
+        simple = self.providers.active == (CPU,) and not self._large_bytes
+        arrays = (*feeds.values(), *like.values())
+        if not simple or any(each.dtype.hasobject or not each.nbytes for each in arrays):
+            return None
+        results = {name: np.empty(each.shape, each.dtype) for name, each in like.items()}
+        binding = _Binding(self._session._sess)
+        kept = [ort.OrtValue.ortvalue_from_numpy(each)._ortvalue for each in (*feeds.values(), *results.values())]
+        for name, value in zip(feeds, kept, strict=False):
+            binding.bind_ortvalue_input(name, value)
+        for name, value in zip(results, kept[len(feeds) :], strict=True):
+            binding.bind_ortvalue_output(name, value)
+        return Bound(self._session._sess.run_with_iobinding, binding, kept, list(results.values()))
 
     def warm(self) -> None:
         """Run on zeros, so that the first patient does not pay for the arena. A model may refuse zeros."""

@@ -1,0 +1,350 @@
+"""Requests that come again: the answers are those that each would get alone. Real models, real HTTP, no network."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto
+
+from edgeward_agent.serving.api import DataApi
+from edgeward_agent.serving.capture import Capture, NoCapture
+from edgeward_agent.serving.connection import Connection
+from edgeward_agent.serving.exchange import Limits
+from edgeward_agent.serving.http import HttpServer, no_guard
+from edgeward_agent.serving.inference import Runner
+from edgeward_agent.serving.local import load_file
+from edgeward_agent.serving.plans import Plans
+from edgeward_agent.serving.records import InferenceRecord
+from edgeward_agent.serving.registry import Registry
+from edgeward_agent.serving.release import Version
+from edgeward_agent.serving.scheduler import Scheduler
+from edgeward_agent.serving.tensors import DATATYPE, Array
+from edgeward_contract.manifest import CaptureMode, CapturePolicy
+from support.serving import Json, failing_model, identity_model, nonzero_model, slow_model, sum_model, until
+
+
+class Kept(NoCapture):
+    """Everything is recorded, and kept as it was offered."""
+
+    def __init__(self) -> None:
+        self.records: list[InferenceRecord] = []
+
+    def mode(self, policy: CaptureMode, asked: CaptureMode) -> CaptureMode:
+        return policy
+
+    def offer(self, record: InferenceRecord) -> None:
+        self.records.append(record)
+
+    def commit(self, record: InferenceRecord, done: Callable[[str | None], None]) -> None:
+        self.records.append(record)
+        asyncio.get_running_loop().call_later(0.02, done, None)
+
+
+class Wire(asyncio.Transport):
+    """Takes what a connection writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written.append(bytes(data))
+
+    def writelines(self, parts: object) -> None:
+        assert isinstance(parts, Sequence)
+        self.write(b"".join(parts))
+
+    def write_eof(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Asking:
+    """One connection to a server of some models."""
+
+    def __init__(self, versions: Sequence[Version], capture: Capture | None = None) -> None:
+        self.registry = Registry()
+        for version in versions:
+            self.registry.adopt(version)
+        self._scheduler = Scheduler(asyncio.get_running_loop(), threads=2)
+        self._scheduler.start()
+        api = DataApi(self.registry, Runner(self._scheduler, capture or NoCapture()))
+        self.server = HttpServer(api, Limits())
+
+    def connect(self) -> tuple[Connection, Wire]:
+        connection, wire = Connection(self.server.state, no_guard), Wire()
+        connection.connection_made(wire)
+        return connection, wire
+
+    async def close(self) -> None:
+        await self._scheduler.close()
+        await self.registry.close()
+
+
+async def _ask(client: tuple[Connection, Wire], request: bytes) -> tuple[int, Json, bytes]:
+    connection, wire = client
+    before = len(wire.written)
+    connection.data_received(request)
+    await until(lambda: len(wire.written) > before)
+    return _read(b"".join(wire.written[before:]))
+
+
+def _read(answer: bytes) -> tuple[int, Json, bytes]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    lines = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:])
+    assert int(lines[b"Content-Length"]) == len(body)
+    length = int(lines.get(b"Inference-Header-Content-Length", len(body)))
+    return int(head.split(b" ")[1]), json.loads(body[:length]), body[length:]
+
+
+def _request(model: str, feeds: dict[str, Array], **more: Json) -> bytes:
+    inputs, data = [], b""
+    for name, array in feeds.items():
+        raw = array.tobytes()
+        tensor = {"name": name, "datatype": DATATYPE[array.dtype].value, "shape": list(array.shape)}
+        inputs.append(tensor | {"parameters": {"binary_data_size": len(raw)}})
+        data += raw
+    document = {"inputs": inputs, "parameters": {"binary_data_output": True}} | more
+    header = json.dumps(document).encode()
+    head = (
+        f"POST /v2/models/{model}/infer HTTP/1.1\r\nInference-Header-Content-Length: {len(header)}\r\n"
+        f"Content-Length: {len(header) + len(data)}\r\n\r\n"
+    )
+    return head.encode() + header + data
+
+
+def _run(
+    client: Callable[[Asking], Awaitable[None]], versions: Sequence[Version], capture: Capture | None = None
+) -> None:
+    async def main() -> None:
+        asking = Asking(versions, capture)
+        async with asyncio.timeout(30):
+            await client(asking)
+        await asking.close()
+
+    asyncio.run(main())
+
+
+def _plans(version: Version) -> int:
+    return len(version.plans._plans)
+
+
+@pytest.fixture(scope="module")
+def sums(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return sum_model(tmp_path_factory.mktemp("plans") / "sums.onnx")
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.booleans(), st.integers(-1000, 1000)), min_size=4, max_size=30))
+def test_each_request_gets_its_own_answer(sums: Path, asked: list[tuple[int, bool, int]]) -> None:
+    """Shapes, the order of the inputs and the numbers change; whatever came before, the sums are right."""
+    version = load_file(sums)
+
+    async def client(asking: Asking) -> None:
+        connection = asking.connect()
+        for rows, swapped, number in asked:
+            a = np.full((rows, 4), number, np.int32)
+            b = np.arange(rows * 4, dtype=np.int32).reshape(rows, 4)
+            feeds: dict[str, Array] = {"b": b, "a": a} if swapped else {"a": a, "b": b}
+            status, document, data = await _ask(connection, _request("sums", feeds))
+            assert status == 200
+            assert [each["shape"] for each in document["outputs"]] == [[rows, 4]] * 2
+            assert data == (a + b).tobytes() + (a - b).tobytes()
+
+    _run(client, [version])
+
+
+def test_a_plan_is_made_for_the_second_and_used_from_the_third(sums: Path) -> None:
+    version = load_file(sums)
+    one = np.ones((1, 4), np.int32)
+
+    async def client(asking: Asking) -> None:
+        connection = asking.connect()
+        made, answers = [], []
+        for number in range(6):
+            answers.append(await _ask(connection, _request("sums", {"a": one * number, "b": one})))
+            made.append(_plans(version))
+        assert made == [0, 1, 1, 1, 1, 1]
+        (plan,) = version.plans._plans.values()
+        assert plan.answer is not None
+        assert not plan.busy
+        assert {json.dumps(document) for _, document, _ in answers} == {json.dumps(answers[0][1])}
+        assert [np.frombuffer(data, np.int32)[0] for _, _, data in answers] == [1, 2, 3, 4, 5, 6]
+
+    _run(client, [version])
+
+
+def test_a_result_may_change_its_shape(tmp_path: Path) -> None:
+    version = load_file(nonzero_model(tmp_path / "where.onnx"))
+
+    async def client(asking: Asking) -> None:
+        connection = asking.connect()
+        for values in ([1, 1, 1], [1, 1, 1], [1, 0, 1], [2, 3, 4], [0, 0, 0], [5, 0, 0], [1, 1, 1], [0, 1, 0]) * 3:
+            array = np.array(values, np.float32)
+            status, document, data = await _ask(connection, _request("where", {"in": array}))
+            assert (status, document["outputs"][0]["shape"]) == (200, [1, np.count_nonzero(array)])
+            assert data == np.array(np.nonzero(array), np.int64).tobytes()
+
+    _run(client, [version])
+
+
+def test_a_failure_is_an_answer_and_the_next_one_is_right(tmp_path: Path) -> None:
+    version = load_file(failing_model(tmp_path / "table.onnx"))
+
+    async def client(asking: Asking) -> None:
+        connection = asking.connect()
+        for index in (0, 1, 2, 9, 1, 9, 9, 9, 9, 0, 2):
+            status, _, data = await _ask(connection, _request("table", {"index": np.array([index], np.int64)}))
+            assert (status, data) == ((200, np.array([index + 1], np.float32).tobytes()) if index < 3 else (500, b""))
+        assert not any(plan.busy for plan in version.plans._plans.values())
+
+    _run(client, [version])
+
+
+def test_equal_requests_at_once_do_not_share_memory(tmp_path: Path) -> None:
+    """In the pool a plan is busy for many ms; the others are read anew."""
+    version = load_file(slow_model(tmp_path / "slow.onnx"))
+
+    async def client(asking: Asking) -> None:
+        async def ask(number: int) -> None:
+            connection = asking.connect()
+            rows = np.full((16, 512), number, np.float32)
+            for _ in range(4):
+                status, _, data = await _ask(connection, _request("slow", {"in": rows}))
+                assert (status, data) == (200, rows.tobytes())
+
+        await asyncio.gather(*(ask(number) for number in range(5)))
+        assert _plans(version) == 1
+
+    _run(client, [version])
+
+
+def test_records_keep_what_was_answered(sums: Path) -> None:
+    version = load_file(sums)
+    version.capture = CapturePolicy(mode=CaptureMode.ASYNC, inputs=True, outputs=True)
+    capture = Kept()
+
+    async def client(asking: Asking) -> None:
+        connection = asking.connect()
+        for number in range(6):
+            array = np.full((1, 4), number, np.int32)
+            await _ask(connection, _request("sums", {"a": array, "b": array}))
+
+    _run(client, [version], capture)
+    assert [each.inputs["a"].tolist() for each in capture.records] == [[[number] * 4] for number in range(6)]
+    assert [each.outputs["sum"].tolist() for each in capture.records] == [[[2 * number] * 4] for number in range(6)]
+
+
+def test_a_durable_request_is_read_anew(sums: Path) -> None:
+    """Its answer waits for the commit, and another request would have the memory by then."""
+    version = load_file(sums)
+    version.capture = CapturePolicy(mode=CaptureMode.DURABLE, inputs=True, outputs=True)
+
+    async def client(asking: Asking) -> None:
+        async def ask(number: int) -> None:
+            connection = asking.connect()
+            array = np.full((1, 4), number, np.int32)
+            for _ in range(4):
+                status, _, data = await _ask(connection, _request("sums", {"a": array, "b": array}))
+                assert (status, data) == (200, (2 * array).tobytes() + (0 * array).tobytes())
+
+        await asyncio.gather(*(ask(number) for number in range(4)))
+        assert _plans(version) == 0
+
+    _run(client, [version], Kept())
+
+
+ONE = np.ones((1, 4), np.int32)
+UNPLANNED: dict[str, Json] = {
+    "an id": {"id": "exam 7"},
+    "outputs in JSON": {"parameters": {}},
+    "a durable record": {"parameters": {"binary_data_output": True, "capture": "durable"}},
+}
+
+
+@pytest.mark.parametrize("case", UNPLANNED)
+def test_some_requests_are_always_read_anew(sums: Path, case: str) -> None:
+    version = load_file(sums)
+
+    async def client(asking: Asking) -> None:
+        connection = asking.connect()
+        for _ in range(4):
+            await _ask(connection, _request("sums", {"a": ONE, "b": ONE}, **UNPLANNED[case]))
+        assert _plans(version) == 0
+
+    _run(client, [version])
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [(TensorProto.BOOL, np.bool_)])
+def test_flags_are_looked_at_each_time(tmp_path: Path, kind: int, dtype: type[np.generic]) -> None:
+    version = load_file(identity_model(tmp_path / "flags.onnx", kind, ["n"]))
+
+    async def client(asking: Asking) -> None:
+        connection = asking.connect()
+        request = _request("flags", {"in": np.zeros(3, dtype)})
+        for _ in range(5):
+            status, _, data = await _ask(connection, request[:-3] + b"\x00\x02\xff")
+            assert (status, data) == (200, b"\x00\x01\x01")
+        assert _plans(version) == 0
+
+    _run(client, [version])
+
+
+def test_a_shorter_body_under_the_same_json_is_refused(sums: Path) -> None:
+    version = load_file(sums)
+
+    async def client(asking: Asking) -> None:
+        connection = asking.connect()
+        request = _request("sums", {"a": ONE, "b": ONE})
+        for _ in range(3):
+            assert (await _ask(connection, request))[0] == 200
+        head, _, body = request.partition(b"\r\n\r\n")
+        short = head.replace(b"Content-Length: %d" % len(body), b"Content-Length: %d" % (len(body) - 4))
+        assert (await _ask(connection, short + b"\r\n\r\n" + body[:-4]))[0] == 400
+        assert (await _ask(connection, request))[0] == 200
+
+    _run(client, [version])
+
+
+def test_a_swap_forgets_what_was_planned_for_the_old_version(sums: Path, tmp_path: Path) -> None:
+    old, new = load_file(sums), load_file(sum_model(tmp_path / "sums.onnx"))
+    new.version = 2
+    new.head = new.head.replace(b'"1"', b'"2"')
+
+    async def client(asking: Asking) -> None:
+        connection = asking.connect()
+        request = _request("sums", {"a": ONE, "b": ONE})
+        for _ in range(4):
+            assert (await _ask(connection, request))[1]["model_version"] == "1"
+        asking.registry.adopt(new)
+        for _ in range(4):
+            assert (await _ask(connection, request))[1]["model_version"] == "2"
+
+    _run(client, [old])
+
+
+def test_plans_are_bounded(sums: Path) -> None:
+    version = load_file(sums)
+
+    async def client(asking: Asking) -> None:
+        connection = asking.connect()
+        for rows in [*range(1, 41), *range(1, 41)]:
+            array = np.ones((rows, 4), np.int32)
+            for _ in range(3):
+                assert (await _ask(connection, _request("sums", {"a": array, "b": array})))[0] == 200
+        assert _plans(version) == 16
+
+    _run(client, [version])
+
+
+def test_what_is_seen_once_is_bounded_too() -> None:
+    plans = Plans()
+    for number in range(1000):
+        plans._note(b"%d" % number)
+    assert len(plans._seen) <= 256
