@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from benchmarks import outbox, update_under_load
+from benchmarks import outbox, swaps, update_under_load
 from benchmarks.fleet import scenario
 from benchmarks.latency import run as latency
 from benchmarks.report import Result, keep
@@ -18,6 +18,7 @@ BENCHMARKS: Final[dict[str, Callable[[], Result]]] = {
     "fleet_https": lambda: scenario.measure(scenario.Plan(link="https")),
     "fleet_mqtt": lambda: scenario.measure(scenario.Plan(link="mqtt")),
     "outbox": outbox.measure,
+    "swaps": swaps.measure,
     "update_under_load": update_under_load.measure,
 }
 

@@ -86,6 +86,7 @@ class ServingState:
     started_us: int
     models: Mapping[ModelName, ServedModel] = field(default_factory=dict)
     capture_dropped: int = 0
+    draining: int = 0  # versions that are on their way out
 
 
 class Serving(Protocol):

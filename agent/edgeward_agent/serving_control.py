@@ -119,6 +119,7 @@ def _state(answer: Fields) -> ServingState:
         started_us=answer.integer("started_us"),
         models={ModelName(each.text("name")): _model(each) for each in answer.objects("models")},
         capture_dropped=answer.object("capture").integer("dropped"),
+        draining=answer.integer("draining", default=0, minimum=0),
     )
 
 

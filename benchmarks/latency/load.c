@@ -173,6 +173,8 @@ static void run_one(Connection *connection) {
         if (every_ns)
             clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME,
                             &(struct timespec){(time_t)(at / 1000000000u), (long)(at % 1000000000u)}, NULL);
+        if (stopped) /* a signal ends the sleep early: an answer before its intended time would be no answer */
+            break;
         begin(connection, at);
         transmit(connection);
         receive(connection);

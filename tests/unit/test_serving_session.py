@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from edgeward_agent.errors import ModelError
 from edgeward_agent.serving import graphs
 from edgeward_agent.serving.graphs import PreparedGraph, can_be_prepared, find_graph, graph_key, prepared_graph
 from edgeward_agent.serving.local import load_file
+from edgeward_agent.serving.memory import give_back
 from edgeward_agent.serving.providers import (
     RUNTIME_NAMES,
     ProviderPlan,
@@ -143,6 +145,10 @@ def test_a_model_that_refuses_zeros_cannot_shrink_on_command(tmp_path: Path) -> 
     onnx.save(model, path)
     with pytest.raises(RunFailed, match="expected a model that runs on zeros, got: "):
         Session(path).shrink()
+
+
+def test_freed_memory_can_be_given_back_where_the_c_library_can() -> None:
+    assert give_back() == hasattr(ctypes.CDLL(None), "malloc_trim")
 
 
 # -- prepared graphs

@@ -160,9 +160,6 @@ class _HttpInferenceAgain(_HttpInference):
     def recorded_inputs(self) -> Mapping[str, Array]:
         return {name: each.copy() for name, each in self.asked.feeds.items()}
 
-    def recorded_outputs(self, results: list[Array]) -> Mapping[str, Array]:
-        return {name: each.copy() for name, each in zip(self.asked.outputs, results, strict=True)}
-
     def finish(self) -> None:
         super().finish()
         self._plan.busy = False

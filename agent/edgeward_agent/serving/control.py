@@ -107,6 +107,7 @@ class ControlApi:
         return {
             "pid": os.getpid(),
             "started_us": self._started_us,
+            "draining": self._registry.draining,
             "models": [_model(name, model) for name, model in self._registry.models.items()],
             "capture": {"connected": capture.connected, "queued": capture.queued, "dropped": capture.dropped},
         }

@@ -117,8 +117,10 @@ class Inference(ABC):
         return self.asked.feeds
 
     def recorded_outputs(self, results: list[Array]) -> Mapping[str, Array]:
-        """The same for the results."""
-        return dict(zip(self.asked.outputs, results, strict=True))
+        """The same for the results. Copies: what the runtime returned keeps the whole arena of its session alive, and a
+        record may wait for days.
+        """
+        return {name: each.copy() for name, each in zip(self.asked.outputs, results, strict=True)}
 
     def compute(self) -> list[Array]:
         """Run the model, on any thread. May raise what `Session.run` does."""

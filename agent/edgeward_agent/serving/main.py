@@ -22,6 +22,7 @@ from edgeward_agent.serving.boot import boot
 from edgeward_agent.serving.capture import CaptureStream
 from edgeward_agent.serving.control import ControlApi
 from edgeward_agent.serving.exchange import Limits
+from edgeward_agent.serving.memory import share_one_heap
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.release import Loading
 from edgeward_agent.serving.runtime import answering, serving
@@ -31,6 +32,7 @@ from edgeward_agent.serving.sockets import inherit, open_control
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT. Returns the exit code."""
     options = _parser().parse_args(arguments)
+    share_one_heap()
     log.set_up(options.log_level, options.log_format)
     try:
         loop.run(_run(options))

@@ -1,8 +1,23 @@
-"""Memory that was freed goes back to the system. What is glibc's alone is here."""
+"""Memory that was freed goes back to the system. What is glibc's alone is here; elsewhere nothing happens."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from typing import Final
+
+_M_ARENA_MAX: Final = -8  # malloc.h
+
+
+def share_one_heap() -> bool:
+    """Let all threads of this process allocate from one heap; False where the C library has no say in it.
+
+    Call before the first thread starts. glibc gives threads heaps of their own, and what the loading thread frees in
+    its own does not serve the others: after 100 swaps the process was 9 % larger, with one heap it stays as it was.
+    The tensors of inferences are not concerned: they come from the runtime's arena.
+    """
+    option = _function("mallopt")
+    return option is not None and option(_M_ARENA_MAX, 1) == 1
 
 
 def give_back() -> bool:
@@ -11,12 +26,17 @@ def give_back() -> bool:
     glibc keeps freed memory that is not at the end of the heap: after a model of many small tensors is released, the
     process would stay as large as it was. The call releases the interpreter's lock; nobody waits for it.
     """
-    if sys.platform != "linux":
-        return False
-    import ctypes  # not needed before the first version is released
-
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+    trim = _function("malloc_trim")
     if trim is None:
         return False
     trim(0)
     return True
+
+
+def _function(name: str) -> Callable[..., int] | None:
+    """None where the C library has no such function: musl and macOS have neither."""
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    return getattr(ctypes.CDLL(None), name, None)

@@ -61,6 +61,11 @@ class Registry:
         return self._find_version(name, model, version or "")
 
     @property
+    def draining(self) -> int:
+        """How many versions are on their way out: still answering somebody, or being released."""
+        return len(self._draining)
+
+    @property
     def ready(self) -> bool:
         """Every model that should answer can. One that is loaded for the first time is not asked for yet."""
         return all(self.models[name].live is not None for name in self._expected)
