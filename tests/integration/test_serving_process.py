@@ -106,7 +106,7 @@ def test_the_protocol_over_tcp_and_unix(served: Device) -> None:
         ("POST", "/v2/repository/models/toy/unload", b"{}", 404, "expected a path of the Open Inference Protocol v2"),
         ("GET", INFER, None, 405, "expected POST for this path, got GET"),
         ("DELETE", "/v2/models/toy", None, 405, "expected GET for this path, got DELETE"),
-        ("POST", INFER, b'{"inputs":[{"data":[nan]}]}', 400, "expected JSON, got: json is malformed"),
+        ("POST", INFER, b'{"inputs":[{"data":[nan]}]}', 400, "expected JSON, got: JSON is malformed"),
     ],
 )
 def test_what_cannot_be_answered(

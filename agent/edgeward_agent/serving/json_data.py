@@ -85,8 +85,8 @@ def json_problem(header: bytes, error: msgspec.DecodeError) -> str:
 
 def lower(error: Exception) -> str:
     """A message of msgspec as the end of a sentence."""
-    text = str(error)
-    return text[:1].lower() + text[1:_MAX_TEXT]
+    text = str(error)[:_MAX_TEXT]
+    return text if text[1:2].isupper() else text[:1].lower() + text[1:]
 
 
 def _nested(kind: type, data: msgspec.Raw, rank: int) -> list[Scalar]:
