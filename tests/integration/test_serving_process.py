@@ -15,8 +15,10 @@ import time
 from collections.abc import Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from edgeward_agent.client import (
@@ -45,6 +47,7 @@ from support.serving import (
     failing_model,
     features_request,
     manifest_for,
+    repeating_model,
     slow_model,
     until,
     wait_until,
@@ -114,6 +117,51 @@ def test_what_cannot_be_answered(
 ) -> None:
     reply = ask(served.port, path, body, method=method)
     assert (reply.status, words in reply.error) == (status, True), reply
+
+
+def test_nobody_gets_the_results_of_another(tmp_path: Path) -> None:
+    """An answer too large for the socket waits for its reader; what others ask the same way meanwhile must not show."""
+    columns, times = 1000, 8000
+    model = repeating_model(tmp_path / "wide" / "model.onnx", times)
+    release = write_release(model.parent, manifest_for(model, "wide"))
+    with device(tmp_path / "d") as made, socket.socket() as slow:
+        made.commit(release)
+        made.start("--deadlines", "off")
+        _ask_wide(made, 1.0, columns)
+        slow.connect(("127.0.0.1", made.port))
+        for value in range(4):  # the same form again and again
+            _ask_wide(made, float(value), columns)
+        slow.sendall(_wide(100.0, columns))
+        assert slow.recv(1, socket.MSG_PEEK) == b"H"  # the answer has begun, and most of it cannot be sent yet
+        for value in range(200, 204):
+            assert (_ask_wide(made, float(value), columns) == value).all()
+        with slow.makefile("rb") as stream:
+            found = _read_wide(stream)
+        assert (found.size, np.unique(found).tolist()) == (columns * times, [100.0])
+
+
+def _wide(value: float, columns: int) -> bytes:
+    data = np.full(columns, value, np.float32).tobytes()
+    tensor = {"name": "in", "datatype": "FP32", "shape": [1, columns], "parameters": {"binary_data_size": len(data)}}
+    header = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    head = f"Inference-Header-Content-Length: {len(header)}\r\nContent-Length: {len(header) + len(data)}\r\n\r\n"
+    return b"POST /v2/models/wide/infer HTTP/1.1\r\nHost: localhost\r\n" + head.encode() + header + data
+
+
+def _ask_wide(made: Device, value: float, columns: int) -> npt.NDArray[np.float32]:
+    with socket.create_connection(("127.0.0.1", made.port), timeout=20) as asking, asking.makefile("rb") as stream:
+        asking.sendall(_wide(value, columns))
+        return _read_wide(stream)
+
+
+def _read_wide(stream: BinaryIO) -> npt.NDArray[np.float32]:
+    lengths: dict[str, int] = {}
+    while line := stream.readline().strip().decode().lower():
+        name, _, number = line.partition(": ")
+        if name.endswith("content-length"):
+            lengths[name] = int(number)
+    body = stream.read(lengths["content-length"])
+    return np.frombuffer(body[lengths["inference-header-content-length"] :], np.float32)
 
 
 def test_the_client_tells_errors_apart(served: Device) -> None:

@@ -97,6 +97,13 @@ def identity_model(path: Path, kind: int, shape: Sequence[int | str] | None) -> 
     )
 
 
+def repeating_model(path: Path, times: int) -> Path:
+    """in [n, m] → out [n · times, m]: a small request with a large answer."""
+    node = helper.make_node("Tile", ["in", "repeats"], ["out"])
+    sides = [_value(name, TensorProto.FLOAT, [rows, "m"]) for name, rows in (("in", "n"), ("out", "rows"))]
+    return _save(path, [node], sides[:1], sides[1:], repeats=np.array([times, 1], np.int64))
+
+
 def sum_model(path: Path) -> Path:
     """Two inputs and two outputs: `a` + `b` and `a` - `b`, INT32 [n, 4]."""
     sides = [_value(name, TensorProto.INT32, ["n", 4]) for name in ("a", "b")]

@@ -79,10 +79,14 @@ class Plan:
         if bound is None or results is not bound.results or header_length is None:
             return
         views: list[Buffer] = [each.reshape(-1).view(np.uint8).data for each in results]
-        if sum(map(len, views)) < _JOINED_BELOW_BYTES:  # what is joined is copied, before the next run
+        if len(parts[0]) + sum(map(len, views)) < _JOINED_BELOW_BYTES:  # what is joined is copied, before the next run
             self.answer = KnownAnswer(bytes(parts[0]), views, header_length)
 
     def _bind(self, session: Session, results: list[Array]) -> None:
+        # Larger results are sent from where they lie, which takes as long as the client takes to read them: the next
+        # request would write its own into the rest of the answer.
+        if sum(each.nbytes for each in results) >= _JOINED_BELOW_BYTES:
+            return
         self._bindings += 1
         self._bound = session.bind(self._feeds, dict(zip(self._names, results, strict=True)))
 
