@@ -20,6 +20,7 @@ from edgeward_fleet.cli.app import invoke
 from edgeward_fleet.cli.profile import read_profile
 from support.fleet import PASSWORD, EnrolledDevice, Fleet, in_thread, make_settings, running_fleet
 from support.models import wdbc_release
+from support.waiting import until
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +248,7 @@ def test_a_rollout_is_paused_resumed_and_aborted(person: Person, acting: Acting,
     rollout = person.gets("rollout", "create", "--release", "wdbc-risk@2", "--device", "bed-4").text("id")
     acting(Role.APPROVER)
     assert person.runs("rollout", "approve", rollout).code == 0
+    until(lambda: person.gets("rollout", "show", rollout).text("state") == "PROGRESSING", "the rollout to start")
     assert person.gets("rollout", "pause", rollout, "--reason", "lunch").text("state") == "PAUSED"
     assert person.gets("rollout", "resume", rollout).text("state") == "PROGRESSING"
     assert person.runs("rollout", "abort", rollout, "--reason", "second thoughts").code == 0
