@@ -40,7 +40,7 @@ from edgeward_agent.process import StateFolderLock
 from edgeward_agent.reporter import Reporter, Rhythm
 from edgeward_agent.serving.loop import stop_signals
 from edgeward_agent.serving_control import ServingControl
-from edgeward_agent.serving_process import Addresses, ServingPlan
+from edgeward_agent.serving_process import Addresses, Allowance, ServingPlan
 from edgeward_agent.state_dir import StateDir
 from edgeward_agent.supervisor import ChildSupervisor, Patience
 from edgeward_agent.update.chunks import free_bytes
@@ -167,7 +167,11 @@ def _supervisor(state: StateDir, config: AgentConfig, serving: ServingControl) -
         ),
         graphs=state.graphs,
         deadlines=wanted.deadlines,
-        max_body_mib=wanted.max_body_mib,
+        allowed=Allowance(
+            max_body_mib=wanted.max_body_mib,
+            max_json_kib=wanted.max_json_kib,
+            shared_memory=wanted.shared_memory,
+        ),
         log_level=config.log.level,
         log_format=config.log.format,
     )

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from socket import socket
 
@@ -32,6 +32,14 @@ class Addresses:
     unix_group: str = ""
 
 
+class Allowance(msgspec.Struct, frozen=True, kw_only=True):
+    """What clients may take of it."""
+
+    max_body_mib: int = 64
+    max_json_kib: int = 4096
+    shared_memory: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingPlan:
     """How to start the serving process."""
@@ -43,7 +51,7 @@ class ServingPlan:
     wanted: Addresses
     graphs: Path
     deadlines: str = "budget"
-    max_body_mib: int = 64
+    allowed: Allowance = field(default_factory=Allowance)
     log_level: str = "info"
     log_format: str = "text"
 
@@ -56,7 +64,7 @@ class PidFile(msgspec.Struct, frozen=True, kw_only=True):
     boot: str
     version: str
     wanted: Addresses
-    max_body_mib: int
+    allowed: Allowance
     bound: Addresses
     deadlines: str = "budget"
 
@@ -68,15 +76,15 @@ class PidFile(msgspec.Struct, frozen=True, kw_only=True):
             boot=boot_id(),
             version=__version__,
             wanted=plan.wanted,
-            max_body_mib=plan.max_body_mib,
+            allowed=plan.allowed,
             bound=bound,
             deadlines=plan.deadlines,
         )
 
     def serves(self, plan: ServingPlan) -> bool:
         """Whether it is exactly what `plan` would start."""
-        ours = (self.version, self.wanted, self.max_body_mib, self.deadlines)
-        return ours == (__version__, plan.wanted, plan.max_body_mib, plan.deadlines)
+        ours = (self.version, self.wanted, self.allowed, self.deadlines)
+        return ours == (__version__, plan.wanted, plan.allowed, plan.deadlines)
 
     @classmethod
     def read(cls, path: Path) -> PidFile | None:
@@ -179,14 +187,12 @@ def _command(plan: ServingPlan, listeners: Mapping[str, socket]) -> list[str]:
     command = [sys.executable, "-m", "edgeward_agent.serving.main"]
     command += ["--boot", str(plan.boot), "--control", str(plan.control), "--capture", str(plan.capture)]
     command += ["--graphs", str(plan.graphs), "--deadlines", plan.deadlines]
-    command += [
-        "--max-body-mib",
-        str(plan.max_body_mib),
-        "--log-level",
-        plan.log_level,
-        "--log-format",
-        plan.log_format,
-    ]
+    command += ["--log-level", plan.log_level, "--log-format", plan.log_format, *_allowing(plan.allowed)]
     for name, listener in listeners.items():
         command += [f"--fd-{name}", str(listener.fileno())]
     return command
+
+
+def _allowing(allowed: Allowance) -> list[str]:
+    options = ["--max-body-mib", str(allowed.max_body_mib), "--max-json-kib", str(allowed.max_json_kib)]
+    return [*options, "--shared-memory"] if allowed.shared_memory else options

@@ -140,7 +140,7 @@ def test_a_recorded_id_that_is_another_process_now_is_let_alone(agent: Agent) ->
     agent.ready()
     agent.stop()
     innocent = os.getpid()
-    recorded = f'{{"pid":{innocent},"started":"1","boot":"{boot()}","version":"0","max_body_mib":64'
+    recorded = f'{{"pid":{innocent},"started":"1","boot":"{boot()}","version":"0","allowed":{{}}'
     (agent.state_dir / "run/serving.pid").write_text(recorded + ',"wanted":{},"bound":{}}')
     agent.start()
     assert agent.ready().serving.pid != innocent

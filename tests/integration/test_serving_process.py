@@ -73,7 +73,7 @@ def _ready(made: Device) -> bool:
 
 
 def test_the_protocol_over_tcp_and_unix(served: Device) -> None:
-    assert ask(served.port, "/v2").json["extensions"] == ["binary_tensor_data"]
+    assert "binary_tensor_data" in ask(served.port, "/v2").json["extensions"]
     assert ask(served.port, "/v2/health/live").status == 200
     assert _ready(served)
     assert ask(served.port, "/v2/models/toy").json == {
@@ -106,7 +106,7 @@ def test_the_protocol_over_tcp_and_unix(served: Device) -> None:
         ("GET", "/v2/models/toy/versions/9", None, 404, "Request for unknown model: 'toy' version 9 is not found"),
         ("GET", "/v2/models/..%2f..%2fetc%2fpasswd", None, 404, "Request for unknown model"),
         ("GET", "/control/v1/state", None, 404, "expected a path of the Open Inference Protocol v2"),
-        ("POST", "/v2/repository/models/toy/unload", b"{}", 404, "expected a path of the Open Inference Protocol v2"),
+        ("POST", "/v2/repository/models/toy/unload", b"{}", 501, "by the agent alone, on its private socket"),
         ("GET", INFER, None, 405, "expected POST for this path, got GET"),
         ("DELETE", "/v2/models/toy", None, 405, "expected GET for this path, got DELETE"),
         ("POST", INFER, b'{"inputs":[{"data":[nan]}]}', 400, "expected JSON, got: JSON is malformed"),

@@ -175,12 +175,6 @@ def test_errors_reach_the_user_of_the_client(
     assert words in str(caught.value)
 
 
-def test_compressed_bodies_are_refused_for_now(client: http.InferenceServerClient) -> None:
-    tensor = _input("in", np.ones((1, 3), np.float32), "FP32", binary=True)
-    with pytest.raises(InferenceServerException, match="expected a body without Content-Encoding"):
-        client.infer("fp32", [tensor], request_compression_algorithm="gzip")
-
-
 def test_requests_side_by_side(served: Device) -> None:
     address = f"127.0.0.1:{served.port}"
     with http.InferenceServerClient(address, concurrency=4, network_timeout=20) as client:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import msgspec
@@ -79,7 +80,7 @@ def test_the_page_names_every_key_with_its_default(checkout: Path) -> None:
             (line for line in page.splitlines() if line.startswith(f"| `{setting.section}.{setting.key}` |")), ""
         )
         assert row, f"docs/configuration.md says nothing of {setting.section}.{setting.key}"
-        default = f'"{setting.default}"' if isinstance(setting.default, str) else str(setting.default)
+        default = str(setting.default).lower() if isinstance(setting.default, bool) else json.dumps(setting.default)
         assert f"| `{default}` |" in row, f"expected the default {default} in {row}"
 
 

@@ -122,10 +122,10 @@ REFUSED = {
         413,
         "expected a body of at most 1000 bytes",
     ),
-    "a compressed body": (
-        POST + b"Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\n",
+    "an encoding that is not read here": (
+        POST + b"Content-Encoding: br\r\nContent-Length: 5\r\n\r\n",
         415,
-        "expected a body without Content-Encoding",
+        "expected Content-Encoding gzip or deflate, got 'br'",
     ),
     "another expectation": (POST + b"Expect: a miracle\r\n\r\n", 417, "expected `Expect: 100-continue` or none"),
     "a foreign Host": (b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403, "expected Host localhost"),

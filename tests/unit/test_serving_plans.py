@@ -14,17 +14,21 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from edgeward_agent.serving.api import DataApi
+from edgeward_agent.serving.asked import Terms
 from edgeward_agent.serving.capture import Capture, NoCapture
+from edgeward_agent.serving.codec import Codec
 from edgeward_agent.serving.connection import Connection
 from edgeward_agent.serving.exchange import Limits
 from edgeward_agent.serving.http import HttpServer, no_guard
 from edgeward_agent.serving.inference import Runner
 from edgeward_agent.serving.local import load_file
+from edgeward_agent.serving.management import Management
 from edgeward_agent.serving.plans import Plans
 from edgeward_agent.serving.records import InferenceRecord
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.release import Version
 from edgeward_agent.serving.scheduler import Scheduler
+from edgeward_agent.serving.shared_memory import NoRegions
 from edgeward_agent.serving.tensors import DATATYPE, Array
 from edgeward_contract.manifest import CaptureMode, CapturePolicy
 from support.serving import Json, failing_model, identity_model, nonzero_model, slow_model, sum_model, until
@@ -75,8 +79,16 @@ class Asking:
             self.registry.adopt(version)
         self._scheduler = Scheduler(asyncio.get_running_loop(), threads=2)
         self._scheduler.start()
-        api = DataApi(self.registry, Runner(self._scheduler, capture or NoCapture()))
-        self.server = HttpServer(api, Limits())
+        limits = Limits()
+        self._codec = Codec(limit_bytes=limits.body_bytes)
+        api = DataApi(
+            self.registry,
+            Runner(self._scheduler, capture or NoCapture()),
+            management=Management(self.registry, NoRegions(), body_bytes=limits.body_bytes),
+            codec=self._codec,
+            terms=Terms(),
+        )
+        self.server = HttpServer(api, limits)
 
     def connect(self) -> tuple[Connection, Wire]:
         connection, wire = Connection(self.server.state, no_guard), Wire()
@@ -86,6 +98,7 @@ class Asking:
     async def close(self) -> None:
         await self._scheduler.close()
         await self.registry.close()
+        self._codec.close()
 
 
 async def _ask(client: tuple[Connection, Wire], request: bytes) -> tuple[int, Json, bytes]:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from edgeward_agent.serving.answer import build_infer
 from edgeward_agent.serving.asked import Terms
-from edgeward_agent.serving.interface import Interface, model_metadata, response_head
+from edgeward_agent.serving.documents import model_metadata
+from edgeward_agent.serving.interface import Interface, response_head
 from edgeward_agent.serving.protocol import parse_infer
 from edgeward_agent.serving.refusal import Refusal
 from edgeward_agent.serving.tensors import Array
@@ -313,7 +314,7 @@ def test_an_answer_in_bytes() -> None:
 
 
 def test_metadata_names_every_tensor() -> None:
-    assert json.loads(model_metadata("m", [1, 2], TWO)) == {
+    assert model_metadata("m", [1, 2], TWO) == {
         "name": "m",
         "versions": ["1", "2"],
         "platform": "onnxruntime_onnx",

@@ -133,11 +133,27 @@ def test_what_is_not_onnx_is_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def test_types_that_clients_cannot_send_are_refused(tmp_path: Path) -> None:
-    path = identity_model(tmp_path / "bf16.onnx", TensorProto.BFLOAT16, [2])
-    with pytest.raises(
-        ModelError, match=r"input in: expected a tensor of a type that clients can send, got tensor\(bf"
-    ):
+    kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, [2]))
+    graph = helper.make_graph(
+        [helper.make_node("SequenceConstruct", ["in"], ["out"])],
+        "test",
+        [helper.make_tensor_value_info("in", TensorProto.FLOAT, [2])],
+        [helper.make_value_info("out", kind)],
+    )
+    path = tmp_path / "sequence.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    with pytest.raises(ModelError, match=r"output out: expected a tensor of a type that clients can send, got seq\("):
         Session(path)
+
+
+def test_bf16_runs_by_its_bits_in_any_shape(tmp_path: Path) -> None:
+    for shape, bits in (([2], [0x3F80, 0xFFFF]), ([], 0x3F80), ([0, 3], np.zeros((0, 3)))):
+        session = Session(identity_model(tmp_path / "bf16.onnx", TensorProto.BFLOAT16, shape))
+        array = np.array(bits, np.uint16)
+        (found,) = session.run(["out"], {"in": array})
+        assert (found.dtype, found.shape, found.tolist()) == (array.dtype, array.shape, array.tolist())
+        session.warm()
+        session.close()
 
 
 def test_a_classifier_with_zipmap_is_told_the_way_out(tmp_path: Path) -> None:

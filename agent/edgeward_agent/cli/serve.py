@@ -34,14 +34,34 @@ from edgeward_agent.serving.local import Served
     show_default=True,
     help="The deadline of a request that brings none: its model's budget, if it has a manifest, or none.",
 )
-def serve(models: tuple[Path, ...], http: str | None, unix: Path | None, frames: Path | None, deadlines: str) -> None:
+@click.option(
+    "--shared-memory",
+    is_flag=True,
+    help="Let clients name files under /dev/shm for tensors (Triton's system shared memory).",
+)
+def serve(
+    models: tuple[Path, ...],
+    http: str | None,
+    unix: Path | None,
+    frames: Path | None,
+    deadlines: str,
+    shared_memory: bool,
+) -> None:
     """Serve ONNX files or release folders on this machine, with no fleet at all, until Ctrl-C.
 
     A model is called as its manifest says, else as its file: risk.onnx answers at /v2/models/risk/infer
     (Open Inference Protocol v2, JSON and binary tensors).
     """
     log.set_up("warning")
-    local.serve(models, http=http, unix=unix, frames=frames, announce=_announce, deadlines=deadlines == "budget")
+    local.serve(
+        models,
+        http=http,
+        unix=unix,
+        frames=frames,
+        announce=_announce,
+        deadlines=deadlines == "budget",
+        shared_memory=shared_memory,
+    )
 
 
 def _announce(served: Served) -> None:

@@ -3,137 +3,166 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from enum import Enum, auto
 from http import HTTPStatus
 from typing import Final, NamedTuple
-from urllib.parse import unquote
+
+import msgspec
 
 from edgeward_agent.serving.answer import build_infer
-from edgeward_agent.serving.asked import InferRequest
+from edgeward_agent.serving.asked import InferRequest, Terms
+from edgeward_agent.serving.codec import Codec
 from edgeward_agent.serving.exchange import Request
 from edgeward_agent.serving.inference import Inference, Runner
-from edgeward_agent.serving.interface import model_metadata, server_metadata
+from edgeward_agent.serving.management import Management
 from edgeward_agent.serving.outcome import Outcome
 from edgeward_agent.serving.plans import Plan
 from edgeward_agent.serving.protocol import parse_infer
 from edgeward_agent.serving.refusal import Refusal
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.release import Version
-from edgeward_agent.serving.tensors import Array
+from edgeward_agent.serving.routes import Route, What, parse_target
+from edgeward_agent.serving.tensors import Array, Buffer
 from edgeward_contract.manifest import CaptureMode
-from edgeward_contract.version import __version__
+from edgeward_contract.schema import JsonValue
 
 _REMEMBERED: Final = 256
 _DURABLE: Final = CaptureMode.DURABLE
-
-
-class _What(Enum):
-    SERVER = auto()
-    LIVE = auto()
-    READY = auto()
-    MODEL = auto()
-    MODEL_READY = auto()
-    INFER = auto()
-
-
 # On Python 3.11 a member of an enum costs a call to look up; this one is looked up for every request.
-_INFER: Final = _What.INFER
-
-
-class _Route(NamedTuple):
-    what: _What
-    model: str = ""
-    version: str | None = None
+_INFER: Final = What.INFER
+_NOTHING: Final = (b"",)
 
 
 class DataApi:
     """Answers what clients ask. Everything runs on the loop's thread but the model itself."""
 
-    def __init__(self, registry: Registry, runner: Runner) -> None:
+    def __init__(
+        self, registry: Registry, runner: Runner, *, management: Management, codec: Codec, terms: Terms
+    ) -> None:
         self._registry = registry
         self._runner = runner
-        self._routes: dict[bytes, _Route] = {}
-        self._server_metadata = server_metadata(__version__)
-        self._get: dict[_What, Callable[[_Route], bytes]] = {
-            _What.SERVER: lambda route: self._server_metadata,
-            _What.LIVE: lambda route: b"",
-            _What.READY: self._ready,
-            _What.MODEL: self._model,
-            _What.MODEL_READY: self._model_ready,
+        self._codec = codec
+        self._terms = terms
+        self._ways = _Ways(codec, terms)
+        self._routes: dict[bytes, Route] = {}
+        self._get: dict[What, Callable[[Route], JsonValue]] = {
+            What.SERVER: management.server,
+            What.LIVE: management.live,
+            What.READY: management.ready,
+            What.MODEL: management.model,
+            What.MODEL_READY: management.model_ready,
+            What.CONFIG: management.config,
+            What.STATISTICS: management.statistics,
+            What.REGIONS: management.regions,
+            What.CUDA_REGIONS: management.cuda_regions,
+            What.TRACE: management.trace,
+            What.LOGGING: management.logging,
+        }
+        self._post: dict[What, Callable[[Route, bytes], JsonValue]] = {
+            What.INDEX: management.index,
+            What.LOAD: management.load,
+            What.REGISTER: management.register,
+            What.UNREGISTER: management.unregister,
+            What.CUDA_REGISTER: management.cuda_register,
+            What.CUDA_UNREGISTER: management.cuda_unregister,
+            What.TRACE: management.change_trace,
+            What.LOGGING: management.change_logging,
         }
 
     def __call__(self, request: Request) -> None:
         """Raises Refusal for what cannot be answered."""
+        encoding = request.head.encoding
+        if encoding is not None:
+            self._codec.unpacked(request, encoding, self._handle)
+        else:
+            self._handle(request)
+
+    def _handle(self, request: Request) -> None:
         route = self._routes.get(request.target) or self._route(request.target)
         if route.what is _INFER:
-            _expect_method(request, b"POST")
+            if request.method != b"POST":
+                raise _wrong_method(request, "POST")
             self._infer(route, request)
         else:
-            _expect_method(request, b"GET")
-            request.answer((self._get[route.what](route),))
+            self._manage(route, request)
 
-    def _infer(self, route: _Route, request: Request) -> None:
-        version = self._registry.find(route.model, route.version)
+    def _infer(self, route: Route, request: Request) -> None:
+        version = self._registry.find(route.name, route.version)
         body, header_length = request.body, request.head.header_length
         plan = version.plans.find(body, header_length) if header_length else None
         if plan is not None:
             self._infer_again(plan, version, request)
             return
-        asked = parse_infer(version.interface, body, header_length)
+        asked = parse_infer(version.interface, body, header_length, self._terms)
         if self._runner.capture.mode(version.capture.mode, asked.capture) is not _DURABLE:
             version.plans.learn(body, header_length, asked)
-        self._runner.submit(_HttpInference(self._runner, version, request, asked))
+        self._runner.submit(_HttpInference(self._runner, version, request, asked, self._ways))
 
     def _infer_again(self, plan: Plan, version: Version, request: Request) -> None:
         plan.take(request.body)
         plan.busy = True
         try:
-            self._runner.submit(_HttpInferenceAgain(self._runner, version, request, plan))
+            self._runner.submit(_HttpInferenceAgain(self._runner, version, request, plan, self._ways))
         except Refusal:
             plan.busy = False
             raise
 
-    def _ready(self, route: _Route) -> bytes:
-        if not self._registry.ready:
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "expected every model to have a live version, one has none")
-        return b""
+    def _manage(self, route: Route, request: Request) -> None:
+        get, post = self._get.get(route.what), self._post.get(route.what)
+        if request.method == b"GET" and get is not None:
+            document = get(route)
+        elif request.method == b"POST" and post is not None:
+            document = post(route, bytes(request.body))
+        else:
+            raise _wrong_method(request, "GET" if get else "POST")
+        request.answer(_NOTHING if document is None else (msgspec.json.encode(document),))
 
-    def _model(self, route: _Route) -> bytes:
-        version = self._registry.find(route.model, route.version)
-        versions = sorted({each.version for each in self._registry.models[version.name].loaded.values()})
-        return model_metadata(version.name, versions, version.interface)
-
-    def _model_ready(self, route: _Route) -> bytes:
-        self._registry.find(route.model, route.version)
-        return b""
-
-    def _route(self, target: bytes) -> _Route:
-        route = _parse_target(target)
+    def _route(self, target: bytes) -> Route:
+        route = parse_target(target)
         if len(self._routes) < _REMEMBERED:
             self._routes[target] = route
         return route
 
 
+class _Ways(NamedTuple):
+    """How answers are built and sent."""
+
+    codec: Codec
+    terms: Terms
+
+
 class _HttpInference(Inference):
     """An inference whose answer is an HTTP response."""
 
-    __slots__ = ("_request",)
+    __slots__ = ("_request", "_ways")
 
-    def __init__(self, runner: Runner, version: Version, request: Request, asked: InferRequest) -> None:
-        super().__init__(runner, version, asked, size_bytes=len(request.body), received_ns=request.received_ns)
+    def __init__(self, runner: Runner, version: Version, request: Request, asked: InferRequest, ways: _Ways) -> None:
+        size_bytes = len(request.body)
+        if asked.aside is not None:
+            size_bytes += asked.aside.size_bytes
+        super().__init__(runner, version, asked, size_bytes=size_bytes, received_ns=request.received_ns)
         self._request = request
+        self._ways = ways
 
     @property
     def abandoned(self) -> bool:
         return self._request.gone
 
     def answer(self, results: list[Array]) -> None:
-        version = self.version
-        header_length, parts = build_infer(version.interface, version.head, self.asked, results)
-        self._request.answer(parts, header_length=header_length)
+        self._send(*self._build(results))
 
     def refuse(self, status: HTTPStatus, message: str) -> None:
         self._request.refuse(status, message)
+
+    def _build(self, results: list[Array]) -> tuple[int | None, list[Buffer]]:
+        version = self.version
+        return build_infer(version.interface, version.head, self.asked, results, self._ways.terms)
+
+    def _send(self, header_length: int | None, parts: list[Buffer]) -> None:
+        request = self._request
+        if request.head.accepts is None:
+            request.answer(parts, header_length=header_length)
+        else:
+            self._ways.codec.answer(request, request.head.accepts, parts, header_length)
 
 
 class _HttpInferenceAgain(_HttpInference):
@@ -141,21 +170,21 @@ class _HttpInferenceAgain(_HttpInference):
 
     __slots__ = ("_plan",)
 
-    def __init__(self, runner: Runner, version: Version, request: Request, plan: Plan) -> None:
-        super().__init__(runner, version, request, plan.asked)
+    def __init__(self, runner: Runner, version: Version, request: Request, plan: Plan, ways: _Ways) -> None:
+        super().__init__(runner, version, request, plan.asked, ways)
         self._plan = plan
 
     def compute(self) -> list[Array]:
         return self._plan.run(self.version.session)
 
     def answer(self, results: list[Array]) -> None:
-        plan, version = self._plan, self.version
-        if plan.answer is not None and plan.knows(results):
-            self._request.answer_known(plan.answer)
+        plan, request = self._plan, self._request
+        if request.head.accepts is None and plan.answer is not None and plan.knows(results):
+            request.answer_known(plan.answer)
             return
-        header_length, parts = build_infer(version.interface, version.head, plan.asked, results)
+        header_length, parts = self._build(results)
         plan.learn_answer(results, header_length, parts)
-        self._request.answer(parts, header_length=header_length)
+        self._send(header_length, parts)
 
     def recorded_inputs(self) -> Mapping[str, Array]:
         return {name: each.copy() for name, each in self.asked.feeds.items()}
@@ -169,29 +198,6 @@ class _HttpInferenceAgain(_HttpInference):
         self._plan.busy = False
 
 
-def _expect_method(request: Request, method: bytes) -> None:
-    if request.method != method:
-        found = request.method.decode("latin-1")
-        raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"expected {method.decode()} for this path, got {found}")
-
-
-_FIXED: Final = {
-    ("v2",): _What.SERVER,
-    ("v2", "health", "live"): _What.LIVE,
-    ("v2", "health", "ready"): _What.READY,
-}
-_OF_MODEL: Final = {(): _What.MODEL, ("ready",): _What.MODEL_READY, ("infer",): _What.INFER}
-
-
-def _parse_target(target: bytes) -> _Route:
-    path = target.partition(b"?")[0].decode("latin-1").strip("/")
-    parts = tuple(unquote(part) for part in path.split("/"))
-    if parts in _FIXED:
-        return _Route(_FIXED[parts])
-    if len(parts) >= 3 and parts[:2] == ("v2", "models"):
-        model, rest, version = parts[2], parts[3:], None
-        if len(rest) >= 2 and rest[0] == "versions":
-            version, rest = rest[1], rest[2:]
-        if rest in _OF_MODEL:
-            return _Route(_OF_MODEL[rest], model, version)
-    raise Refusal(HTTPStatus.NOT_FOUND, f"expected a path of the Open Inference Protocol v2, got '/{path[:200]}'")
+def _wrong_method(request: Request, method: str) -> Refusal:
+    found = request.method.decode("latin-1")
+    return Refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"expected {method} for this path, got {found}")

@@ -16,7 +16,10 @@ from typing import Final, cast
 
 import httptools
 
+from edgeward_agent.serving.encoding import check_encoding
 from edgeward_agent.serving.exchange import (
+    ACCEPT_ENCODING,
+    CONTENT_ENCODING,
     HOST,
     INFERENCE_LENGTH,
     ORIGIN,
@@ -35,13 +38,12 @@ _log: Final = logging.getLogger(__name__)
 
 _OK: Final = HTTPStatus.OK
 _CONTENT_LENGTH: Final = b"content-length"
-_CONTENT_ENCODING: Final = b"content-encoding"
 _TRANSFER_ENCODING: Final = b"transfer-encoding"
 _EXPECT: Final = b"expect"
 _KEPT: Final = frozenset(
-    {HOST, ORIGIN, INFERENCE_LENGTH, _CONTENT_LENGTH, _CONTENT_ENCODING, _TRANSFER_ENCODING, _EXPECT}
+    {HOST, ORIGIN, INFERENCE_LENGTH, _CONTENT_LENGTH, CONTENT_ENCODING, ACCEPT_ENCODING, _TRANSFER_ENCODING, _EXPECT}
 )
-_ONCE_ONLY: Final = frozenset({_TRANSFER_ENCODING, _CONTENT_ENCODING, _EXPECT})
+_ONCE_ONLY: Final = frozenset({_TRANSFER_ENCODING, CONTENT_ENCODING, _EXPECT})
 """A request with one of these is more than a head and as many bytes as it says."""
 _KNOWN_BELOW_BYTES: Final = 1 << 16
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -178,14 +180,16 @@ class Connection(asyncio.Protocol):
         key = name.lower()
         if key in _KEPT and self._in_head:  # a trailer must not change what was checked
             if key in self._headers:
-                raise invalid(f"expected the header {key.decode()} once, got it twice")
+                if key != ACCEPT_ENCODING:
+                    raise invalid(f"expected the header {key.decode()} once, got it twice")
+                value = self._headers[key] + b"," + value  # RFC 9110 5.3: a list may come in pieces
             self._headers[key] = value
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._guard(self._headers)
-        if self._headers.get(_CONTENT_ENCODING, b"identity") != b"identity":
-            raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected a body without Content-Encoding, got one")
+        if CONTENT_ENCODING in self._headers:
+            self._read_encoding(self._headers.pop(CONTENT_ENCODING))
         self._check_body(whole_number(self._headers.get(_CONTENT_LENGTH)) or 0)
         if _EXPECT in self._headers:
             self._expect(self._headers[_EXPECT])
@@ -212,7 +216,14 @@ class Connection(asyncio.Protocol):
 
     # -- called by the server and by requests
 
-    def reply(self, request: Request, status: HTTPStatus, parts: Sequence[Buffer], header_length: int | None) -> None:
+    def reply(
+        self,
+        request: Request,
+        status: HTTPStatus,
+        parts: Sequence[Buffer],
+        header_length: int | None,
+        encoding: bytes | None = None,
+    ) -> None:
         if request is not self._current:
             return  # the client left, or has its answer already
         self._current = None
@@ -222,7 +233,7 @@ class Connection(asyncio.Protocol):
             self._server.held_bytes -= request.held_bytes
         last = self._last and not self._waiting
         keep_alive = request.keep_alive and not last and not self._server.closing
-        self._send(status, parts, header_length, keep_alive=keep_alive)
+        self._send(status, parts, header_length, encoding, keep_alive=keep_alive)
         if not keep_alive:
             self._leave()
         if self._waiting or self._paused:
@@ -244,6 +255,14 @@ class Connection(asyncio.Protocol):
         self._current = None
         self._turns += 1
         self._transport.write(b"".join(known.whole))
+
+    def hold(self, size: int) -> None:
+        if self.closed:
+            return  # nothing of it is counted any more
+        if size > 0:
+            self._check_room(size)
+        self._held_bytes += size
+        self._server.held_bytes += size
 
     def check_time(self, now: float) -> None:
         if self._turns != self._turns_seen:  # answered since the last look: no timer is set for each answer
@@ -317,20 +336,19 @@ class Connection(asyncio.Protocol):
             self._leave()
             return
         self._current = request
-        try:
-            self._server.handler(request)
-        except Refusal as refusal:
-            request.refuse(refusal.status, str(refusal))
-        except Exception:
-            _log.exception("a request failed: %r", request.target[:200])
-            request.keep_alive = False
-            request.refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error: see the log of the serving process")
+        request.serve(self._server.handler)
 
     def _send(
-        self, status: HTTPStatus, parts: Sequence[Buffer], header_length: int | None, *, keep_alive: bool
+        self,
+        status: HTTPStatus,
+        parts: Sequence[Buffer],
+        header_length: int | None = None,
+        encoding: bytes | None = None,
+        *,
+        keep_alive: bool,
     ) -> None:
         size = sum(map(len, parts))
-        head = answer_head(status, size, header_length, keep_alive=keep_alive)
+        head = answer_head(status, size, header_length, encoding, keep_alive=keep_alive)
         if size < _JOIN_BELOW_BYTES:
             self._transport.write(b"".join((head, *parts)))
         else:
@@ -358,6 +376,11 @@ class Connection(asyncio.Protocol):
             allowed_s = limits.request_s if self._receiving else limits.idle_s
         self._deadline = self._loop.time() + allowed_s
 
+    def _read_encoding(self, value: bytes) -> None:
+        encoding = check_encoding(value)
+        if encoding is not None:
+            self._headers[CONTENT_ENCODING] = encoding
+
     def _expect(self, expectation: bytes) -> None:
         if expectation.lower() != b"100-continue":
             raise Refusal(HTTPStatus.EXPECTATION_FAILED, "expected `Expect: 100-continue` or none, got another")
@@ -373,7 +396,10 @@ class Connection(asyncio.Protocol):
     def _check_body(self, size: int) -> None:
         if size > self._server.limits.body_bytes:
             raise self._body_too_large()
-        if self._server.held_bytes > self._server.limits.held_bytes:
+        self._check_room(0)
+
+    def _check_room(self, more: int) -> None:
+        if self._server.held_bytes + more > self._server.limits.held_bytes:
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "expected room for the request, too many large ones wait")
 
     def _head_too_large(self) -> Refusal:

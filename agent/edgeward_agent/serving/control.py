@@ -64,6 +64,8 @@ class ControlApi:
 
     def __call__(self, request: Request) -> None:
         """Raises Refusal for what is no command."""
+        if request.head.encoding is not None:
+            raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected a command without Content-Encoding, got one")
         target = request.target.decode("latin-1")
         if target == STATE_PATH and request.method == b"GET":
             request.answer((msgspec.json.encode(self._state()),))

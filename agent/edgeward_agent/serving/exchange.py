@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, Protocol
 
-from edgeward_agent.serving.refusal import error_body, invalid
+from edgeward_agent.serving.refusal import Refusal, error_body, invalid
 from edgeward_agent.serving.tensors import Buffer
+
+_log: Final = logging.getLogger(__name__)
 
 HOST: Final = b"host"
 ORIGIN: Final = b"origin"
 INFERENCE_LENGTH: Final = b"inference-header-content-length"
+CONTENT_ENCODING: Final = b"content-encoding"
+ACCEPT_ENCODING: Final = b"accept-encoding"
 _STATUS_LINE: Final = {each: b"HTTP/1.1 %d %s\r\n" % (each, each.phrase.encode()) for each in HTTPStatus}
 _now_ns: Final = time.perf_counter_ns
 _OK: Final = HTTPStatus.OK  # on Python 3.11 a member of an enum costs a call to look up
@@ -28,12 +33,14 @@ class Limits:
 
     connections: int = 512
     head_bytes: int = 16 << 10
-    body_bytes: int = 64 << 20
+    body_bytes: int = 64 << 20  # also when it is decompressed, and for inputs in shared memory
+    json_bytes: int = 4 << 20  # of it: JSON in bulk holds up everybody, about 8 ms for each MiB
     held_bytes: int = 256 << 20  # bodies of all requests that wait for an answer
     request_s: float = 30.0  # from the first byte of a request to its last
     idle_s: float = 600.0  # bedside applications ask, pause for minutes, and ask again
     write_s: float = 30.0
     linger_s: float = 2.0
+    shared_memory: bool = False  # whether clients may name files under /dev/shm
 
 
 class Replier(Protocol):
@@ -42,10 +49,18 @@ class Replier(Protocol):
     closed: bool
 
     def reply(
-        self, request: Request, status: HTTPStatus, parts: Sequence[Buffer], header_length: int | None
+        self,
+        request: Request,
+        status: HTTPStatus,
+        parts: Sequence[Buffer],
+        header_length: int | None,
+        encoding: bytes | None = None,
     ) -> None: ...
 
     def reply_known(self, request: Request, known: KnownAnswer) -> None: ...
+
+    def hold(self, size: int) -> None:
+        """Count bytes that are kept until the answer is sent. Raises Refusal 503: there is no room."""
 
 
 class Timed(Protocol):
@@ -76,7 +91,7 @@ class KnownAnswer:
 class Head:
     """Everything of a request but its body, as the parser has read it. Requests of equal bytes share one."""
 
-    __slots__ = ("header_length", "headers", "keep_alive", "method", "target")
+    __slots__ = ("accepts", "encoding", "header_length", "headers", "keep_alive", "method", "target")
 
     def __init__(self, *, method: bytes, target: bytes, headers: Headers, keep_alive: bool) -> None:
         """Raises Refusal for a header that says nothing sensible."""
@@ -85,6 +100,8 @@ class Head:
         self.headers = headers  # those that anybody asks for
         self.keep_alive = keep_alive
         self.header_length = whole_number(headers.get(INFERENCE_LENGTH))
+        self.encoding = headers.get(CONTENT_ENCODING)  # of the body; None is as it is
+        self.accepts = headers.get(ACCEPT_ENCODING)
 
 
 class Request:
@@ -117,9 +134,37 @@ class Request:
         """Nobody waits for the answer any more."""
         return self._connection.closed
 
-    def answer(self, parts: Sequence[Buffer], *, header_length: int | None = None) -> None:
-        """Send 200. `header_length` is the size of the JSON in front of binary tensors, None if there are none."""
-        self._connection.reply(self, _OK, parts, header_length)
+    def replace_body(self, body: bytes) -> None:
+        """Put what the body is when decompressed in its place.
+
+        Raises:
+            Refusal: 503, there is no room for it.
+        """
+        self._connection.hold(len(body) - self.held_bytes)
+        self.body = body
+        self.held_bytes = len(body)
+
+    def serve(self, handler: Handler) -> None:
+        """Let `handler` answer; what it raises is answered too."""
+        try:
+            handler(self)
+        except Refusal as refusal:
+            self.refuse(refusal.status, str(refusal))
+        except Exception:
+            _log.exception("a request failed: %r", self.target[:200])
+            self.keep_alive = False
+            self.refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error: see the log of the serving process")
+
+    def answer(
+        self, parts: Sequence[Buffer], *, header_length: int | None = None, encoding: bytes | None = None
+    ) -> None:
+        """Send 200.
+
+        Args:
+            header_length: size of the JSON in front of binary tensors, None if there are none.
+            encoding: how the parts are compressed; the length is that of the JSON before.
+        """
+        self._connection.reply(self, _OK, parts, header_length, encoding)
 
     def answer_known(self, known: KnownAnswer) -> None:
         """Send 200 with the tensors of a known answer as they are now."""
@@ -148,9 +193,13 @@ class ServerState:
         self.emptied = asyncio.Event()
 
 
-def answer_head(status: HTTPStatus, size: int, header_length: int | None, *, keep_alive: bool) -> bytes:
+def answer_head(
+    status: HTTPStatus, size: int, header_length: int | None, encoding: bytes | None = None, *, keep_alive: bool
+) -> bytes:
     """Everything before the body. `header_length` is the size of its JSON when binary tensors follow."""
     end = b"\r\n" if keep_alive else b"Connection: close\r\n\r\n"
+    if encoding is not None:
+        end = b"Content-Encoding: %b\r\n%b" % (encoding, end)
     if header_length is not None:
         kind = b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n" % header_length
     else:

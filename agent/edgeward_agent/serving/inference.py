@@ -54,6 +54,7 @@ class Runner:
         except Turned as turned:
             version.end()
             version.traffic.not_run(turned.outcome)
+            inference.count_failure()
             raise
 
 
@@ -63,12 +64,15 @@ class Inference(ABC):
     __slots__ = (
         "_runner",
         "asked",
+        "began_ns",
         "company",
         "deadline_ns",
         "ended_ns",
         "outcome",
         "pace",
         "ran_bytes",
+        "ran_rows",
+        "read_ns",
         "received_ns",
         "run_ns",
         "size_bytes",
@@ -88,7 +92,9 @@ class Inference(ABC):
         self.received_ns = received_ns
         self.outcome: list[Array] | Exception = []
         self.run_ns = 0
-        self.ended_ns = 0
+        self.ran_rows = 0  # of those that ran as one, where this one led them
+        self.read_ns = time.perf_counter_ns()
+        self.began_ns = self.ended_ns = 0
         self.urgent = asked.priority == _HIGHEST
         batching = version.options.batching if asked.aside is None else None
         self.company = company_of(batching, version, tuple(asked.outputs), asked.feeds) if batching else None
@@ -132,13 +138,13 @@ class Inference(ABC):
     # -- called by the scheduler
 
     def run(self) -> None:
-        begin = time.perf_counter_ns()
+        self.began_ns = time.perf_counter_ns()
         try:
             self.outcome = self.compute()
         except Exception as error:
             self.outcome = error
         self.ended_ns = time.perf_counter_ns()
-        self.run_ns = self.ended_ns - begin
+        self.run_ns = self.ended_ns - self.began_ns
 
     def run_with(self, jobs: Sequence[Job]) -> None:
         together = [job for job in jobs if isinstance(job, Inference)]
@@ -152,11 +158,12 @@ class Inference(ABC):
             for each in together:
                 each.run()
             return
+        end = time.perf_counter_ns()
         for each, part in zip(together, parts, strict=True):
-            each.outcome = part
-        self.ended_ns = time.perf_counter_ns()
-        self.run_ns = self.ended_ns - begin
+            each.outcome, each.began_ns, each.ended_ns = part, begin, end
+        self.run_ns = end - begin
         self.ran_bytes = sum(each.size_bytes for each in together)
+        self.ran_rows = sum(each.rows for each in together)
 
     def finish(self) -> None:
         version = self.version
@@ -178,9 +185,21 @@ class Inference(ABC):
         self.version.end()
         self.version.traffic.not_run(outcome)
         if outcome is Outcome.EXPIRED:
+            self.count_failure()
             waiting = self._runner.scheduler.waiting
             text = f"expected to run before the deadline, it passed while {waiting} others waited too"
             self.refuse(HTTPStatus.SERVICE_UNAVAILABLE, text)
+
+    @property
+    def rows(self) -> int:
+        """How many inferences this is."""
+        if not self.version.interface.batched:
+            return 1
+        return int(next(iter(self.asked.feeds.values())).shape[0])
+
+    def count_failure(self) -> None:
+        """A request that was good will get an error."""
+        self.version.statistics.failed(time.perf_counter_ns() - self.received_ns)
 
     # -- inside
 
@@ -211,6 +230,16 @@ class Inference(ABC):
         traffic.answered(now_ns - self.received_ns)
         if now_ns > self.deadline_ns:
             traffic.late += 1
+        self._count(now_ns)
+
+    def _count(self, now_ns: int) -> None:
+        statistics, rows = self.version.statistics, self.rows
+        input_ns, infer_ns = self.read_ns - self.received_ns, self.ended_ns - self.began_ns
+        output_ns = now_ns - self.ended_ns
+        statistics.last_ns = now_ns
+        statistics.answered(rows, input_ns, self.began_ns - self.read_ns, infer_ns, output_ns)
+        if self.run_ns:  # of those that ran as one the first tells
+            statistics.executed(self.ran_rows or rows, input_ns, infer_ns, output_ns)
 
     def _answer_when_recorded(self, results: list[Array]) -> None:
         def recorded(problem: str | None) -> None:
@@ -226,6 +255,7 @@ class Inference(ABC):
             self.refuse(error.status, str(error))
             return
         self.version.traffic.failed()
+        self.count_failure()
         message = str(error) if isinstance(error, ServingError) else f"the model failed: {type(error).__name__}"
         self.refuse(HTTPStatus.INTERNAL_SERVER_ERROR, message)
 

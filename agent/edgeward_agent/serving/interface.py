@@ -16,48 +16,32 @@ NO_JSON: Final = frozenset({Datatype.FP16, Datatype.BF16})
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """What a model takes and gives, in its own order. `outputs_json` holds the constant head of each output."""
+    """What a model takes and gives, in its own order.
+
+    `outputs_json` holds the constant head of each output; `batched` is set when the first dimension of every tensor
+    counts the rows of a batch.
+    """
 
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
     outputs_json: Mapping[str, bytes]
     all_in_json: bool
-
-    @property
-    def batched(self) -> bool:
-        """Whether the first dimension of every tensor counts the rows of a batch."""
-        return all(each.shape[:1] == (-1,) for each in (*self.inputs.values(), *self.outputs.values()))
+    batched: bool
 
     @classmethod
     def of(cls, inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]) -> Interface:
         named = {each.name: each for each in outputs}
         heads = {name: output_head(name, each.datatype) for name, each in named.items()}
         all_in_json = not any(each.datatype in NO_JSON for each in named.values())
-        return cls({each.name: each for each in inputs}, named, heads, all_in_json)
+        given = {each.name: each for each in inputs}
+        batched = bool(given) and all(each.shape[:1] == (-1,) for each in (*given.values(), *named.values()))
+        return cls(given, named, heads, all_in_json, batched)
 
 
 def response_head(model: str, version: int) -> bytes:
     """The constant beginning of every answer of one version."""
     names = {"model_name": model, "model_version": str(version)}
     return msgspec.json.encode(names)[:-1] + b","
-
-
-def model_metadata(model: str, versions: Sequence[int], interface: Interface) -> bytes:
-    """The answer to GET /v2/models/NAME; -1 is a free dimension."""
-    return msgspec.json.encode(
-        {
-            "name": model,
-            "versions": [str(version) for version in versions],
-            "platform": "onnxruntime_onnx",
-            "inputs": [_tensor_metadata(each) for each in interface.inputs.values()],
-            "outputs": [_tensor_metadata(each) for each in interface.outputs.values()],
-        }
-    )
-
-
-def server_metadata(version: str) -> bytes:
-    """The answer to GET /v2."""
-    return msgspec.json.encode({"name": "edgeward", "version": version, "extensions": ["binary_tensor_data"]})
 
 
 def fits(expected: Sequence[int], shape: Sequence[int]) -> bool:
@@ -71,10 +55,6 @@ def fits(expected: Sequence[int], shape: Sequence[int]) -> bool:
     if len(expected) != len(shape):
         return False
     return all(want in (-1, got) for want, got in zip(expected, shape, strict=True))
-
-
-def _tensor_metadata(spec: TensorSpec) -> dict[str, str | list[int]]:
-    return {"name": spec.name, "datatype": spec.datatype.value, "shape": list(spec.shape)}
 
 
 def output_head(name: str, datatype: Datatype) -> bytes:

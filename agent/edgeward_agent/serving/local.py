@@ -13,6 +13,7 @@ from edgeward_agent import listening
 from edgeward_agent.errors import ModelError
 from edgeward_agent.serving import loop
 from edgeward_agent.serving.capture import NoCapture
+from edgeward_agent.serving.exchange import Limits
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.release import MANIFEST, MODEL, Loading, Version, load_model, load_plain, read_manifest
 from edgeward_agent.serving.runtime import serving
@@ -55,6 +56,7 @@ def serve(
     announce: Callable[[Served], None],
     frames: Path | None = None,
     deadlines: bool = True,
+    shared_memory: bool = False,
 ) -> None:
     """Serve until SIGINT or SIGTERM. `announce` is called once, when the first request can be answered.
 
@@ -62,6 +64,7 @@ def serve(
         paths: ONNX files, or release folders. A model is called as its manifest says, else as its file.
         http: HOST:PORT; port 0 takes a free one. Without it, `unix` and `frames`: DEFAULT_HTTP.
         deadlines: whether the budget of a manifest is the deadline of requests that bring none.
+        shared_memory: whether clients may name files under /dev/shm.
 
     Raises:
         ModelError: a file is missing, does not load, does not fit its manifest, or two models have one name.
@@ -73,15 +76,18 @@ def serve(
         anywhere = http or unix or frames
         listeners, http_address = _listen(stack, http if anywhere else DEFAULT_HTTP, unix, frames)
         served = Served(models=models, http=http_address, unix=str(unix or ""), frames=str(frames or ""))
-        loop.run(_serve([version for _, version in named], listeners, lambda: announce(served)))
+        limits = Limits(shared_memory=shared_memory)
+        loop.run(_serve([version for _, version in named], listeners, limits, lambda: announce(served)))
 
 
-async def _serve(versions: Sequence[Version], listeners: Sequence[socket.socket], ready: Callable[[], None]) -> None:
+async def _serve(
+    versions: Sequence[Version], listeners: Sequence[socket.socket], limits: Limits, ready: Callable[[], None]
+) -> None:
     stop = loop.stop_signals()
     registry = Registry()
     for version in versions:
         registry.adopt(version)
-    async with serving(registry, NoCapture(), listeners):
+    async with serving(registry, NoCapture(), listeners, limits=limits):
         ready()
         await stop.wait()
 

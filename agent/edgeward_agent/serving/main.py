@@ -48,7 +48,11 @@ async def _run(options: argparse.Namespace) -> None:
     registry = Registry(Loading(graphs=options.graphs, deadlines=options.deadlines == "budget"))
     boot(registry, options.boot)
     capture = CaptureStream(options.capture)
-    limits = Limits(body_bytes=options.max_body_mib << 20)
+    limits = Limits(
+        body_bytes=options.max_body_mib << 20,
+        json_bytes=options.max_json_kib << 10,
+        shared_memory=options.shared_memory,
+    )
     async with AsyncExitStack() as stack:
         stack.callback(options.control.unlink, missing_ok=True)
         streaming = asyncio.create_task(capture.run(), name="capture")
@@ -89,6 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--log-level", default="info", help="least severe level that is written")
     parser.add_argument("--log-format", choices=("text", "json"), default="text", help="form of a line")
     parser.add_argument("--max-body-mib", type=int, default=64, metavar="MIB", help="largest request body")
+    parser.add_argument("--max-json-kib", type=int, default=4096, metavar="KIB", help="most JSON in a request")
+    parser.add_argument("--shared-memory", action="store_true", help="let clients name files under /dev/shm")
     return parser
 
 

@@ -23,6 +23,7 @@ from edgeward_agent.serving.line import NEVER_NS
 from edgeward_agent.serving.pace import Pace
 from edgeward_agent.serving.plans import Plans
 from edgeward_agent.serving.session import RUNTIME, Session, plan_session
+from edgeward_agent.serving.statistics import Statistics
 from edgeward_agent.serving.traffic import TrafficMeter
 from edgeward_contract.artifact import ModelName, Sha256, sha256_of, sha256_of_file
 from edgeward_contract.manifest import CapturePolicy, Manifest, TensorSpec
@@ -60,6 +61,7 @@ class Version:
     pace: Pace = field(default_factory=Pace)
     plans: Plans = field(default_factory=Plans)
     traffic: TrafficMeter = field(default_factory=TrafficMeter)
+    statistics: Statistics = field(default_factory=Statistics)
     in_flight: int = 0
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 

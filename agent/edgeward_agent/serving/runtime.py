@@ -10,12 +10,16 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from edgeward_agent.serving.api import DataApi
+from edgeward_agent.serving.asked import Terms
 from edgeward_agent.serving.capture import Capture
+from edgeward_agent.serving.codec import Codec
 from edgeward_agent.serving.exchange import Handler, Limits
 from edgeward_agent.serving.http import HttpServer
 from edgeward_agent.serving.inference import Runner
+from edgeward_agent.serving.management import Management
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.scheduler import Scheduler
+from edgeward_agent.serving.shared_memory import NoRegions, Regions
 
 _DRAIN_S: Final = 5.0
 
@@ -35,13 +39,30 @@ async def serving(
     gc.freeze()
     try:
         async with (
-            answering(DataApi(registry, runner), http, limits=limits),
+            answering_data(registry, runner, http, limits or Limits()),
             answering_frames(registry, runner, packets),
         ):
             yield
     finally:
         await scheduler.close()
         await registry.close()
+
+
+@asynccontextmanager
+async def answering_data(
+    registry: Registry, runner: Runner, listeners: Sequence[socket.socket], limits: Limits
+) -> AsyncIterator[None]:
+    """Serve the Open Inference Protocol over HTTP for as long as the context lasts; then drain."""
+    regions = Regions() if limits.shared_memory else NoRegions()
+    terms = Terms(find_region=regions.find, json_bytes=limits.json_bytes, shared_bytes=limits.body_bytes)
+    management = Management(registry, regions, body_bytes=limits.body_bytes)
+    codec = Codec(limit_bytes=limits.body_bytes)
+    api = DataApi(registry, runner, management=management, codec=codec, terms=terms)
+    try:
+        async with answering(api, listeners, limits=limits):
+            yield
+    finally:
+        codec.close()
 
 
 @asynccontextmanager

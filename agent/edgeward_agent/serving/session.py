@@ -19,6 +19,7 @@ from edgeward_agent.errors import ModelError, ServingError
 from edgeward_agent.ort import QUIET
 from edgeward_agent.ort import onnxruntime as ort
 from edgeward_agent.serving import tensors
+from edgeward_agent.serving.bfloat16 import bits_run, takes_bits
 from edgeward_agent.serving.cores import usable_cores
 from edgeward_agent.serving.interface import Interface
 from edgeward_agent.serving.providers import (
@@ -47,6 +48,7 @@ _DATATYPES: Final = {
     "tensor(int32)": Datatype.INT32,
     "tensor(int64)": Datatype.INT64,
     "tensor(float16)": Datatype.FP16,
+    "tensor(bfloat16)": Datatype.BF16,
     "tensor(float)": Datatype.FP32,
     "tensor(double)": Datatype.FP64,
     "tensor(string)": Datatype.BYTES,
@@ -125,7 +127,8 @@ class Session:
             [_spec(path, "output", each) for each in self._session.get_outputs()],
         )
         # The runtime's own `run` looks every feed over a second time and makes new options: a third of a small model.
-        self._run = self._session._sess.run
+        self._plain = not takes_bits(self.interface)
+        self._run = self._session._sess.run if self._plain else bits_run(self._session, self.interface)
         self._usual = ort.RunOptions()
         self._large_bytes = _LARGE * _size_bytes(self._zeros().values()) if wanted.shrink_arena else 0
 
@@ -155,7 +158,7 @@ class Session:
 
         None where that would bring nothing, or where the runtime has more to do than to run.
         """
-        simple = self.providers.active == (CPU,) and not self._large_bytes
+        simple = self.providers.active == (CPU,) and not self._large_bytes and self._plain
         arrays = (*feeds.values(), *like.values())
         if not simple or any(each.dtype.hasobject or not each.nbytes for each in arrays):
             return None
@@ -297,7 +300,7 @@ def _zeros(spec: TensorSpec) -> Array:
     shape = tuple(1 if dim == -1 else dim for dim in spec.shape)
     if spec.datatype is Datatype.BYTES:
         return np.full(shape, "", object)
-    return np.zeros(shape, tensors.NUMPY[spec.datatype])
+    return np.zeros(shape, tensors.CARRIER[spec.datatype])
 
 
 def _translated(error: Exception) -> ServingError:
