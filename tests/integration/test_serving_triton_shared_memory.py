@@ -56,7 +56,7 @@ def region(client: http.InferenceServerClient) -> Iterator[shared_memory.SharedM
 
 
 def _file(region: shared_memory.SharedMemoryRegion) -> Path:
-    return Path("/dev/shm") / region._shm_key.removeprefix("/")
+    return Path("/dev/shm", str(region._shm_key).removeprefix("/"))
 
 
 def test_inputs_and_outputs_in_shared_memory(client: http.InferenceServerClient, region: object) -> None:
