@@ -8,6 +8,7 @@ from typing import Final
 
 from fastapi import APIRouter, Depends, FastAPI
 
+from edgeward_contract import topics
 from edgeward_contract.version import __version__
 from edgeward_fleet.accounts.service import Accounts
 from edgeward_fleet.api import (
@@ -24,6 +25,7 @@ from edgeward_fleet.api import (
     setup,
 )
 from edgeward_fleet.api.middleware import BodyLimit, StandardHeaders
+from edgeward_fleet.api.turnstile import Turnstile
 from edgeward_fleet.clock import Clock
 from edgeward_fleet.dashboard.install import install as install_dashboard
 from edgeward_fleet.db.engine import Database
@@ -66,6 +68,7 @@ Worker = Callable[[Services], Coroutine[None, None, None]]
 # What runs beside the ports; cancelled at the stop, when the last answer has been given.
 WORKERS: Final[tuple[Worker, ...]] = (tick_rollouts, serve_mqtt)
 
+_DEVICES_AT_ONCE: Final = 16
 _ARTIFACT_UPLOAD: Final = re.compile(r"/api/v1/artifacts/[^/]+")
 
 
@@ -107,7 +110,9 @@ def build_admin_app(services: Services) -> FastAPI:
 
 def build_device_app(services: Services) -> FastAPI:
     """What devices use, each with its own certificate."""
-    return _build("Edgeward devices", services, DEVICE_ROUTERS, lambda *_: services.settings.max_body_bytes)
+    made = _build("Edgeward devices", services, DEVICE_ROUTERS, lambda *_: services.settings.max_body_bytes)
+    made.add_middleware(Turnstile, at_once=_DEVICES_AT_ONCE, free={topics.DESIRED})
+    return made
 
 
 def build_enrolment_app(services: Services) -> FastAPI:

@@ -1,0 +1,83 @@
+"""Few requests of devices are worked on at once; the others wait where waiting costs nothing.
+
+When a thousand devices ask in the same moment, each step of each answer otherwise stands in one long line of the event
+loop, and a person's page stands in it again and again. A turn is held for the work alone: it begins when the request
+is here whole and ends when the answer begins, so that nobody on a slow line keeps others out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_GATHERED_BYTES: Final = 1 << 20  # a larger body is read in its turn: it will be refused
+
+
+class Turnstile:
+    """Wraps an application. `free` are paths whose requests are parked and need no turn."""
+
+    def __init__(self, app: ASGIApp, *, at_once: int, free: Collection[str]) -> None:
+        self._app = app
+        self._free = frozenset(free)
+        self._turns = asyncio.Semaphore(at_once)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in self._free:
+            return await self._app(scope, receive, send)
+        gathered = await _gathered(receive)
+        turn = _Turn(self._turns)
+        await turn.begin()
+        try:
+            return await self._app(scope, _replayed(gathered, receive), turn.ending(send))
+        finally:
+            turn.end()
+
+
+class _Turn:
+    """Ends once, whoever ends it first."""
+
+    def __init__(self, turns: asyncio.Semaphore) -> None:
+        self._turns = turns
+        self._begun = False
+
+    async def begin(self) -> None:
+        await self._turns.acquire()
+        self._begun = True
+
+    def end(self) -> None:
+        if self._begun:
+            self._begun = False
+            self._turns.release()
+
+    def ending(self, send: Send) -> Send:
+        async def sent(message: Message) -> None:
+            self.end()
+            await send(message)
+
+        return sent
+
+
+async def _gathered(receive: Receive) -> list[Message]:
+    """The request's body as it came, to its end or until it is too much to keep."""
+    messages: list[Message] = []
+    size = 0
+    while size <= _GATHERED_BYTES:
+        message = await receive()
+        messages.append(message)
+        size += len(message.get("body", b""))
+        if not message.get("more_body", False):
+            break
+    return messages
+
+
+def _replayed(messages: list[Message], receive: Receive) -> Receive:
+    left = iter(messages)
+
+    async def replay() -> Message:
+        message = next(left, None)
+        return message if message is not None else await receive()
+
+    return replay

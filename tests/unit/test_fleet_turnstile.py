@@ -1,0 +1,116 @@
+"""Few requests of devices are worked on at once, and nobody on a slow line keeps others out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from starlette.types import Message, Receive, Scope, Send
+
+from edgeward_fleet.api.turnstile import Turnstile
+from support.waiting import eventually
+
+_SCOPE: Scope = {"type": "http", "path": "/work"}
+
+
+class _App:
+    """Reads the body, works until it is told to end, then answers."""
+
+    def __init__(self) -> None:
+        self.working = self.most = self.answered = 0
+        self.bodies: list[bytes] = []
+        self.go_on = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        self.bodies.append(body)
+        self.working += 1
+        self.most = max(self.most, self.working)
+        await self.go_on.wait()
+        self.working -= 1
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+        self.answered += 1
+
+
+def _body(pieces: Iterable[bytes]) -> Receive:
+    messages = [{"type": "http.request", "body": piece, "more_body": True} for piece in pieces]
+    left = iter([*messages, {"type": "http.request", "body": b"", "more_body": False}])
+
+    async def receive() -> Message:
+        return next(left)
+
+    return receive
+
+
+async def _nowhere(_message: Message) -> None: ...
+
+
+def test_few_are_worked_on_at_once_and_all_are_answered() -> None:
+    async def main() -> None:
+        app = _App()
+        turnstile = Turnstile(app, at_once=3, free=())
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(20):
+                tasks.create_task(turnstile(_SCOPE, _body([b"a", b"%d" % number]), _nowhere))
+            await eventually(lambda: app.working == 3, "three at work")
+            app.go_on.set()
+        assert (app.most, app.answered) == (3, 20)
+        assert sorted(app.bodies) == sorted(b"a%d" % number for number in range(20))
+
+    asyncio.run(main())
+
+
+def test_a_request_that_comes_slowly_and_an_answer_that_is_taken_slowly_hold_no_turn() -> None:
+    async def main() -> None:
+        app, stuck = _App(), asyncio.Event()
+        app.go_on.set()
+
+        async def slow_body() -> Message:
+            await stuck.wait()
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def slow_reader(_message: Message) -> None:
+            await stuck.wait()
+
+        turnstile = Turnstile(app, at_once=1, free=())
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(turnstile(_SCOPE, slow_body, _nowhere))
+            tasks.create_task(turnstile(_SCOPE, _body([]), slow_reader))
+            tasks.create_task(turnstile(_SCOPE, _body([]), _nowhere))
+            await eventually(lambda: app.answered == 1, "the quick one to be answered")
+            stuck.set()
+        assert app.answered == 3
+
+    asyncio.run(main())
+
+
+def test_who_fails_or_leaves_gives_the_turn_back_and_a_parked_poll_needs_none() -> None:
+    async def main() -> None:
+        async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+            raise ValueError(scope["path"])
+
+        turnstile = Turnstile(broken, at_once=1, free={"/poll"})
+        for path in ("/work", "/work", "/poll"):
+            try:
+                await turnstile({"type": "http", "path": path}, _body([]), _nowhere)
+            except ValueError as error:
+                assert str(error) == path
+        app = _App()
+        turnstile = Turnstile(app, at_once=1, free={"/poll"})
+        first, left, polling = (
+            asyncio.create_task(turnstile({"type": "http", "path": path}, _body([]), _nowhere))
+            for path in ("/work", "/work", "/poll")
+        )
+        await eventually(lambda: app.working == 2, "one at work and the poll")
+        left.cancel()
+        app.go_on.set()
+        await asyncio.gather(first, polling)
+        await turnstile(_SCOPE, _body([b"x" * (2 << 20)]), _nowhere)
+        assert (app.answered, len(app.bodies[-1])) == (3, 2 << 20)
+
+    asyncio.run(main())
