@@ -17,6 +17,7 @@ from edgeward_contract.artifact import ModelName
 from edgeward_contract.reported import DeviceHealth, ReportedModel, ReportedState
 from edgeward_contract.version import __version__
 
+_SPREAD: Final = 0.1
 _LIVELY_S: Final = 5.0  # after a change the fleet decides on fresh numbers: how the new release does
 
 
@@ -91,7 +92,8 @@ class Reporter:
     def _interval_s(self) -> float:
         """As long as it has been since the change: 5, 10, 20, 40 s. A thousand devices each 5 s are a fleet's load."""
         age_s = self._clock.monotonic() - self._news_s
-        return min(max(_LIVELY_S, age_s), self._rhythm.heartbeat_s)
+        interval_s = min(max(_LIVELY_S, age_s), self._rhythm.heartbeat_s)
+        return interval_s * (1 - _SPREAD + 2 * _SPREAD * self._draw())  # who was updated together need not stay so
 
     async def _rest(self, longest_s: float) -> None:
         """Between the shortest and the longest interval, until there is news."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import grp
+import itertools
 import json
 import logging
 import os
@@ -320,7 +321,7 @@ def test_reports_come_often_after_news_and_rarely_without() -> None:
     async def run() -> None:
         fleet, clock, news = MemoryFleet(), SteppingClock(), asyncio.Event()
         rhythm = Rhythm(heartbeat_s=60, min_interval_s=1)
-        reporter = Reporter(MemoryLink(fleet), look, news=news, clock=clock, rhythm=rhythm, draw=lambda: 0.0)
+        reporter = Reporter(MemoryLink(fleet), look, news=news, clock=clock, rhythm=rhythm, draw=lambda: 0.5)
         task = asyncio.create_task(reporter.run())
         times = await times_of_reports(fleet, clock, 40)
         gaps = [later - earlier for earlier, later in pairwise(times)]
@@ -329,6 +330,20 @@ def test_reports_come_often_after_news_and_rarely_without() -> None:
         await times_of_reports(fleet, clock, 41)
         assert [each.sequence for each in fleet.reports] == list(range(1, len(fleet.reports) + 1))
         assert len({each.boot for each in fleet.reports}) == 1
+        task.cancel()
+
+    asyncio.run(run())
+
+
+def test_heartbeats_of_devices_that_were_updated_together_drift_apart() -> None:
+    async def run() -> None:
+        fleet, clock, draws = MemoryFleet(), SteppingClock(), itertools.cycle((0.0, 1.0))
+        rhythm = Rhythm(heartbeat_s=60, min_interval_s=1)
+        link = MemoryLink(fleet)
+        reporter = Reporter(link, look, news=asyncio.Event(), clock=clock, rhythm=rhythm, draw=lambda: next(draws))
+        task = asyncio.create_task(reporter.run())
+        times = await times_of_reports(fleet, clock, 40)
+        assert sorted(later - earlier for earlier, later in pairwise(times[-3:])) == pytest.approx([54, 66])
         task.cancel()
 
     asyncio.run(run())
