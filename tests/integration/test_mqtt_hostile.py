@@ -164,7 +164,7 @@ def test_a_broker_that_stops_acknowledging_is_left_and_tried_anew(tmp_path: Path
     [
         (b"", "none in time"),
         (bytes.fromhex("2003008700"), r"not authorized \(0x87\)"),
-        (bytes.fromhex("200300a700"), r"0xa7|a cut connection"),
+        (bytes.fromhex("200300a700"), r"a cut connection|noise \(.*167"),
         (bytes.fromhex("20020000"), "expected an answer"),  # of MQTT 3.1.1
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "expected an answer"),
         (WELCOME + b"\xff" * 100, "expected an answer"),

@@ -236,7 +236,7 @@ class Connection:
         try:
             result = step()
         except Exception as error:  # whatever a broker's bytes make paho raise ends the connection, and nothing more
-            self._end(self._lost(str(error) or type(error).__name__))
+            self._end(self._lost(str(error) if isinstance(error, OSError) else f"noise ({error!r})"))
             return False
         if result != 0:
             self._end(self._lost(self._last_words or "a cut connection"))
