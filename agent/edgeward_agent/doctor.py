@@ -35,6 +35,10 @@ from edgeward_agent.status_text import size
 _OLDEST_SQLITE: Final = (3, 37, 0)
 _FEW_FILES: Final = 1024
 _LITTLE_TIME_DAYS: Final = 7
+_BROKER_SILENT: Final = (
+    "The agent goes on serving and retries by itself; check that the broker runs, that nothing on the way keeps its port"
+    " from this device, and link.mqtt_url."
+)
 _BUILT_S: Final = 1_763_856_000  # 2025-11-23: no clock of a device that runs this is earlier
 
 
@@ -152,16 +156,17 @@ def _broker(identity: Identity, config: AgentConfig) -> Check:
         assert address is not None
         knock(address, tls.mutual(identity), timeout_s=min(config.link.timeout_s, 10.0))
     except LinkError as error:
-        return _out_of_reach("broker", error)
+        return _out_of_reach("broker", error, _BROKER_SILENT)
     except AgentError as error:
         return fail("broker", str(error), error.hint)
     return ok("broker", f"{address} answers and takes the certificate")
 
 
-def _out_of_reach(name: str, error: LinkError) -> Check:
+def _out_of_reach(name: str, error: LinkError, silent_hint: str = "") -> Check:
     """Silence passes; a certificate that is not taken does not."""
-    passing = isinstance(error, LinkLost) and not isinstance(error, CertificateNotTaken | FleetNotTrusted)
-    return (warn if passing else fail)(name, str(error), error.hint)
+    if isinstance(error, LinkLost) and not isinstance(error, CertificateNotTaken | FleetNotTrusted):
+        return warn(name, str(error), silent_hint or error.hint)
+    return fail(name, str(error), error.hint)
 
 
 def _agent(state: StateDir) -> Check:

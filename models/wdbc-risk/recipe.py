@@ -1,6 +1,6 @@
 """Train wdbc-risk, plant the faults that a rollout must survive, and write every release with its model card.
 
-    pip install -e '.[agent,train]'
+    pip install -e '.[agent,train-sklearn]'
     python models/wdbc-risk/recipe.py            # rewrites this folder
     python models/wdbc-risk/recipe.py --output DIR
 

@@ -96,6 +96,7 @@ def test_the_doctor_tells_silence_from_a_certificate_that_is_not_taken(tmp_path:
         agent.configure(f'[link]\nkind = "mqtt"\nmqtt_url = "mqtts://127.0.0.1:{free_port()}"\n')
         silent = edgeward_agent("doctor", "--state-dir", agent.state_dir)
         assert silent.returncode == 0 and "warn  broker" in silent.stdout, silent.stdout
+        assert "check that the broker runs" in " ".join(silent.stdout.split())
         stranger = TestCa().enrolled(tmp_path / "stranger", "https://localhost:1")
         trusting = tls.mutual_of(fleet.opened.fleet.ca_file, stranger.certificate_file, stranger.key_file)
         with pytest.raises(CertificateNotTaken, match="refused the TLS connection"):
