@@ -36,8 +36,8 @@ _OLDEST_SQLITE: Final = (3, 37, 0)
 _FEW_FILES: Final = 1024
 _LITTLE_TIME_DAYS: Final = 7
 _BROKER_SILENT: Final = (
-    "The agent goes on serving and retries by itself; check that the broker runs, that nothing on the way keeps its port"
-    " from this device, and link.mqtt_url."
+    "The agent goes on serving and retries by itself; check that the broker runs, that nothing on the way keeps its"
+    " port from this device, and link.mqtt_url."
 )
 _BUILT_S: Final = 1_763_856_000  # 2025-11-23: no clock of a device that runs this is earlier
 

@@ -22,9 +22,11 @@ class Watch:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._event = asyncio.Event()
+        self.was_woken = False
 
     def set(self) -> None:
         """From any thread."""
+        self.was_woken = True
         try:
             self._loop.call_soon_threadsafe(self._event.set)
         except RuntimeError:  # the loop is closed, and its polls with it
@@ -48,6 +50,7 @@ class Wakeups:
         self._lock: Final = threading.Lock()
         self._watches: Final[defaultdict[DeviceId, set[Watch]]] = defaultdict(set)
         self._listeners: Final[list[Callable[[DeviceId], None]]] = []
+        self._settled: Final[dict[DeviceId, int]] = {}
         self._closing = False
 
     @property
@@ -69,6 +72,17 @@ class Wakeups:
                 if not self._watches[device_id]:
                     del self._watches[device_id]
 
+    def settle(self, device_id: DeviceId, after: int, watch: Watch) -> None:
+        """Remember that a look during `watch` found nothing above generation `after`, unless that may have changed."""
+        with self._lock:
+            if self.hears_all and not watch.was_woken:
+                self._settled[device_id] = after
+
+    def is_settled(self, device_id: DeviceId, after: int) -> bool:
+        """There is nothing above `after` for the device; False when that has to be looked up."""
+        with self._lock:
+            return self._settled.get(device_id) == after
+
     def add_listener(self, listener: Callable[[DeviceId], None]) -> None:
         """`listen` for as long as the fleet runs."""
         with self._lock:
@@ -87,6 +101,7 @@ class Wakeups:
     def notify(self, device_id: DeviceId) -> None:
         """Wake the polls of `device_id`. Call it after the commit, from any thread."""
         with self._lock:
+            self._settled.pop(device_id, None)
             for watch in self._watches.get(device_id, ()):
                 watch.set()
             for listener in self._listeners:
@@ -96,6 +111,7 @@ class Wakeups:
         """Wake everybody, for the last time."""
         self._closing = True
         with self._lock:
+            self._settled.clear()
             for watches in self._watches.values():
                 for watch in watches:
                     watch.set()

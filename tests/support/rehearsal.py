@@ -62,7 +62,7 @@ class Rehearsal:
     def __init__(self, folder: Path, database: Database) -> None:
         self.clock = MovableClock()
         self.database = database
-        self.wakeups = Wakeups()
+        self.wakeups = Wakeups(hears_all=database.is_sqlite)
         self.store = ChunkStore((folder / "artifacts").as_uri())
         self.registry = Registry(database, self.store, Settings(data_dir=folder), self.clock, self.wakeups)
         self.records = Records(database, self.clock)

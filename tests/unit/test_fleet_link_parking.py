@@ -14,6 +14,7 @@ from edgeward_contract.desired import DesiredModel, DesiredState
 from edgeward_fleet.errors import Conflict, Forbidden
 from edgeward_fleet.link.parking import parked
 from edgeward_fleet.states import desired
+from edgeward_fleet.wakeups import Wakeups
 from support.rehearsal import MODEL, Rehearsal, play
 from support.waiting import eventually
 
@@ -85,6 +86,48 @@ def test_who_is_refused_while_parked_is_told_at_once(tmp_path: Path) -> None:
             await asyncio.wait_for(poll, 5)
 
     play(tmp_path, scenario)
+
+
+def test_who_asks_again_what_was_asked_in_vain_costs_no_transaction_and_misses_nothing(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        fleet.enrol("d1")
+        looks = 0
+
+        def check(_session: Session, _now: object) -> None:
+            nonlocal looks
+            looks += 1
+
+        def poll(after: int, wait_s: float) -> asyncio.Task[bytes | None]:
+            return asyncio.create_task(parked(fleet.inbound, fleet.wakeups, DeviceId("d1"), after, wait_s, check))
+
+        assert await poll(0, 0.05) is None
+        assert looks == 1
+        assert await poll(0, 0.05) is None
+        assert looks == 1
+        state = await _want(fleet, "d1")  # while nobody listens
+        assert await poll(0, 30.0) == state.canonical()
+        assert await poll(1, 0.05) is None
+        assert await poll(0, 30.0) == state.canonical(), "expected the state again: it has forgotten it"
+
+    play(tmp_path, scenario)
+
+
+def test_news_in_the_moment_that_a_poll_ends_is_not_forgotten() -> None:
+    async def scenario() -> None:
+        wakeups = Wakeups(hears_all=True)
+        device = DeviceId("d1")
+        with wakeups.watch(device) as watch:
+            assert not await watch.wait(0.0)
+            wakeups.notify(device)
+            wakeups.settle(device, 3, watch)
+            assert not wakeups.is_settled(device, 3)
+        with wakeups.watch(device) as watch:
+            wakeups.settle(device, 3, watch)
+            assert wakeups.is_settled(device, 3) and not wakeups.is_settled(device, 2)
+            wakeups.notify(device)
+            assert not wakeups.is_settled(device, 3)
+
+    asyncio.run(scenario())
 
 
 def test_generations_grow_and_a_model_can_be_taken_away(tmp_path: Path) -> None:

@@ -36,9 +36,9 @@ class Devices:
         self._settings: Final = settings
         self._clock: Final = clock
         self._wakeups: Final = wakeups
-        # A third of `late_after`: who is remembered is not noted as seen. With SQLite no other process can revoke;
+        # Half of `late_after`: who is remembered is not noted as seen. With SQLite no other process can revoke;
         # with a server another replica may, and that must show in seconds.
-        self._admitted: Final[Recent[tuple[bytes, str], _Admitted]] = Recent(60.0 if database.is_sqlite else 2.0)
+        self._admitted: Final[Recent[tuple[bytes, str], _Admitted]] = Recent(90.0 if database.is_sqlite else 2.0)
         wakeups.add_listener(self._admitted.forget)
 
     async def authenticate(self, certificate_der: bytes, address: str) -> DevicePrincipal:

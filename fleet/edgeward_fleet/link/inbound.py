@@ -29,13 +29,13 @@ def anybody(_session: Session, _now: datetime) -> None:
 
 
 class Inbound:
-    """Desired state out; reports and records in. `on_report` hears of each report that is news, after its commit."""
+    """Desired state out; reports and records in. `on_news` hears of reports that tell a rollout anything."""
 
-    def __init__(self, database: Database, clock: Clock, records: Records, on_report: Callable[[], None]) -> None:
+    def __init__(self, database: Database, clock: Clock, records: Records, on_news: Callable[[], None]) -> None:
         self._database: Final = database
         self._clock: Final = clock
         self._records: Final = records
-        self._on_report: Final = on_report
+        self._on_news: Final = on_news
 
     async def desired(self, device: DeviceId, after: int, check: Check = anybody) -> bytes | None:
         """The device's desired state, if its generation is above `after`; it counts as fetched. Raises Forbidden."""
@@ -53,13 +53,10 @@ class Inbound:
 
         def work(session: Session) -> bool:
             check(session, now)
-            is_news = reported.take(session, device, state, now)
-            if is_news:
-                take_report(session, device, state, now)
-            return is_news
+            return reported.take(session, device, state, now) and take_report(session, device, state, now)
 
         if await self._database.run(work, urgent=False):
-            self._on_report()
+            self._on_news()
 
     async def deliver(self, device: DeviceId, batch: Batch) -> Acknowledgement:
         """Store records; what comes back was made after the commit."""

@@ -14,15 +14,20 @@ async def parked(
 ) -> bytes | None:
     """The first desired state with a generation above `after`; None when `wait_s` have passed without one.
 
+    A device that asks again what it has just asked in vain costs no transaction, where every wake-up is heard.
+
     Raises Forbidden as soon as `check` does: a revocation wakes the poll, too.
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + wait_s
     with wakeups.watch(device) as watch:
+        is_settled = wakeups.is_settled(device, after)
         while True:
-            document = await inbound.desired(device, after, check)
+            document = None if is_settled else await inbound.desired(device, after, check)
             left_s = deadline - clock()
             if document is not None or left_s <= 0 or wakeups.closing:
                 return document
-            if not await watch.wait(left_s) and wakeups.hears_all:
+            is_settled = not await watch.wait(left_s) and wakeups.hears_all
+            if is_settled:
+                wakeups.settle(device, after, watch)
                 return None

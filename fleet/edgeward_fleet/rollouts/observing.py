@@ -26,8 +26,9 @@ OBSERVED: Final = frozenset(
 _NEWS: Final = frozenset({Standing.SUCCEEDED, Standing.FAILED})
 
 
-def take_report(session: Session, device: DeviceId, reported: ReportedState, now: datetime) -> None:
-    """Let the rollouts of `device` know; in the transaction that stores the report."""
+def take_report(session: Session, device: DeviceId, reported: ReportedState, now: datetime) -> bool:
+    """Let the rollouts of `device` know, in the transaction that stores the report; whether it was news to one."""
+    is_news = False
     for rollout_id, model, sha256 in repository.of_device(session, device, OBSERVED):
         before = repository.device_of(session, rollout_id, device)
         after = observe(before, model, sha256, reported)
@@ -35,6 +36,8 @@ def take_report(session: Session, device: DeviceId, reported: ReportedState, now
             continue
         repository.save_device(session, rollout_id, after)
         _tell(session, rollout_id, before, after, now)
+        is_news = True
+    return is_news
 
 
 def _tell(session: Session, rollout_id: RolloutId, before: RolloutDevice, after: RolloutDevice, now: datetime) -> None:
