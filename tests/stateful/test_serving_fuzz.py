@@ -21,7 +21,7 @@ from edgeward_agent.serving.asked import Terms
 from edgeward_agent.serving.codec import Codec
 from edgeward_agent.serving.connection import Connection
 from edgeward_agent.serving.exchange import Limits, Request, ServerState
-from edgeward_agent.serving.http import HostGuard
+from edgeward_agent.serving.http import HostGuard, TcpGuard
 from edgeward_agent.serving.interface import Interface
 from edgeward_agent.serving.protocol import parse_infer
 from edgeward_agent.serving.refusal import Refusal
@@ -189,7 +189,7 @@ def test_no_bytes_break_a_connection() -> None:
                 codec.unpacked(request, request.head.encoding, handle)
 
         server = ServerState(serve, Limits(body_bytes=1 << 16))
-        guard = HostGuard(local_only=True)
+        guard = TcpGuard(HostGuard(local_only=True), b"")
         seeds = _conversations()
 
         def talk(data: bytes) -> None:

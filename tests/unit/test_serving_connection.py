@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from edgeward_agent.serving.connection import Connection
 from edgeward_agent.serving.exchange import Limits, Request
-from edgeward_agent.serving.http import HostGuard, HttpServer
+from edgeward_agent.serving.http import HostGuard, HttpServer, TcpGuard
 from edgeward_agent.serving.refusal import Refusal
 from support.serving import until
 
@@ -25,6 +25,10 @@ SMALL = Limits(
 GET = b"GET /%b HTTP/1.1\r\nHost: localhost\r\n\r\n"
 Reader = asyncio.StreamReader
 Writer = asyncio.StreamWriter
+
+
+def _guard(token: bytes = b"") -> TcpGuard:
+    return TcpGuard(HostGuard(local_only=True), token)
 
 
 def _echo(request: Request) -> None:
@@ -444,7 +448,7 @@ _PIECES = st.sampled_from(
 def test_no_bytes_break_a_connection(pieces: list[bytes]) -> None:
     async def main() -> None:
         server = HttpServer(_echo, SMALL)
-        connection = Connection(server.state, HostGuard(local_only=True))
+        connection = Connection(server.state, _guard())
         connection.connection_made(_Transport())
         for piece in pieces:
             connection.data_received(piece)
@@ -481,7 +485,7 @@ def test_a_head_that_came_before_means_what_it_meant(pieces: list[bytes]) -> Non
 
     async def transcript(*, remember: bool) -> bytes:
         server = HttpServer(_echo, SMALL)
-        connection = Connection(server.state, HostGuard(local_only=True))
+        connection = Connection(server.state, _guard())
         transport = _Transport()
         connection.connection_made(transport)
         for piece in pieces:
@@ -496,7 +500,7 @@ def test_a_head_that_came_before_means_what_it_meant(pieces: list[bytes]) -> Non
 
 def test_a_head_is_remembered_and_forgotten() -> None:
     async def main() -> None:
-        connection = Connection(HttpServer(_echo, SMALL).state, HostGuard(local_only=True))
+        connection = Connection(HttpServer(_echo, SMALL).state, _guard())
         transport = _Transport()
         connection.connection_made(transport)
         for body in (b"abc", b"abd", b"abe"):

@@ -19,6 +19,7 @@ import httptools
 from edgeward_agent.serving.encoding import check_encoding
 from edgeward_agent.serving.exchange import (
     ACCEPT_ENCODING,
+    AUTHORIZATION,
     CONTENT_ENCODING,
     HOST,
     INFERENCE_LENGTH,
@@ -41,7 +42,17 @@ _CONTENT_LENGTH: Final = b"content-length"
 _TRANSFER_ENCODING: Final = b"transfer-encoding"
 _EXPECT: Final = b"expect"
 _KEPT: Final = frozenset(
-    {HOST, ORIGIN, INFERENCE_LENGTH, _CONTENT_LENGTH, CONTENT_ENCODING, ACCEPT_ENCODING, _TRANSFER_ENCODING, _EXPECT}
+    {
+        HOST,
+        ORIGIN,
+        AUTHORIZATION,
+        INFERENCE_LENGTH,
+        _CONTENT_LENGTH,
+        CONTENT_ENCODING,
+        ACCEPT_ENCODING,
+        _TRANSFER_ENCODING,
+        _EXPECT,
+    }
 )
 _ONCE_ONLY: Final = frozenset({_TRANSFER_ENCODING, CONTENT_ENCODING, _EXPECT})
 """A request with one of these is more than a head and as many bytes as it says."""
@@ -82,6 +93,7 @@ class Connection(asyncio.Protocol):
         self._turns = self._turns_seen = 0
         self._begun = 0  # messages that have a part in what the parser is fed now; more than one is many
         self._head: Head | None = None
+        self._denied: Refusal | None = None
         self._headers: dict[bytes, bytes] = {}
         self._target = b""
         self._body: bytes | bytearray = b""
@@ -187,10 +199,13 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        self._guard(self._headers)
+        self._denied = self._guard(self._target, self._headers)
         if CONTENT_ENCODING in self._headers:
             self._read_encoding(self._headers.pop(CONTENT_ENCODING))
-        self._check_body(whole_number(self._headers.get(_CONTENT_LENGTH)) or 0)
+        size = whole_number(self._headers.get(_CONTENT_LENGTH)) or 0
+        if self._denied is not None and (size >= _KNOWN_BELOW_BYTES or _ONCE_ONLY & self._headers.keys()):
+            raise self._denied  # to keep more of it would take room from those who may ask
+        self._check_body(size)
         if _EXPECT in self._headers:
             self._expect(self._headers[_EXPECT])
 
@@ -209,7 +224,11 @@ class Connection(asyncio.Protocol):
         self._receiving = False
         keep_alive = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
         self._head = Head(
-            method=self._parser.get_method(), target=self._target, headers=self._headers, keep_alive=keep_alive
+            method=self._parser.get_method(),
+            target=self._target,
+            headers=self._headers,
+            keep_alive=keep_alive,
+            denied=self._denied,
         )
         self._waiting.append(Request(self, self._head, self._body, len(self._body)))
         self._body = b""
@@ -223,6 +242,7 @@ class Connection(asyncio.Protocol):
         parts: Sequence[Buffer],
         header_length: int | None,
         encoding: bytes | None = None,
+        fields: bytes = b"",
     ) -> None:
         if request is not self._current:
             return  # the client left, or has its answer already
@@ -233,7 +253,7 @@ class Connection(asyncio.Protocol):
             self._server.held_bytes -= request.held_bytes
         last = self._last and not self._waiting
         keep_alive = request.keep_alive and not last and not self._server.closing
-        self._send(status, parts, header_length, encoding, keep_alive=keep_alive)
+        self._send(status, parts, header_length, encoding, keep_alive=keep_alive, fields=fields)
         if not keep_alive:
             self._leave()
         if self._waiting or self._paused:
@@ -308,6 +328,7 @@ class Connection(asyncio.Protocol):
         request = self._waiting[-1]
         if (
             isinstance(request, Refusal)
+            or request.head.denied is not None
             or not request.head.keep_alive
             or not 0 < len(request.body) < _KNOWN_BELOW_BYTES
         ):
@@ -323,18 +344,25 @@ class Connection(asyncio.Protocol):
         self._pumping = True
         try:
             while self._waiting and self._current is None and not (self._stalled or self._leaving or self.closed):
-                self._serve(self._waiting.popleft())
+                self._take(self._waiting.popleft())
         finally:
             self._pumping = False
         if self._paused and self._current is None and not (self._stalled or self.closed):
             self._paused = False
             self._transport.resume_reading()
 
-    def _serve(self, request: Request | Refusal) -> None:
+    def _take(self, request: Request | Refusal) -> None:
         if isinstance(request, Refusal):
-            self._send(request.status, (error_body(str(request)),), None, keep_alive=False)
+            body = (error_body(str(request)),)
+            self._send(request.status, body, None, keep_alive=False, fields=request.fields)
             self._leave()
-            return
+        elif request.head.denied is not None:
+            self._current = request
+            request.turn_away(request.head.denied)
+        else:
+            self._serve(request)
+
+    def _serve(self, request: Request) -> None:
         self._current = request
         request.serve(self._server.handler)
 
@@ -346,9 +374,10 @@ class Connection(asyncio.Protocol):
         encoding: bytes | None = None,
         *,
         keep_alive: bool,
+        fields: bytes = b"",
     ) -> None:
         size = sum(map(len, parts))
-        head = answer_head(status, size, header_length, encoding, keep_alive=keep_alive)
+        head = answer_head(status, size, header_length, encoding, keep_alive=keep_alive, fields=fields)
         if size < _JOIN_BELOW_BYTES:
             self._transport.write(b"".join((head, *parts)))
         else:

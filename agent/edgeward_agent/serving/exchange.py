@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final, Protocol
 
@@ -17,6 +17,7 @@ _log: Final = logging.getLogger(__name__)
 
 HOST: Final = b"host"
 ORIGIN: Final = b"origin"
+AUTHORIZATION: Final = b"authorization"
 INFERENCE_LENGTH: Final = b"inference-header-content-length"
 CONTENT_ENCODING: Final = b"content-encoding"
 ACCEPT_ENCODING: Final = b"accept-encoding"
@@ -31,6 +32,7 @@ Headers = Mapping[bytes, bytes]
 class Limits:
     """What one client, and all together, may take. Sizes in bytes, times in seconds."""
 
+    token: bytes = field(default=b"", repr=False)  # what everybody has to show over TCP; empty is nothing
     connections: int = 512
     head_bytes: int = 16 << 10
     body_bytes: int = 64 << 20  # also when it is decompressed, and for inputs in shared memory
@@ -55,6 +57,7 @@ class Replier(Protocol):
         parts: Sequence[Buffer],
         header_length: int | None,
         encoding: bytes | None = None,
+        fields: bytes = b"",
     ) -> None: ...
 
     def reply_known(self, request: Request, known: KnownAnswer) -> None: ...
@@ -91,10 +94,17 @@ class KnownAnswer:
 class Head:
     """Everything of a request but its body, as the parser has read it. Requests of equal bytes share one."""
 
-    __slots__ = ("accepts", "encoding", "header_length", "headers", "keep_alive", "method", "target")
+    __slots__ = ("accepts", "denied", "encoding", "header_length", "headers", "keep_alive", "method", "target")
 
-    def __init__(self, *, method: bytes, target: bytes, headers: Headers, keep_alive: bool) -> None:
-        """Raises Refusal for a header that says nothing sensible."""
+    def __init__(
+        self, *, method: bytes, target: bytes, headers: Headers, keep_alive: bool, denied: Refusal | None = None
+    ) -> None:
+        """Raises Refusal for a header that says nothing sensible.
+
+        Args:
+            denied: what to answer when the caller may not ask.
+        """
+        self.denied = denied
         self.method = method
         self.target = target
         self.headers = headers  # those that anybody asks for
@@ -149,7 +159,7 @@ class Request:
         try:
             handler(self)
         except Refusal as refusal:
-            self.refuse(refusal.status, str(refusal))
+            self.turn_away(refusal)
         except Exception:
             _log.exception("a request failed: %r", self.target[:200])
             self.keep_alive = False
@@ -174,11 +184,17 @@ class Request:
         """Send an error in the form that the protocol asks for."""
         self._connection.reply(self, status, (error_body(message),), None)
 
+    def turn_away(self, refusal: Refusal) -> None:
+        """The same, with what the refusal says in the head."""
+        self._connection.reply(self, refusal.status, (error_body(str(refusal)),), None, fields=refusal.fields)
+
 
 Handler = Callable[[Request], None]
 """Answers a request now or later; may raise Refusal instead."""
-Guard = Callable[[Headers], None]
-"""Raises Refusal when a request must not be read any further."""
+Guard = Callable[[bytes, Headers], Refusal | None]
+"""Takes target and headers. Raises Refusal when a request must not be read any further; returns one when it must not be
+answered otherwise, and the next may be better. The same for the same bytes, always: it is remembered with the head.
+"""
 
 
 class ServerState:
@@ -194,10 +210,21 @@ class ServerState:
 
 
 def answer_head(
-    status: HTTPStatus, size: int, header_length: int | None, encoding: bytes | None = None, *, keep_alive: bool
+    status: HTTPStatus,
+    size: int,
+    header_length: int | None,
+    encoding: bytes | None = None,
+    *,
+    keep_alive: bool,
+    fields: bytes = b"",
 ) -> bytes:
-    """Everything before the body. `header_length` is the size of its JSON when binary tensors follow."""
-    end = b"\r\n" if keep_alive else b"Connection: close\r\n\r\n"
+    """Everything before the body.
+
+    Args:
+        header_length: the size of its JSON when binary tensors follow.
+        fields: more lines, each with its end.
+    """
+    end = fields + (b"\r\n" if keep_alive else b"Connection: close\r\n\r\n")
     if encoding is not None:
         end = b"Content-Encoding: %b\r\n%b" % (encoding, end)
     if header_length is not None:

@@ -11,13 +11,16 @@ from typing import Final
 
 import httptools
 
+from edgeward_agent.serving.access import refused
 from edgeward_agent.serving.connection import Connection
-from edgeward_agent.serving.exchange import HOST, ORIGIN, Guard, Handler, Headers, Limits, ServerState
+from edgeward_agent.serving.exchange import AUTHORIZATION, HOST, ORIGIN, Guard, Handler, Headers, Limits, ServerState
 from edgeward_agent.serving.loop import serve_unix
 from edgeward_agent.serving.refusal import Refusal, invalid
 from edgeward_agent.serving.sockets import BACKLOG
 
 _KNOWN_HOSTS: Final = 64
+_FOR_ALL: Final = frozenset({b"/v2/health/live", b"/v2/health/ready"})
+"""What is answered without the token: a probe of a supervisor has none, and learns no more than yes or no."""
 
 
 class HttpServer:
@@ -32,7 +35,8 @@ class HttpServer:
         if listener.family == socket.AF_UNIX:
             server = await serve_unix(self._factory(no_guard), listener, BACKLOG)
         else:
-            guard = HostGuard(local_only=is_loopback_name(listener.getsockname()[0]))
+            local_only = is_loopback_name(listener.getsockname()[0])
+            guard = TcpGuard(HostGuard(local_only=local_only), self.state.limits.token)
             server = await self._loop().create_server(self._factory(guard), sock=listener, backlog=BACKLOG)
         self._listeners.append(server)
 
@@ -77,8 +81,20 @@ class _Factory:
         return Connection(self._state, self._guard)
 
 
-def no_guard(headers: Headers) -> None:
+def no_guard(target: bytes, headers: Headers) -> None:
     """For unix sockets: the file's mode says who may ask, and no web page can open one."""
+
+
+class TcpGuard:
+    """Keeps web pages away, and who does not show the token, where there is one."""
+
+    def __init__(self, check_host: HostGuard, token: bytes) -> None:
+        self._check_host = check_host
+        self._token = token
+
+    def __call__(self, target: bytes, headers: Headers) -> Refusal | None:
+        self._check_host(headers)
+        return None if target in _FOR_ALL else refused(headers.get(AUTHORIZATION), self._token)
 
 
 class HostGuard:

@@ -13,6 +13,7 @@ class Refusal(ServingError):
     """A request that gets an error for an answer. `status` is the HTTP status; the message goes to the client."""
 
     hint = "Compare the request with the model's metadata: GET /v2/models/NAME."
+    fields = b""  # more lines for the head of the answer, each with its end
 
     def __init__(self, status: HTTPStatus, message: str) -> None:
         super().__init__(message)
