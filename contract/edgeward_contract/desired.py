@@ -16,6 +16,8 @@ from edgeward_contract.schema import ContractError, Fields, JsonValue, canonical
 
 SCHEMA: Final = 1
 MAX_DESIRED_BYTES: Final = 3000
+MAX_GENERATION: Final = 1 << 53
+"""What every JSON reader can count to. A device may claim no more: the fleet counts on from what it is told."""
 
 
 class Mode(StrEnum):

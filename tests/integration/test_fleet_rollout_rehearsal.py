@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from edgeward_contract.artifact import ModelName, Sha256
+from edgeward_contract.desired import MAX_GENERATION
 from edgeward_contract.reported import Traffic
 from edgeward_contract.schema import ContractError, JsonValue, canonical_json
 from edgeward_fleet.db.schema import AuditRow
@@ -820,6 +821,20 @@ def test_a_fleet_restored_from_a_backup_is_heard_again(tmp_path: Path) -> None:
         await device.turn()
         assert device.generation == 41
         assert device.fetched[-1].models[MODEL].release.version == 1
+
+    play(tmp_path, scenario)
+
+
+def test_a_device_that_claims_the_last_generation_there_is_holds_up_no_rollout(tmp_path: Path) -> None:
+    """Generations count on from it, and what no database holds would end the fleet, at each start anew."""
+
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet, "d1", "d2")
+        devices[0].generation = MAX_GENERATION
+        await devices[0].turn()
+        rollout = await fleet.start("risk@2")
+        await fleet.settle(devices)
+        assert (await fleet.show(rollout)).state is RolloutState.SUCCEEDED
 
     play(tmp_path, scenario)
 

@@ -8,6 +8,7 @@ import pytest
 
 from edgeward_contract import topics
 from edgeward_contract.artifact import DeviceId
+from edgeward_contract.desired import MAX_GENERATION
 from edgeward_contract.mqtt.broker import BrokerAddress, BrokerLost, BrokerRefused, PacketTooLarge, failure
 from edgeward_contract.mqtt.documents import Answer, Hello, PresenceNote, report_tag
 from edgeward_contract.record import Acknowledgement, Verdict, VerdictStatus
@@ -59,6 +60,13 @@ def test_documents_survive_the_way() -> None:
         assert Answer.parse(answer.canonical()) == answer
     assert Hello.parse(Hello(tag="h", generation=-1).canonical()) == Hello(tag="h", generation=-1)
     assert PresenceNote.parse(PresenceNote(online=False).canonical()) == PresenceNote(online=False)
+
+
+@pytest.mark.parametrize("claimed", [MAX_GENERATION + 1, (1 << 63) - 2, (1 << 63) - 1])
+def test_a_device_may_claim_no_generation_from_which_the_fleet_could_not_count_on(claimed: int) -> None:
+    assert Hello.parse(Hello(tag="h", generation=MAX_GENERATION).canonical()).generation == MAX_GENERATION
+    with pytest.raises(ContractError, match=f"generation: expected -1 to 9007199254740992, got {claimed}"):
+        Hello.parse(Hello(tag="h", generation=claimed).canonical())
 
 
 def test_a_report_is_named_by_its_number() -> None:

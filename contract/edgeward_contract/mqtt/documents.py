@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from edgeward_contract.desired import MAX_GENERATION
 from edgeward_contract.record import Acknowledgement
 from edgeward_contract.reported import ReportedState
 from edgeward_contract.schema import JsonValue, canonical_json, check_schema, parse_json
@@ -41,7 +42,10 @@ class Hello:
         """Raises ContractError."""
         fields = parse_json(data, limit_bytes=_MAX_HELLO_BYTES)
         check_schema(fields, SCHEMA)
-        return cls(tag=fields.text("tag", max_length=_MAX_TAG), generation=fields.integer("generation", minimum=-1))
+        return cls(
+            tag=fields.text("tag", max_length=_MAX_TAG),
+            generation=fields.integer("generation", minimum=-1, maximum=MAX_GENERATION),
+        )
 
     def canonical(self) -> bytes:
         return canonical_json({"schema": SCHEMA, "tag": self.tag, "generation": self.generation})

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from edgeward_contract import topics
+from edgeward_contract.desired import MAX_GENERATION
 from edgeward_contract.record import MAX_BATCH_BYTES, Batch
 from edgeward_contract.reported import MAX_REPORTED_BYTES, ReportedState
 from edgeward_fleet.api import documents
@@ -24,14 +25,13 @@ _DESIRED = documents.answers(documents.DESIRED_STATE, "A newer desired state")
 _ACKNOWLEDGEMENT = documents.answers(documents.ACKNOWLEDGEMENT, "A verdict for each record")
 _REPORTED = documents.takes(documents.REPORTED_STATE, f"A reported state of at most {MAX_REPORTED_BYTES} bytes")
 _BATCH = documents.takes(documents.BATCH, f"A batch of at most {MAX_BATCH_BYTES} bytes")
-_MAX_GENERATION = 1 << 53  # what every JSON reader can count to
 
 
 @router.get(topics.DESIRED, responses={200: _DESIRED, 204: {"description": "Nothing newer"}, **problems(401, 403)})
 async def desired(
     caller: DeviceCaller,
     services: AppServices,
-    after: Annotated[int, Query(ge=-1, le=_MAX_GENERATION)] = -1,
+    after: Annotated[int, Query(ge=-1, le=MAX_GENERATION)] = -1,
     wait: Annotated[int, Query(ge=0, le=topics.MAX_PARK_S)] = 0,
 ) -> Response:
     """The desired state as soon as its generation is above `after`; 204 after `wait` seconds without one."""
