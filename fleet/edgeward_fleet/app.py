@@ -110,8 +110,9 @@ def build_admin_app(services: Services) -> FastAPI:
 
 def build_device_app(services: Services) -> FastAPI:
     """What devices use, each with its own certificate."""
-    made = _build("Edgeward devices", services, DEVICE_ROUTERS, lambda *_: services.settings.max_body_bytes)
-    made.add_middleware(Turnstile, at_once=_DEVICES_AT_ONCE, free={topics.DESIRED})
+    limit_bytes = services.settings.max_body_bytes
+    made = _build("Edgeward devices", services, DEVICE_ROUTERS, lambda *_: limit_bytes)
+    made.add_middleware(Turnstile, at_once=_DEVICES_AT_ONCE, limit_bytes=limit_bytes, free={topics.DESIRED})
     return made
 
 

@@ -11,6 +11,7 @@ from edgeward_fleet.api.turnstile import Turnstile
 from support.waiting import eventually
 
 _SCOPE: Scope = {"type": "http", "path": "/work"}
+LIMIT = 2 << 20
 
 
 class _App:
@@ -53,7 +54,7 @@ async def _nowhere(_message: Message) -> None: ...
 def test_few_are_worked_on_at_once_and_all_are_answered() -> None:
     async def main() -> None:
         app = _App()
-        turnstile = Turnstile(app, at_once=3, free=())
+        turnstile = Turnstile(app, at_once=3, limit_bytes=LIMIT, free=())
         async with asyncio.TaskGroup() as tasks:
             for number in range(20):
                 tasks.create_task(turnstile(_SCOPE, _body([b"a", b"%d" % number]), _nowhere))
@@ -77,7 +78,7 @@ def test_a_request_that_comes_slowly_and_an_answer_that_is_taken_slowly_hold_no_
         async def slow_reader(_message: Message) -> None:
             await stuck.wait()
 
-        turnstile = Turnstile(app, at_once=1, free=())
+        turnstile = Turnstile(app, at_once=1, limit_bytes=LIMIT, free=())
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(turnstile(_SCOPE, slow_body, _nowhere))
             tasks.create_task(turnstile(_SCOPE, _body([]), slow_reader))
@@ -89,19 +90,66 @@ def test_a_request_that_comes_slowly_and_an_answer_that_is_taken_slowly_hold_no_
     asyncio.run(main())
 
 
+def test_whoever_sends_nearly_all_that_is_allowed_and_stops_holds_no_turn() -> None:
+    """As many as there are turns, and no device would be answered for as long as they keep their connections."""
+
+    async def main() -> None:
+        app, stuck = _App(), asyncio.Event()
+        app.go_on.set()
+        sent = iter([b"x" * (LIMIT - 1)])
+
+        async def nearly_all() -> Message:
+            piece = next(sent, None)
+            if piece is None:
+                await stuck.wait()
+            return {"type": "http.request", "body": piece or b"", "more_body": piece is not None}
+
+        turnstile = Turnstile(app, at_once=1, limit_bytes=LIMIT, free=())
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(turnstile(_SCOPE, nearly_all, _nowhere))
+            tasks.create_task(turnstile(_SCOPE, _body([]), _nowhere))
+            await eventually(lambda: app.answered == 1, "the other one to be answered")
+            stuck.set()
+        assert app.answered == 2
+
+    asyncio.run(main())
+
+
+def test_what_is_too_large_already_is_handed_on_to_be_refused() -> None:
+    async def main() -> None:
+        async def refuses(_scope: Scope, receive: Receive, send: Send) -> None:
+            assert len((await receive())["body"]) > LIMIT
+            await send({"type": "http.response.start", "status": 413, "headers": []})
+
+        pieces = iter([{"type": "http.request", "body": b"x" * (LIMIT + 1), "more_body": True}])
+
+        async def receive() -> Message:
+            return next(pieces)  # the rest is never asked for
+
+        heard: list[Message] = []
+
+        async def send(message: Message) -> None:
+            heard.append(message)
+
+        await Turnstile(refuses, at_once=1, limit_bytes=LIMIT, free=())(_SCOPE, receive, send)
+        assert [each["status"] for each in heard] == [413]
+
+    asyncio.run(main())
+
+
 def test_who_fails_or_leaves_gives_the_turn_back_and_a_parked_poll_needs_none() -> None:
     async def main() -> None:
         async def broken(scope: Scope, receive: Receive, send: Send) -> None:
             raise ValueError(scope["path"])
 
-        turnstile = Turnstile(broken, at_once=1, free={"/poll"})
+        turnstile = Turnstile(broken, at_once=1, limit_bytes=LIMIT, free={"/poll"})
         for path in ("/work", "/work", "/poll"):
             try:
                 await turnstile({"type": "http", "path": path}, _body([]), _nowhere)
             except ValueError as error:
                 assert str(error) == path
         app = _App()
-        turnstile = Turnstile(app, at_once=1, free={"/poll"})
+        turnstile = Turnstile(app, at_once=1, limit_bytes=LIMIT, free={"/poll"})
         first, left, polling = (
             asyncio.create_task(turnstile({"type": "http", "path": path}, _body([]), _nowhere))
             for path in ("/work", "/work", "/poll")
@@ -110,7 +158,7 @@ def test_who_fails_or_leaves_gives_the_turn_back_and_a_parked_poll_needs_none() 
         left.cancel()
         app.go_on.set()
         await asyncio.gather(first, polling)
-        await turnstile(_SCOPE, _body([b"x" * (2 << 20)]), _nowhere)
-        assert (app.answered, len(app.bodies[-1])) == (3, 2 << 20)
+        await turnstile(_SCOPE, _body([b"x" * LIMIT]), _nowhere)
+        assert (app.answered, len(app.bodies[-1])) == (3, LIMIT)
 
     asyncio.run(main())

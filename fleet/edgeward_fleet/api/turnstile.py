@@ -9,25 +9,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_GATHERED_BYTES: Final = 1 << 20  # a larger body is read in its turn: it will be refused
-
 
 class Turnstile:
-    """Wraps an application. `free` are paths whose requests are parked and need no turn."""
+    """Wraps an application that refuses bodies of more than `limit_bytes`: no more than that is waited for.
 
-    def __init__(self, app: ASGIApp, *, at_once: int, free: Collection[str]) -> None:
+    `free` are paths whose requests are parked and need no turn.
+    """
+
+    def __init__(self, app: ASGIApp, *, at_once: int, limit_bytes: int, free: Collection[str]) -> None:
         self._app = app
+        self._limit_bytes = limit_bytes
         self._free = frozenset(free)
         self._turns = asyncio.Semaphore(at_once)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in self._free:
             return await self._app(scope, receive, send)
-        gathered = await _gathered(receive)
+        gathered = await _gathered(receive, self._limit_bytes)
         turn = _Turn(self._turns)
         await turn.begin()
         try:
@@ -60,11 +61,11 @@ class _Turn:
         return sent
 
 
-async def _gathered(receive: Receive) -> list[Message]:
-    """The request's body as it came, to its end or until it is too much to keep."""
+async def _gathered(receive: Receive, limit_bytes: int) -> list[Message]:
+    """The request's body as it came, to its end or until the application will refuse what is here already."""
     messages: list[Message] = []
     size = 0
-    while size <= _GATHERED_BYTES:
+    while size <= limit_bytes:
         message = await receive()
         messages.append(message)
         size += len(message.get("body", b""))
