@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,12 +11,13 @@ from sqlalchemy import select
 
 from edgeward_contract.artifact import ModelName, Sha256
 from edgeward_contract.desired import MAX_GENERATION
-from edgeward_contract.reported import Traffic
+from edgeward_contract.reported import ReportedModel, Traffic
 from edgeward_contract.schema import ContractError, JsonValue, canonical_json
 from edgeward_fleet.db.schema import AuditRow
-from edgeward_fleet.errors import Conflict, Forbidden, Invalid, NotFound
+from edgeward_fleet.errors import Conflict, Forbidden, Invalid, NotFound, TooLarge
 from edgeward_fleet.rollouts.machine import PhaseStep, RolloutEvent, RolloutState
 from edgeward_fleet.rollouts.model import Back, RolloutId, Standing
+from edgeward_fleet.states.reported import reported_of
 from support.rehearsal import APPROVER, AUTHOR, MODEL, Behaviour, Rehearsal, SimulatedDevice, play
 
 NAMES = ("d1", "d2", "d3", "d4", "d5")
@@ -835,6 +837,23 @@ def test_a_device_that_claims_the_last_generation_there_is_holds_up_no_rollout(t
         rollout = await fleet.start("risk@2")
         await fleet.settle(devices)
         assert (await fleet.show(rollout)).state is RolloutState.SUCCEEDED
+
+    play(tmp_path, scenario)
+
+
+def test_a_report_that_could_not_be_read_again_is_refused_and_the_next_one_is_taken(tmp_path: Path) -> None:
+    """What is short on the wire may be long in full; stored, it would lie in the way of every later report."""
+
+    async def scenario(fleet: Rehearsal) -> None:
+        (device,) = await _on_version_1(fleet, "d1")
+        before = await fleet.database.run(lambda session: reported_of(session, device.id))
+        empty = {ModelName(f"m{number}"): ReportedModel() for number in range(2000)}
+        with pytest.raises(TooLarge, match=r"reported state: expected at most 32768 bytes in full, got \d+"):
+            await fleet.inbound.report(device.id, replace(device.state(), models=empty))
+        assert await fleet.database.run(lambda session: reported_of(session, device.id)) == before
+        await device.turn()
+        newest = await fleet.database.run(lambda session: reported_of(session, device.id))
+        assert newest is not None and newest.sequence == device.sequence
 
     play(tmp_path, scenario)
 

@@ -48,7 +48,7 @@ class Inbound:
         return await self._database.run(work, urgent=False)
 
     async def report(self, device: DeviceId, state: ReportedState, check: Check = anybody) -> None:
-        """Store a report, unless a newer one is here, and let the rollouts see it. Raises Forbidden."""
+        """Store a report, unless a newer one is here, and let the rollouts see it. Raises Forbidden or TooLarge."""
         now = self._clock()
 
         def work(session: Session) -> bool:

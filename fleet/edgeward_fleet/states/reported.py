@@ -11,9 +11,10 @@ from sqlalchemy import Connection, Table, bindparam, delete, insert, select, upd
 from sqlalchemy.orm import Session
 
 from edgeward_contract.artifact import DeviceId, ModelName, Sha256
-from edgeward_contract.reported import ReportedModel, ReportedState, UpdateState
+from edgeward_contract.reported import MAX_REPORTED_BYTES, ReportedModel, ReportedState, UpdateState
 from edgeward_contract.schema import JsonValue
 from edgeward_fleet.db.schema import DeviceEventRow, ReportedModelRow, ReportedRow
+from edgeward_fleet.errors import TooLarge
 
 _BOOTS_KEPT: Final = 16
 
@@ -56,7 +57,7 @@ def reported_of(session: Session, device: DeviceId) -> ReportedState | None:
 
 
 def take(session: Session, device: DeviceId, reported: ReportedState, now: datetime) -> bool:
-    """Store a report; False when it is older than what is here, or the same again."""
+    """Store a report; False when it is older than what is here, or the same again. Raises TooLarge."""
     connection = session.connection()
     row = connection.execute(_NEWEST, {"device": device}).one_or_none()
     boots: tuple[str, ...] = ()
@@ -92,12 +93,23 @@ def _report_columns(reported: ReportedState, earlier_boots: tuple[str, ...], now
         "sequence": reported.sequence,
         "earlier_boots": list(earlier_boots),
         "generation": reported.generation,
-        "document": reported.canonical(),
+        "document": _document(reported),
         "received_at": now,
         "unwell": " ".join(ailments(reported)),
         "outbox_records": reported.health.outbox_records,
         "outbox_oldest_s": reported.health.outbox_oldest_s,
     }
+
+
+def _document(reported: ReportedState) -> bytes:
+    """As it will be read again, with the same limit. What a device leaves out is written out here, and takes room.
+
+    Raises TooLarge.
+    """
+    document = reported.canonical()
+    if len(document) > MAX_REPORTED_BYTES:
+        raise TooLarge(f"reported state: expected at most {MAX_REPORTED_BYTES} bytes in full, got {len(document)}")
+    return document
 
 
 def ailments(reported: ReportedState) -> tuple[str, ...]:
