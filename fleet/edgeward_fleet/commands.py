@@ -131,8 +131,9 @@ def serve(
         enrolments_per_minute=enrolments_per_minute,
         ready_file=ready_file,
     )
-    from edgeward_fleet.listeners import new_loop, settle_memory  # as in `_serve`
+    from edgeward_fleet.listeners import allow_files, new_loop, settle_memory  # as in `_serve`
 
+    allow_files()
     settle_memory()
 
     with asyncio.Runner(loop_factory=new_loop) as runner:

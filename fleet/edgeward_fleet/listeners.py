@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import resource
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import uvicorn
@@ -21,6 +22,7 @@ _KEEP_ALIVE_S: Final = 75  # longer than a poll is parked: a device keeps its co
 _GRACE_S: Final = 10
 _MAX_CONNECTIONS: Final = 10_000
 _COLLECT_AFTER: Final = 10_000
+MAX_FILES: Final = 3 * _MAX_CONNECTIONS + 1000
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
@@ -37,6 +39,15 @@ def settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER, 20, 20)
+
+
+def allow_files() -> None:
+    """Every parked poll is an open file. Shells and systemd let a process have 1,024, and more when it asks."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(MAX_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):  # a system with a bound of its own below the one that it names
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class PromptProtocol(HttpToolsProtocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import sqlite3
 import ssl
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 
 from edgeward_contract.topics import desired_path
 from edgeward_fleet.accounts.model import Role
+from edgeward_fleet.listeners import MAX_FILES
 from support.fleet import EnrolledDevice, fleet_process, running_fleet, signing_request
 
 NOW = desired_path(0, 0)
@@ -83,6 +85,17 @@ def test_a_stop_does_not_wait_for_parked_polls(tmp_path: Path) -> None:
         assert process.wait(8) == 0
         with suppress(httpx.TransportError):  # the stop may have come before the poll was in
             assert poll.result(5).status_code in (204, 503)
+
+
+def test_it_allows_itself_more_files_than_a_shell_does(tmp_path: Path) -> None:
+    """1,200 devices that wait are 1,200 open files; the usual limit is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, soft), hard))
+    try:
+        with fleet_process(tmp_path) as (_, process):
+            assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (min(MAX_FILES, hard), hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_port_in_use_is_named(tmp_path: Path) -> None:
