@@ -7,24 +7,17 @@ does what `tritonclient` expects: JSON may carry flat or nested data, and parame
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Final
+from collections.abc import Container, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
 from edgeward_agent.serving import tensors
-from edgeward_agent.serving.aside import PENDING, Aside, Load, Span, check_classes
-from edgeward_agent.serving.asked import (
-    InferRequest,
-    Terms,
-    check_complete,
-    check_output,
-    check_parameters,
-    expected_input,
-    no_sequences,
-)
+from edgeward_agent.serving.aside import PENDING, Load
+from edgeward_agent.serving.asked import InferRequest, Terms, check_complete, check_output, expected_input
 from edgeward_agent.serving.interface import NO_JSON, Interface
 from edgeward_agent.serving.json_data import json_elements, json_problem, lower, with_words
+from edgeward_agent.serving.parameters import InputParameters, OutputParameters, Parameters, make_aside, make_load
 from edgeward_agent.serving.refusal import Refusal, invalid, too_large
 from edgeward_agent.serving.tensors import Array, Buffer, TensorError
 from edgeward_contract.manifest import CaptureMode, Datatype, TensorSpec
@@ -32,53 +25,27 @@ from edgeward_contract.manifest import CaptureMode, Datatype, TensorSpec
 _TERMS: Final = Terms()
 
 
-class _InputParameters(msgspec.Struct, frozen=True, gc=False):
-    binary_data_size: int | None = None
-    shared_memory_region: str | None = None
-    shared_memory_byte_size: int = 0
-    shared_memory_offset: int = 0
-
-
-class _OutputParameters(msgspec.Struct, frozen=True, gc=False):
-    binary_data: bool | None = None
-    classification: int = 0
-    shared_memory_region: str | None = None
-    shared_memory_byte_size: int = 0
-    shared_memory_offset: int = 0
-
-
-class _Parameters(msgspec.Struct, frozen=True, gc=False):
-    binary_data_output: bool = False
-    capture: CaptureMode = CaptureMode.OFF
-    timeout: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)] | None = None
-    priority: Annotated[int, msgspec.Meta(ge=0)] = 0
-    sequence_id: int | str = 0
-    sequence_start: bool = False
-    sequence_end: bool = False
-
-
 class _Input(msgspec.Struct):
     name: str
     datatype: str
     shape: list[int]
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    parameters: _InputParameters = _InputParameters()
+    parameters: InputParameters = InputParameters()
 
 
 class _Output(msgspec.Struct):
     name: str
-    parameters: _OutputParameters = _OutputParameters()
+    parameters: OutputParameters = OutputParameters()
 
 
 class _Infer(msgspec.Struct):
     inputs: list[_Input]
     id: str = ""
     outputs: list[_Output] = []
-    parameters: _Parameters = _Parameters()
+    parameters: Parameters = Parameters()
 
 
 _INFER: Final = msgspec.json.Decoder(_Infer)
-_NO_PARAMETERS: Final = _Parameters()
 
 
 def parse_infer(
@@ -103,10 +70,10 @@ def parse_infer(
     request, literals = _decode(header)
     outputs, special = _wanted(interface, request)
     feeds, loads = _feeds(interface, request.inputs, binary, terms, literals)
-    aside = _aside(interface, loads, special, literals, terms) if loads or special or literals else None
+    aside = make_aside(interface, loads, special, terms, literals=literals) if loads or special or literals else None
     asked = request.parameters
     if asked.priority or asked.sequence_id or asked.sequence_start or asked.sequence_end:
-        _check_parameters(asked)
+        asked.check()
     return InferRequest(request.id, feeds, outputs, asked.capture, asked.timeout, asked.priority, aside)
 
 
@@ -146,61 +113,30 @@ def _too_much_json(size: int, terms: Terms) -> Refusal:
     )
 
 
-def _check_parameters(asked: _Parameters) -> None:
-    check_parameters(priority=asked.priority, sequence_id=asked.sequence_id)
-    if asked.sequence_start or asked.sequence_end:
-        raise no_sequences()
-
-
 # -- outputs
 
 
-def _wanted(interface: Interface, request: _Infer) -> tuple[dict[str, bool], list[_Output]]:
+def _wanted(interface: Interface, request: _Infer) -> tuple[dict[str, bool], dict[str, OutputParameters]]:
     """For each output whether it goes as bytes, and those that go neither as bytes nor as JSON as they are."""
     as_bytes = request.parameters.binary_data_output
     wanted = {} if request.outputs else dict.fromkeys(interface.outputs, as_bytes)
-    special = []
+    special = {}
     for output in request.outputs:
         check_output(interface, wanted, output.name)
         given = output.parameters
         wanted[output.name] = as_bytes if given.binary_data is None else given.binary_data
-        if given.classification or given.shared_memory_region is not None:
-            special.append(output)
+        if given.special:
+            special[output.name] = given
     if not interface.all_in_json:
         _check_json(interface, wanted, special)
     return wanted, special
 
 
-def _check_json(interface: Interface, wanted: Mapping[str, bool], special: Sequence[_Output]) -> None:
-    elsewhere = {output.name for output in special}
+def _check_json(interface: Interface, wanted: Mapping[str, bool], elsewhere: Container[str]) -> None:
     for name, as_bytes in wanted.items():
         datatype = interface.outputs[name].datatype
         if not as_bytes and datatype in NO_JSON and name not in elsewhere:
             raise invalid(f"output '{name}': expected binary_data for {datatype}, which JSON cannot carry")
-
-
-def _aside(
-    interface: Interface, loads: Sequence[Load], special: Sequence[_Output], literals: bool, terms: Terms
-) -> Aside:
-    aside = Aside(loads=loads, literals=literals)
-    if aside.size_bytes > terms.shared_bytes:
-        raise too_large(f"expected at most {terms.shared_bytes} bytes in shared memory, got {aside.size_bytes}")
-    for output in special:
-        given = output.parameters
-        if given.shared_memory_region is None:
-            check_classes(interface.outputs[output.name], given.classification)
-            aside.classes[output.name] = given.classification
-        else:
-            aside.stores[output.name] = _store(output, given.shared_memory_region, terms)
-    return aside
-
-
-def _store(output: _Output, region: str, terms: Terms) -> Span:
-    given = output.parameters
-    if given.classification or given.binary_data:
-        other = "classification" if given.classification else "binary_data"
-        raise invalid(f"output '{output.name}': expected either shared_memory_region or {other}, got both")
-    return Span(terms.find_region(region), given.shared_memory_offset, given.shared_memory_byte_size)
 
 
 # -- inputs
@@ -233,15 +169,9 @@ def _feeds(
 
 
 def _load(spec: TensorSpec, given: _Input, region: str, terms: Terms) -> Load:
-    parameters = given.parameters
-    if given.data is not msgspec.UNSET or parameters.binary_data_size is not None:
+    if given.data is not msgspec.UNSET or given.parameters.binary_data_size is not None:
         raise invalid(f"input '{given.name}': expected shared_memory_region without data and binary_data_size")
-    try:
-        tensors.element_count(given.shape)
-    except TensorError as error:
-        raise invalid(f"input '{given.name}': {error}") from None
-    span = Span(terms.find_region(region), parameters.shared_memory_offset, parameters.shared_memory_byte_size)
-    return Load(spec, given.shape, span)
+    return make_load(spec, given.shape, region, given.parameters, terms)
 
 
 def _slice(given: _Input, binary: memoryview, at: int, size: int) -> memoryview:
