@@ -36,6 +36,7 @@ class ServingConfig(_Section, frozen=True):
     http: str = "127.0.0.1:8500"  # empty: no TCP
     unix: str = "socket/serving.sock"  # relative to the state folder; empty: no unix socket
     frames: str = "socket/frames.sock"  # relative to the state folder; empty: no socket for packets
+    grpc: str = ""  # HOST:PORT; empty: no gRPC
     unix_group: str = ""  # who may connect besides the owner; empty: the owner's own group
     restart_backoff_s: Annotated[float, Meta(gt=0, le=60)] = 0.1
     stop_timeout_s: Seconds = 5.0
@@ -161,13 +162,14 @@ def is_loopback(host: str) -> bool:
 
 
 def _check_addresses(config: AgentConfig, text: str, name: str) -> None:
-    if not config.serving.http:
-        return
-    try:
-        host_and_port(config.serving.http)
-    except ValueError as error:
-        line = _line_of(text, ("serving", "http"))
-        raise ConfigError(f"{name}:{line}: serving.http: {error}") from None
+    for key, address in (("http", config.serving.http), ("grpc", config.serving.grpc)):
+        if not address:
+            continue
+        try:
+            host_and_port(address)
+        except ValueError as error:
+            line = _line_of(text, ("serving", key))
+            raise ConfigError(f"{name}:{line}: serving.{key}: {error}") from None
 
 
 def _check_broker(config: AgentConfig, text: str, name: str) -> None:

@@ -161,6 +161,7 @@ def _supervisor(state: StateDir, config: AgentConfig, serving: ServingControl) -
         pid_file=state.serving_pid,
         wanted=Addresses(
             http=wanted.http,
+            grpc=wanted.grpc,
             unix=str(state.inside(wanted.unix)) if wanted.unix else "",
             frames=str(state.inside(wanted.frames)) if wanted.frames and FRAMES_WORK else "",
             unix_group=wanted.unix_group,
@@ -244,7 +245,8 @@ def _leave_serving(supervisor: ChildSupervisor) -> Callable[[type[BaseException]
 
 def _announce(config: AgentConfig, device: Device) -> None:
     addresses, facts = device.supervisor.addresses, device.renewal.identity.facts
-    for warning in filter(None, (exposure(config.serving.http), expiry_line(device.renewal.identity, _CLOCK.wall()))):
+    exposed = (exposure(config.serving.http), exposure(config.serving.grpc))
+    for warning in filter(None, (*exposed, expiry_line(device.renewal.identity, _CLOCK.wall()))):
         log.warning("%s", warning)
     log.info(
         "the agent runs",

@@ -10,6 +10,7 @@ import errno
 import os
 import socket
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +37,12 @@ class CannotListen(ConfigError):
     )
 
 
+class GrpcMissing(ConfigError):
+    """gRPC is asked for, and the library is not installed."""
+
+    hint = "Install it: pip install 'edgeward[agent,grpc]'; or leave out --grpc, and serving.grpc in agent.toml."
+
+
 def check_unix_path(path: Path) -> None:
     """Raises UnixPathTooLong."""
     size = len(bytes(path))
@@ -45,15 +52,34 @@ def check_unix_path(path: Path) -> None:
 
 def listen_tcp(address: str) -> socket.socket:
     """Listen on `HOST:PORT`; port 0 takes a free one. Raises PortInUse, ConfigError."""
+    family, where = _tcp_address(address, "serving.http")
     try:
-        host, port = host_and_port(address)
-    except ValueError as error:
-        raise ConfigError(f"serving.http: {error}") from None
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        return socket.create_server(where, family=family, backlog=_BACKLOG)
     except OSError as error:
-        raise _refused(f"{host}:{port}", error) from None
+        raise _refused(address, error) from None
+
+
+def reserve_grpc(address: str) -> socket.socket:
+    """Take `HOST:PORT` for gRPC, which opens its own socket there and cannot be given one; port 0 takes a free one.
+
+    The socket that is returned does not listen. As long as it is open, nobody can listen there but gRPC of this user,
+    who shares it (SO_REUSEPORT): the port stays ours while no serving process runs.
+
+    Raises GrpcMissing, PortInUse, ConfigError.
+    """
+    if not (_installed("grpc") and _installed("google.protobuf")):
+        raise GrpcMissing(f"gRPC on {address}: expected the packages grpcio and protobuf, found them not installed")
+    family, where = _tcp_address(address, "serving.grpc")
+    reserved = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if where[1]:  # another agent of this user shares its port too: to listen alone finds whoever has it
+            socket.create_server(where, family=family).close()
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # not SO_REUSEADDR: that lets anybody in
+        reserved.bind(where)
+    except OSError as error:
+        reserved.close()
+        raise _refused(address, error) from None
+    return reserved
 
 
 def listen_unix(path: Path, *, group: str = "") -> socket.socket:
@@ -110,6 +136,22 @@ def exposure(address: str) -> str:
     if not address or is_loopback(host_and_port(address)[0]):
         return ""
     return f"serving on {address}: everyone who reaches this machine can ask its models; there is no password"
+
+
+def _tcp_address(address: str, setting: str) -> tuple[socket.AddressFamily, tuple[str, int]]:
+    try:
+        host, port = host_and_port(address)
+    except ValueError as error:
+        raise ConfigError(f"{setting}: {error}") from None
+    return socket.AF_INET6 if ":" in host else socket.AF_INET, (host, port)
+
+
+def _installed(package: str) -> bool:
+    """Without importing it: that takes memory, and the control process has no use for it."""
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # of a parent
+        return False
 
 
 def _make_folder(folder: Path) -> None:

@@ -27,6 +27,7 @@ class Addresses:
     """Where models answer; empty where nothing listens. `unix` and `frames` are paths, for users of `unix_group`."""
 
     http: str = ""
+    grpc: str = ""
     unix: str = ""
     frames: str = ""
     unix_group: str = ""
@@ -131,10 +132,10 @@ class ServingProcess:
         return (cls(watched), found.bound) if watched else None
 
     @classmethod
-    def spawn(cls, plan: ServingPlan, listeners: Mapping[str, socket]) -> ServingProcess:
-        """Start it with the listening sockets as its own."""
+    def spawn(cls, plan: ServingPlan, listeners: Mapping[str, socket], grpc: str = "") -> ServingProcess:
+        """Start it with the listening sockets as its own. `grpc` is an address: it opens that socket itself."""
         child = subprocess.Popen(
-            _command(plan, listeners),
+            _command(plan, listeners, grpc),
             stdin=subprocess.DEVNULL,
             pass_fds=[listener.fileno() for listener in listeners.values()],
             start_new_session=True,  # Ctrl-C in a terminal is for the control process, which then stops this one
@@ -183,11 +184,12 @@ class ServingProcess:
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
 
 
-def _command(plan: ServingPlan, listeners: Mapping[str, socket]) -> list[str]:
+def _command(plan: ServingPlan, listeners: Mapping[str, socket], grpc: str) -> list[str]:
     command = [sys.executable, "-m", "edgeward_agent.serving.main"]
     command += ["--boot", str(plan.boot), "--control", str(plan.control), "--capture", str(plan.capture)]
     command += ["--graphs", str(plan.graphs), "--deadlines", plan.deadlines]
     command += ["--log-level", plan.log_level, "--log-format", plan.log_format, *_allowing(plan.allowed)]
+    command += ["--grpc", grpc] if grpc else []
     for name, listener in listeners.items():
         command += [f"--fd-{name}", str(listener.fileno())]
     return command

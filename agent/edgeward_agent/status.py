@@ -57,6 +57,7 @@ class ServingStatus(msgspec.Struct, frozen=True, kw_only=True):
     http: str = ""
     unix: str = ""
     frames: str = ""
+    grpc: str = ""
     restarts: int = 0
 
 
@@ -133,7 +134,7 @@ def recorded_serving(state: StateDir) -> ServingStatus:
         return ServingStatus()
     watched.close()
     bound = running.bound
-    return ServingStatus(pid=running.pid, http=bound.http, unix=bound.unix, frames=bound.frames)
+    return serving_status(running.pid, bound, restarts=0)
 
 
 def device_status(identity: Identity, now_s: float) -> DeviceStatus:
@@ -154,7 +155,14 @@ def link_status(condition: LinkCondition, now_s: float) -> LinkStatus:
 
 
 def serving_status(pid: int, addresses: Addresses, restarts: int) -> ServingStatus:
-    return ServingStatus(pid=pid, http=addresses.http, unix=addresses.unix, frames=addresses.frames, restarts=restarts)
+    return ServingStatus(
+        pid=pid,
+        http=addresses.http,
+        unix=addresses.unix,
+        frames=addresses.frames,
+        grpc=addresses.grpc,
+        restarts=restarts,
+    )
 
 
 def outbox_status(stats: Stats) -> OutboxStatus:

@@ -66,7 +66,7 @@ def _link(link: LinkStatus, agent_pid: int) -> str:
 def _serving(serving: ServingStatus) -> str:
     if not serving.pid:
         return "not running"
-    named = {"http://": serving.http, "unix:": serving.unix, "frames:": serving.frames}
+    named = {"http://": serving.http, "unix:": serving.unix, "frames:": serving.frames, "grpc://": serving.grpc}
     where = ", ".join(kind + address for kind, address in named.items() if address)
     restarts = f", restarted {serving.restarts} times" if serving.restarts else ""
     return f"pid {serving.pid} on {where}{restarts}"

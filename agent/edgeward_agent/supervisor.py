@@ -17,7 +17,14 @@ from typing import Final, Protocol
 
 from edgeward_agent.clock import Clock
 from edgeward_agent.errors import AgentError, ServingError
-from edgeward_agent.listening import bound_address, check_unix_path, listen_frames, listen_tcp, listen_unix
+from edgeward_agent.listening import (
+    bound_address,
+    check_unix_path,
+    listen_frames,
+    listen_tcp,
+    listen_unix,
+    reserve_grpc,
+)
 from edgeward_agent.log import fields
 from edgeward_agent.ports import Serving
 from edgeward_agent.process import ProcessRef, Watched
@@ -84,6 +91,7 @@ class ChildSupervisor:
         self._patience = patience
         self._sockets = ExitStack()
         self._listeners: dict[str, socket.socket] = {}
+        self._reserved = False
         self._process: ServingProcess | None = None
         self._recorded = True
         self._restarts = 0
@@ -144,6 +152,7 @@ class ChildSupervisor:
     def _give_back(self) -> None:
         self._sockets.close()
         self._listeners.clear()
+        self._reserved = False
         self._plan.pid_file.unlink(missing_ok=True)
         for path in filter(None, (self._bound.unix, self._bound.frames)):
             Path(path).unlink(missing_ok=True)
@@ -174,7 +183,7 @@ class ChildSupervisor:
 
     def _spawn(self) -> None:
         self._listen()
-        self._process = ServingProcess.spawn(self._plan, self._listeners)
+        self._process = ServingProcess.spawn(self._plan, self._listeners, self._bound.grpc)
         self._recorded = self._process.record(self._plan, self._bound)
         log.info("serving process started", extra=fields(pid=self.pid, **asdict(self._bound)))
 
@@ -189,6 +198,10 @@ class ChildSupervisor:
         if self._bound.frames and "frames" not in self._listeners:
             listener = listen_frames(Path(self._bound.frames), group=self._bound.unix_group)
             self._listeners["frames"] = self._sockets.enter_context(listener)
+        if self._bound.grpc and not self._reserved:
+            reserved = self._sockets.enter_context(reserve_grpc(self._bound.grpc))
+            self._bound = replace(self._bound, grpc=bound_address(reserved))
+            self._reserved = True
 
     async def _end_stranger(self) -> None:
         """End a serving process of this state folder that was started for something else."""

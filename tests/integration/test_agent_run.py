@@ -18,6 +18,7 @@ from edgeward_agent.status import Status
 from edgeward_fleet.accounts.model import Role
 from support.agent import Agent, device, edgeward_agent, until
 from support.fleet import Fleet, running_fleet
+from support.rpc import triton_rpc
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,23 @@ def test_a_killed_serving_process_answers_again_within_two_seconds_on_the_same_p
     assert time.monotonic() - began_s < 2
     assert (agent.port(), agent.serving_pid() != killed) == (port, True)
     until(lambda: agent.status().serving.restarts == 1)
+
+
+def test_grpc_keeps_its_port_when_the_serving_process_is_killed(agent: Agent) -> None:
+    agent.start("--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0")
+    agent.ready()
+    address, killed = agent.status().serving.grpc, agent.serving_pid()
+    with triton_rpc(address) as client:
+        assert until(client.is_server_ready)
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: agent.serving_pid() not in (0, killed) and agent.live())
+        assert agent.status().serving.grpc == address
+    with triton_rpc(address) as client:
+        assert until(client.is_server_ready)
+    shown = edgeward_agent("status", "--state-dir", agent.state_dir)
+    assert f"grpc://{address}" in shown.stdout
+    with socket.socket() as other, pytest.raises(OSError):
+        other.bind(("127.0.0.1", int(address.rpartition(":")[2])))
 
 
 def test_connections_wait_while_the_serving_process_is_started_again(agent: Agent) -> None:

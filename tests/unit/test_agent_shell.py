@@ -28,7 +28,7 @@ from edgeward_agent.link import follow
 from edgeward_agent.link.follow import follow_desired
 from edgeward_agent.link.memory import MemoryFleet, MemoryLink
 from edgeward_agent.link.observed import LinkCondition, ObservedLink
-from edgeward_agent.listening import exposure, listen_tcp, listen_unix
+from edgeward_agent.listening import bound_address, exposure, listen_tcp, listen_unix, reserve_grpc
 from edgeward_agent.process import ProcessRef, StateFolderLock, Watched, agent_is_running
 from edgeward_agent.reporter import Reporter, Rhythm, Snapshot
 from edgeward_agent.status import (
@@ -204,6 +204,31 @@ def test_a_path_too_long_for_a_socket_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected a socket path of at most 107 bytes") as error:
         listen_unix(tmp_path / ("x" * 110))
     assert "--state-dir" in error.value.hint
+
+
+def test_a_port_is_kept_for_grpc_and_shared_with_nobody_else() -> None:
+    with reserve_grpc("127.0.0.1:0") as first:
+        address = bound_address(first)
+        for taking in (reserve_grpc, listen_tcp):
+            with pytest.raises(PortInUse, match=f"{address}: expected a free address, found it in use"):
+                taking(address)
+        with socket.socket() as serving:  # as grpc opens its own
+            for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+                serving.setsockopt(socket.SOL_SOCKET, option, 1)
+            serving.bind(first.getsockname())
+            serving.listen()
+            with pytest.raises(PortInUse):
+                reserve_grpc(address)
+            with socket.create_connection(first.getsockname(), timeout=5):
+                serving.accept()[0].close()
+    reserve_grpc(address).close()
+
+
+def test_grpc_without_its_library_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    with pytest.raises(ConfigError, match="the packages grpcio and protobuf, found them not") as error:
+        reserve_grpc("127.0.0.1:0")
+    assert "pip install 'edgeward[agent,grpc]'" in error.value.hint
 
 
 def test_only_addresses_beyond_this_machine_are_warned_of() -> None:

@@ -73,7 +73,7 @@ def killed_after_s(monkeypatch: pytest.MonkeyPatch, folder: Path, when: Callable
             return None
 
         @staticmethod
-        def spawn(plan: ServingPlan, listeners: Mapping[str, socket]) -> SilentProcess:
+        def spawn(plan: ServingPlan, listeners: Mapping[str, socket], grpc: str) -> SilentProcess:
             return first
 
     monkeypatch.setattr(supervisor, "ServingProcess", Spawner)

@@ -30,13 +30,19 @@ from edgeward_agent.state_dir import StateDir
     help="Serve here instead of where the configuration says; '' for nowhere.",
 )
 @click.option("--unix", metavar="PATH", help="Serve on this unix socket instead; '' for none.")
-def run(state_dir: Path, config: Path | None, http: str | None, unix: str | None) -> None:
+@click.option(
+    "--grpc",
+    metavar="HOST:PORT",
+    callback=listening_address,
+    help="Answer gRPC here instead of where the configuration says (extra grpc); '' for nowhere.",
+)
+def run(state_dir: Path, config: Path | None, http: str | None, unix: str | None, grpc: str | None) -> None:
     """Run this device until Ctrl-C or SIGTERM.
 
     It serves the models that it has at once, then asks the fleet what it should have. Without the fleet it goes on
     serving and keeps the results. `edgeward-agent enrol` comes first.
     """
-    settings = _with_addresses(load_config(state_dir, config), http, unix)
+    settings = _with_addresses(load_config(state_dir, config), http=http, unix=unix, grpc=grpc)
     log.set_up(settings.log.level, settings.log.format)
     try:
         asyncio.run(daemon.run(StateDir(state_dir.absolute()), settings))
@@ -44,8 +50,8 @@ def run(state_dir: Path, config: Path | None, http: str | None, unix: str | None
         raise _cause(group) from None
 
 
-def _with_addresses(config: AgentConfig, http: str | None, unix: str | None) -> AgentConfig:
-    changes = {key: value for key, value in (("http", http), ("unix", unix)) if value is not None}
+def _with_addresses(config: AgentConfig, **given: str | None) -> AgentConfig:
+    changes = {key: value for key, value in given.items() if value is not None}
     return msgspec.structs.replace(config, serving=msgspec.structs.replace(config.serving, **changes))
 
 

@@ -28,6 +28,12 @@ from edgeward_agent.serving.local import Served
     help="A unix socket for packets with tensors in shared memory (Linux).",
 )
 @click.option(
+    "--grpc",
+    metavar="HOST:PORT",
+    callback=listening_address,
+    help="Where to answer gRPC (extra grpc); port 0 takes a free one.",
+)
+@click.option(
     "--deadlines",
     type=click.Choice(["budget", "off"]),
     default="budget",
@@ -44,6 +50,7 @@ def serve(
     http: str | None,
     unix: Path | None,
     frames: Path | None,
+    grpc: str | None,
     deadlines: str,
     shared_memory: bool,
 ) -> None:
@@ -58,6 +65,7 @@ def serve(
         http=http,
         unix=unix,
         frames=frames,
+        grpc=grpc,
         announce=_announce,
         deadlines=deadlines == "budget",
         shared_memory=shared_memory,
@@ -68,6 +76,7 @@ def _announce(served: Served) -> None:
     where = [f"http://{served.http}"] if served.http else []
     where += [f"unix:{served.unix}"] if served.unix else []
     where += [f"frames:{served.frames}"] if served.frames else []
+    where += [f"grpc://{served.grpc}"] if served.grpc else []
     for model in served.models:
         click.echo(f"{model.name}@{model.version}  {model.path}")
     click.echo(f"serving on {' and '.join(where)}; Ctrl-C ends it")

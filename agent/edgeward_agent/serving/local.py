@@ -38,14 +38,15 @@ class ServedFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """What is served where: `http` is HOST:PORT with the port that was taken, `unix` and `frames` are paths; empty is
-    not at all.
+    """What is served where: `http` and `grpc` are HOST:PORT with the port that was taken, `unix` and `frames` are
+    paths; empty is not at all.
     """
 
     models: tuple[ServedFile, ...]
     http: str
     unix: str
     frames: str
+    grpc: str
 
 
 def serve(
@@ -55,6 +56,7 @@ def serve(
     unix: Path | None,
     announce: Callable[[Served], None],
     frames: Path | None = None,
+    grpc: str | None = None,
     deadlines: bool = True,
     shared_memory: bool = False,
 ) -> None:
@@ -62,7 +64,8 @@ def serve(
 
     Args:
         paths: ONNX files, or release folders. A model is called as its manifest says, else as its file.
-        http: HOST:PORT; port 0 takes a free one. Without it, `unix` and `frames`: DEFAULT_HTTP.
+        http: HOST:PORT; port 0 takes a free one. Without it, `unix`, `frames` and `grpc`: DEFAULT_HTTP.
+        grpc: HOST:PORT for gRPC, which wants the extra `grpc`.
         deadlines: whether the budget of a manifest is the deadline of requests that bring none.
         shared_memory: whether clients may name files under /dev/shm.
 
@@ -73,21 +76,29 @@ def serve(
     named = load_all(paths, Loading(deadlines=deadlines))
     models = tuple(ServedFile(name=each.name, version=each.version, path=path) for path, each in named)
     with ExitStack() as stack:
-        anywhere = http or unix or frames
+        anywhere = http or unix or frames or grpc
         listeners, http_address = _listen(stack, http if anywhere else DEFAULT_HTTP, unix, frames)
-        served = Served(models=models, http=http_address, unix=str(unix or ""), frames=str(frames or ""))
+        grpc_address = _reserve(stack, grpc)
+        served = Served(
+            models=models, http=http_address, unix=str(unix or ""), frames=str(frames or ""), grpc=grpc_address
+        )
         limits = Limits(shared_memory=shared_memory)
-        loop.run(_serve([version for _, version in named], listeners, limits, lambda: announce(served)))
+        versions = [version for _, version in named]
+        loop.run(_serve(versions, listeners, grpc_address, limits, lambda: announce(served)))
 
 
 async def _serve(
-    versions: Sequence[Version], listeners: Sequence[socket.socket], limits: Limits, ready: Callable[[], None]
+    versions: Sequence[Version],
+    listeners: Sequence[socket.socket],
+    grpc: str,
+    limits: Limits,
+    ready: Callable[[], None],
 ) -> None:
     stop = loop.stop_signals()
     registry = Registry()
     for version in versions:
         registry.adopt(version)
-    async with serving(registry, NoCapture(), listeners, limits=limits):
+    async with serving(registry, NoCapture(), listeners, grpc=grpc, limits=limits):
         ready()
         await stop.wait()
 
@@ -132,3 +143,7 @@ def _listen(
         listeners.append(stack.enter_context(listening.listen_frames(frames)))
         stack.callback(frames.unlink, missing_ok=True)
     return listeners, address
+
+
+def _reserve(stack: ExitStack, grpc: str | None) -> str:
+    return listening.bound_address(stack.enter_context(listening.reserve_grpc(grpc))) if grpc else ""

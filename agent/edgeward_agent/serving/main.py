@@ -59,7 +59,7 @@ async def _run(options: argparse.Namespace) -> None:
         stack.callback(streaming.cancel)
         stack.callback(capture.close)
         await stack.enter_async_context(answering(ControlApi(registry, capture), [control]))
-        await stack.enter_async_context(serving(registry, capture, listeners, limits=limits))
+        await stack.enter_async_context(serving(registry, capture, listeners, grpc=options.grpc, limits=limits))
         await stop.wait()
 
 
@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--http", metavar="HOST:PORT", help="loopback address to answer on")
     parser.add_argument("--unix", type=Path, metavar="PATH", help="unix socket to answer on")
     parser.add_argument("--frames", type=Path, metavar="PATH", help="unix socket to answer packets on")
+    parser.add_argument("--grpc", default="", metavar="HOST:PORT", help="loopback address to answer gRPC on")
     parser.add_argument("--fd-http", type=int, metavar="N", help="inherited listening TCP socket")
     parser.add_argument("--fd-unix", type=int, metavar="N", help="inherited listening unix socket")
     parser.add_argument("--fd-frames", type=int, metavar="N", help="inherited listening socket for packets")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from http import HTTPStatus
-from typing import Final, TypeVar
+from typing import Final, NoReturn, TypeVar
 
 import msgspec
 
@@ -59,7 +59,7 @@ class Management:
 
     # -- the server and its models
 
-    def server(self, route: Route) -> JsonValue:
+    def server(self, route: Route) -> Document:
         return self._server
 
     def live(self, route: Route) -> JsonValue:
@@ -71,7 +71,7 @@ class Management:
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "expected every model to have a live version, one has none")
         return None
 
-    def model(self, route: Route) -> JsonValue:
+    def model(self, route: Route) -> Document:
         version = self._find(route)
         versions = sorted({each.version for each in self._registry.models[version.name].loaded.values()})
         return model_metadata(version.name, versions, version.interface)
@@ -80,21 +80,24 @@ class Management:
         self._find(route)
         return None
 
-    def config(self, route: Route) -> JsonValue:
+    def config(self, route: Route) -> Document:
         version = self._find(route)
         return model_config(version.name, version.interface, version.options, body_bytes=self._body_bytes)
 
-    def statistics(self, route: Route) -> JsonValue:
+    def statistics(self, route: Route) -> Document:
         """Of one version, of all those of a model, or of everything in memory."""
         return {"model_stats": [_statistics(each) for each in self._chosen(route)]}
 
     def index(self, route: Route, body: bytes) -> JsonValue:
         """Every model that is there or should be; with `ready` those alone that answer."""
-        asked = _read(body or b"{}", _Index)
-        entries = [each for name, model in self._registry.models.items() for each in _entries(name, model)]
-        return [each for each in entries if not asked.ready or each["state"] == _READY]
+        return list[JsonValue](self.listed(ready=_read(body or b"{}", _Index).ready))
 
-    def load(self, route: Route, body: bytes) -> JsonValue:
+    def listed(self, *, ready: bool) -> list[Document]:
+        """What `index` answers."""
+        entries = [each for name, model in self._registry.models.items() for each in _entries(name, model)]
+        return [each for each in entries if not ready or each["state"] == _READY]
+
+    def load(self, route: Route, body: bytes) -> NoReturn:
         raise unsupported(
             "expected models to be loaded and unloaded by the agent alone, on its private socket:"
             " ask the fleet for a rollout, or start `edgeward-agent serve` with other files"
@@ -113,11 +116,15 @@ class Management:
         return list[JsonValue](found)
 
     def register(self, route: Route, body: bytes) -> JsonValue:
-        if not route.name:
-            raise invalid("'region name' is necessary to register system shared memory region")
         asked = _read(body, _Register)
-        self._regions.register(route.name, key=asked.key, offset=asked.offset, size_bytes=asked.byte_size)
+        self.register_region(route.name, key=asked.key, offset=asked.offset, size_bytes=asked.byte_size)
         return None
+
+    def register_region(self, name: str, *, key: str, offset: int, size_bytes: int) -> None:
+        """What `register` does."""
+        if not name:
+            raise invalid("'region name' is necessary to register system shared memory region")
+        self._regions.register(name, key=key, offset=offset, size_bytes=size_bytes)
 
     def unregister(self, route: Route, body: bytes) -> JsonValue:
         if route.name:
@@ -133,7 +140,7 @@ class Management:
             raise not_found(f"Unable to find cuda shared memory region: '{route.name[:100]}'")
         return []
 
-    def cuda_register(self, route: Route, body: bytes) -> JsonValue:
+    def cuda_register(self, route: Route, body: bytes) -> NoReturn:
         raise unsupported("expected system shared memory, GPUs not supported")
 
     def cuda_unregister(self, route: Route, body: bytes) -> JsonValue:
@@ -141,17 +148,17 @@ class Management:
 
     # -- what Triton has and a device has not
 
-    def trace(self, route: Route) -> JsonValue:
+    def trace(self, route: Route) -> NoReturn:
         raise unsupported("the server does not support tracing")
 
-    def change_trace(self, route: Route, body: bytes) -> JsonValue:
-        return self.trace(route)
+    def change_trace(self, route: Route, body: bytes) -> NoReturn:
+        self.trace(route)
 
-    def logging(self, route: Route) -> JsonValue:
+    def logging(self, route: Route) -> NoReturn:
         raise unsupported("the server does not support dynamic logging: see the [log] section of agent.toml")
 
-    def change_logging(self, route: Route, body: bytes) -> JsonValue:
-        return self.logging(route)
+    def change_logging(self, route: Route, body: bytes) -> NoReturn:
+        self.logging(route)
 
     # -- inside
 

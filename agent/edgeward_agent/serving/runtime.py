@@ -26,9 +26,18 @@ _DRAIN_S: Final = 5.0
 
 @asynccontextmanager
 async def serving(
-    registry: Registry, capture: Capture, listeners: Sequence[socket.socket], *, limits: Limits | None = None
+    registry: Registry,
+    capture: Capture,
+    listeners: Sequence[socket.socket],
+    *,
+    grpc: str = "",
+    limits: Limits | None = None,
 ) -> AsyncIterator[None]:
-    """Answer requests on the data sockets for as long as the context lasts; then drain."""
+    """Answer requests on the data sockets for as long as the context lasts; then drain.
+
+    Args:
+        grpc: HOST:PORT to answer on over gRPC, which opens its own sockets; empty is not at all.
+    """
     scheduler = Scheduler(asyncio.get_running_loop())
     scheduler.start()
     runner = Runner(scheduler, capture)
@@ -39,7 +48,7 @@ async def serving(
     gc.freeze()
     try:
         async with (
-            answering_data(registry, runner, http, limits or Limits()),
+            answering_data(registry, runner, http, limits or Limits(), grpc=grpc),
             answering_frames(registry, runner, packets),
         ):
             yield
@@ -50,19 +59,40 @@ async def serving(
 
 @asynccontextmanager
 async def answering_data(
-    registry: Registry, runner: Runner, listeners: Sequence[socket.socket], limits: Limits
+    registry: Registry, runner: Runner, listeners: Sequence[socket.socket], limits: Limits, *, grpc: str = ""
 ) -> AsyncIterator[None]:
-    """Serve the Open Inference Protocol over HTTP for as long as the context lasts; then drain."""
+    """Serve the Open Inference Protocol for as long as the context lasts; then drain."""
     regions = Regions() if limits.shared_memory else NoRegions()
     terms = Terms(find_region=regions.find, json_bytes=limits.json_bytes, shared_bytes=limits.body_bytes)
     management = Management(registry, regions, body_bytes=limits.body_bytes)
     codec = Codec(limit_bytes=limits.body_bytes)
     api = DataApi(registry, runner, management=management, codec=codec, terms=terms)
     try:
-        async with answering(api, listeners, limits=limits):
+        async with (
+            answering_grpc(registry, runner, grpc, management, terms, limits),
+            answering(api, listeners, limits=limits),  # last: who is answered here finds the rest ready
+        ):
             yield
     finally:
         codec.close()
+
+
+@asynccontextmanager
+async def answering_grpc(
+    registry: Registry, runner: Runner, address: str, management: Management, terms: Terms, limits: Limits
+) -> AsyncIterator[None]:
+    """Serve it over gRPC for as long as the context lasts; then drain. Nothing is imported where nobody asks for it."""
+    if not address:
+        yield
+        return
+    from edgeward_agent.serving.rpc.server import RpcServer  # the extra `grpc`
+
+    server = RpcServer(registry, runner, management=management, terms=terms, limits=limits)
+    try:
+        await server.listen(address)
+        yield
+    finally:
+        await server.drain(_DRAIN_S)
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Final
 
@@ -108,6 +108,11 @@ def split_bytes(data: Buffer) -> list[str]:
         elements.append(_text(bytes(view[begin:end])))
         at = end
     return elements
+
+
+def texts(elements: Iterable[bytes]) -> list[str]:
+    """Elements of a BYTES tensor as text. Raises TensorError for one that is not UTF-8."""
+    return [_text(each) for each in elements]
 
 
 def join_bytes(elements: Sequence[str | bytes]) -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
 from edgeward_contract.manifest import Datatype, TensorSpec

@@ -1,0 +1,118 @@
+"""Inferences that come over gRPC: bytes of a message to a reply that is there now or later."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Final, NamedTuple
+
+from edgeward_agent.serving.asked import InferRequest, Terms
+from edgeward_agent.serving.inference import Inference, Runner
+from edgeward_agent.serving.refusal import Refusal
+from edgeward_agent.serving.registry import Registry
+from edgeward_agent.serving.release import Version
+from edgeward_agent.serving.rpc.reading import read_infer, read_request
+from edgeward_agent.serving.tensors import Array
+
+_log: Final = logging.getLogger(__name__)
+
+_COUNTED_FROM_BYTES: Final = 1 << 16
+INTERNAL: Final = "internal error: see the log of the serving process"
+
+Reply = asyncio.Future[bytes | Refusal]
+Write = Callable[[Version, InferRequest, Sequence[Array]], bytes]
+
+
+class Pending(NamedTuple):
+    """A request that was read. Whoever does not wait any more cancels `reply`: then it need not run."""
+
+    id: str
+    reply: Reply
+
+
+class Asking:
+    """Takes requests. Touched on the loop's thread alone."""
+
+    def __init__(self, registry: Registry, runner: Runner, *, terms: Terms, held_bytes: int) -> None:
+        self._registry = registry
+        self._runner = runner
+        self._terms = terms
+        self._held_limit_bytes = held_bytes
+        self._held_bytes = 0
+
+    def ask(self, body: bytes, left_s: float | None, write: Write) -> Pending:
+        """Read a request and have it run.
+
+        Args:
+            left_s: until the deadline of the call; None when it has none.
+            write: makes the answer.
+        """
+        received_ns = time.perf_counter_ns()
+        reply: Reply = asyncio.get_running_loop().create_future()
+        request_id = ""
+        try:
+            self._hold(len(body), reply)
+            request = read_request(body, self._terms)
+            request_id = request.id
+            version = self._registry.find(request.model_name, request.model_version or None)
+            asked = _within(read_infer(version.interface, request, self._terms), left_s, version.budget_ns)
+            size_bytes = len(body) + (asked.aside.size_bytes if asked.aside is not None else 0)
+            inference = _RpcInference(self._runner, version, asked, size_bytes=size_bytes, received_ns=received_ns)
+            inference.reply_to(reply, write)
+            self._runner.submit(inference)
+        except Refusal as refusal:
+            reply.set_result(refusal)
+        except Exception:
+            _log.exception("a request failed")
+            reply.set_result(Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL))
+        return Pending(request_id, reply)
+
+    def _hold(self, size: int, reply: Reply) -> None:
+        if size < _COUNTED_FROM_BYTES:
+            return
+        if self._held_bytes + size > self._held_limit_bytes:
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "expected room for the request, too many large ones wait")
+        self._held_bytes += size
+        reply.add_done_callback(lambda _: self._release(size))
+
+    def _release(self, size: int) -> None:
+        self._held_bytes -= size
+
+
+class _RpcInference(Inference):
+    """An inference whose answer is a message."""
+
+    __slots__ = ("_reply", "_write")
+
+    def reply_to(self, reply: Reply, write: Write) -> None:
+        """Say who waits, before it is submitted."""
+        self._reply = reply
+        self._write = write
+
+    @property
+    def abandoned(self) -> bool:
+        return self._reply.done()
+
+    def answer(self, results: list[Array]) -> None:
+        message = self._write(self.version, self.asked, results)
+        if not self._reply.done():  # a durable record takes a while, and the caller may leave meanwhile
+            self._reply.set_result(message)
+
+    def refuse(self, status: HTTPStatus, message: str) -> None:
+        if not self._reply.done():
+            self._reply.set_result(Refusal(status, message))
+
+
+def _within(asked: InferRequest, left_s: float | None, budget_ns: int) -> InferRequest:
+    """The same with the deadline of the call, when that is earlier: nobody waits beyond it."""
+    if left_s is None:
+        return asked
+    left_us = max(1, int(left_s * 1e6))
+    given_us = asked.timeout_us
+    own_us = budget_ns // 1000 if given_us is None else given_us
+    # 0 in a request is no deadline.
+    return asked if own_us and own_us <= left_us else replace(asked, timeout_us=left_us)

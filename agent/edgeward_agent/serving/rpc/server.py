@@ -1,0 +1,60 @@
+"""The gRPC server of the serving process: grpc's own, on the loop that serves everything else."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from grpc import aio
+
+from edgeward_agent.errors import PortInUse
+from edgeward_agent.serving.asked import Terms
+from edgeward_agent.serving.exchange import Limits
+from edgeward_agent.serving.inference import Runner
+from edgeward_agent.serving.management import Management
+from edgeward_agent.serving.registry import Registry
+from edgeward_agent.serving.rpc.asking import Asking
+from edgeward_agent.serving.rpc.service import service
+from edgeward_agent.serving.rpc.streaming import Streams
+
+_CALLS: Final = 512
+_CALLS_OF_ONE: Final = 2 * _CALLS
+"""More than are answered at all: the client would keep the rest to itself, where no deadline is seen."""
+
+
+class RpcServer:
+    """Serves one address."""
+
+    def __init__(
+        self, registry: Registry, runner: Runner, *, management: Management, terms: Terms, limits: Limits
+    ) -> None:
+        asking = Asking(registry, runner, terms=terms, held_bytes=limits.held_bytes)
+        self._streams = Streams(asking, limits)
+        self._server = aio.server(options=_options(limits), maximum_concurrent_rpcs=_CALLS)
+        self._server.add_generic_rpc_handlers((service(asking, management, self._streams),))
+
+    async def listen(self, address: str) -> None:
+        """Answer on HOST:PORT. Raises PortInUse."""
+        try:
+            self._server.add_insecure_port(address)
+        except RuntimeError:
+            raise PortInUse(f"{address}: expected a free address for gRPC, found it in use") from None
+        await self._server.start()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Accept no more, answer what has been asked, then close; what is not done in time is cut."""
+        self._streams.finish()
+        await self._server.stop(timeout_s)
+
+
+def _options(limits: Limits) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", limits.body_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_metadata_size", limits.head_bytes),
+        ("grpc.absolute_max_metadata_size", limits.head_bytes),
+        ("grpc.max_allowed_incoming_connections", limits.connections),
+        ("grpc.max_concurrent_streams", _CALLS_OF_ONE),
+        ("grpc.max_connection_idle_ms", round(limits.idle_s * 1000)),
+        ("grpc.server_handshake_timeout_ms", round(limits.request_s * 1000)),
+        ("grpc.so_reuseport", 1),  # the control process keeps the port while no serving process runs
+    ]

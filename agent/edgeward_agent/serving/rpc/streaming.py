@@ -1,0 +1,100 @@
+"""ModelStreamInfer: many requests on one call, answered in their order while later ones run already."""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import Final
+
+from edgeward_agent.serving.exchange import Limits
+from edgeward_agent.serving.refusal import Refusal
+from edgeward_agent.serving.rpc.asking import Asking, Pending
+from edgeward_agent.serving.rpc.writing import Context, refuse, streamed, streamed_error
+
+_WINDOW: Final = 32
+"""Requests of one stream that are under way. Further ones wait in the client: its writes stall."""
+
+
+class Streams:
+    """All streams of a server. Touched on the loop's thread alone."""
+
+    def __init__(self, asking: Asking, limits: Limits) -> None:
+        self._asking = asking
+        self._limits = limits
+        self._open: set[_Stream] = set()
+        self._closing = False
+
+    async def serve(self, _: object, context: Context) -> None:
+        """One call, to its end. What was asked is answered also when nothing more will be read."""
+        stream = _Stream(self._asking, context, self._limits)
+        self._open.add(stream)
+        try:
+            await stream.run()
+        finally:
+            self._open.discard(stream)
+        if stream.ended is not None:
+            await refuse(context, stream.ended)
+
+    def finish(self) -> None:
+        """Read no more; every stream ends after the answers that are due."""
+        for stream in tuple(self._open):
+            stream.finish(Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "expected a server that stays, this one is ending"))
+
+
+class _Stream:
+    """One call. A task of its own reads; the call's task writes, in the order in which requests came."""
+
+    def __init__(self, asking: Asking, context: Context, limits: Limits) -> None:
+        self._asking = asking
+        self._context = context
+        self._limits = limits
+        self._due: asyncio.Queue[Pending | None] = asyncio.Queue()  # None: nothing follows
+        self._room = asyncio.Semaphore(_WINDOW)
+        self._reading: asyncio.Task[None] | None = None
+        self.ended: Refusal | None = None  # why, where it was not the client that ended it
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            self._reading = tasks.create_task(self._read(), name="read a stream")
+            try:
+                while (pending := await self._due.get()) is not None:
+                    await self._write(pending)
+                    self._room.release()
+            except TimeoutError:
+                self.ended = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "expected answers to be read, they were not")
+            finally:
+                self._reading.cancel()
+                self._abandon()
+
+    def finish(self, why: Refusal) -> None:
+        self.ended = why
+        if self._reading is not None:
+            self._reading.cancel()
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                await self._room.acquire()
+                async with asyncio.timeout(self._limits.idle_s):
+                    body = await self._context.read()
+                if not isinstance(body, bytes):  # the mark of the end
+                    return
+                self._due.put_nowait(self._asking.ask(body, self._context.time_remaining(), streamed))
+        except TimeoutError:
+            self.ended = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "expected another request, its time is up")
+        finally:
+            self._due.put_nowait(None)
+
+    async def _write(self, pending: Pending) -> None:
+        # Nobody waits behind this future but the call: when the caller leaves, it is cancelled with it.
+        reply = await pending.reply
+        message = reply if isinstance(reply, bytes) else streamed_error(pending.id, str(reply))
+        async with asyncio.timeout(self._limits.write_s):
+            await self._context.write(message)
+
+    def _abandon(self) -> None:
+        """Nobody waits any more: what has not run need not."""
+        while not self._due.empty():
+            pending = self._due.get_nowait()
+            if pending is not None:
+                pending.reply.cancel()
