@@ -16,7 +16,18 @@ from pathlib import Path
 
 import pytest
 
-NOT_ON_A_DEVICE = {"fastapi", "sqlalchemy", "pydantic", "scikit-learn", "onnx", "pandas", "scipy", "jinja2", "uvicorn"}
+NOT_ON_A_DEVICE = {
+    "grpcio",
+    "fastapi",
+    "sqlalchemy",
+    "pydantic",
+    "scikit-learn",
+    "onnx",
+    "pandas",
+    "scipy",
+    "jinja2",
+    "uvicorn",
+}
 pytestmark = pytest.mark.timeout(300)
 
 
@@ -61,6 +72,15 @@ def test_the_agent_alone_serves_a_model(device: Path, checkout: Path) -> None:
         connection.close()
     assert response.status == 200
     assert {output["name"] for output in answer["outputs"]} >= {"risk"}
+
+
+def test_grpc_is_an_extra_and_the_agent_says_so(device: Path, checkout: Path) -> None:
+    model = checkout / "models/wdbc-risk/releases/2/model.onnx"
+    command: list[str | Path] = [device / "edgeward-agent", "serve", model, "--grpc", "127.0.0.1:0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode != 0
+    assert "pip install 'edgeward[agent,grpc]'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_base_install_needs_numpy_alone_and_says_which_extra_is_missing(
