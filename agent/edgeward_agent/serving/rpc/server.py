@@ -13,7 +13,8 @@ from edgeward_agent.serving.inference import Runner
 from edgeward_agent.serving.management import Management
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.rpc.asking import Asking
-from edgeward_agent.serving.rpc.service import service
+from edgeward_agent.serving.rpc.guard import TokenGuard
+from edgeward_agent.serving.rpc.service import FOR_ALL, service
 from edgeward_agent.serving.rpc.streaming import Streams
 
 _CALLS: Final = 512
@@ -29,7 +30,8 @@ class RpcServer:
     ) -> None:
         asking = Asking(registry, runner, terms=terms, held_bytes=limits.held_bytes)
         self._streams = Streams(asking, limits)
-        self._server = aio.server(options=_options(limits), maximum_concurrent_rpcs=_CALLS)
+        guards = [TokenGuard(limits.token, for_all=FOR_ALL)] if limits.token else []
+        self._server = aio.server(interceptors=guards, options=_options(limits), maximum_concurrent_rpcs=_CALLS)
         self._server.add_generic_rpc_handlers((service(asking, management, self._streams),))
 
     async def listen(self, address: str) -> None:

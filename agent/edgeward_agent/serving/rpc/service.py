@@ -24,6 +24,8 @@ from edgeward_contract.schema import JsonValue
 _log: Final = logging.getLogger(__name__)
 
 NAME: Final = "inference.GRPCInferenceService"
+FOR_ALL: Final = (f"/{NAME}/ServerLive", f"/{NAME}/ServerReady")
+"""What is answered without the token: a probe of a supervisor has none, and learns no more than yes or no."""
 
 _OfModel = pb.ModelReadyRequest | pb.ModelMetadataRequest | pb.ModelConfigRequest | pb.ModelStatisticsRequest
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeVar
 
 from grpc import StatusCode, aio
 
@@ -16,6 +16,8 @@ from edgeward_agent.serving.rpc.inference_pb2 import ModelInferResponse, ModelSt
 from edgeward_agent.serving.tensors import Array
 from edgeward_contract.manifest import Datatype
 
+_Q = TypeVar("_Q")
+_A = TypeVar("_A")
 Context = aio.ServicerContext[bytes, bytes]
 
 _CODES: Final = {
@@ -32,7 +34,7 @@ _FINAL: Final = "triton_final_response"
 _BYTES: Final = Datatype.BYTES.value
 
 
-async def refuse(context: Context, refusal: Refusal) -> NoReturn:
+async def refuse(context: aio.ServicerContext[_Q, _A], refusal: Refusal) -> NoReturn:
     """End a call with an error; INTERNAL is all that has no name here."""
     code = _CODES.get(refusal.status, StatusCode.INTERNAL)
     await context.abort(code, str(refusal)[:_MAX_TEXT])
