@@ -37,7 +37,10 @@ class ServingConfig(_Section, frozen=True):
     unix: str = "socket/serving.sock"  # relative to the state folder; empty: no unix socket
     frames: str = "socket/frames.sock"  # relative to the state folder; empty: no socket for packets
     grpc: str = ""  # HOST:PORT; empty: no gRPC
+    token_file: str = ""  # relative to the state folder; what clients show over TCP; empty: nothing
+    without_token: bool = False  # whether other machines may ask without one
     unix_group: str = ""  # who may connect besides the owner; empty: the owner's own group
+    unix_mode: Literal["0600", "0660", "0666"] = "0660"
     restart_backoff_s: Annotated[float, Meta(gt=0, le=60)] = 0.1
     stop_timeout_s: Seconds = 5.0
     start_timeout_s: Interval = 600.0

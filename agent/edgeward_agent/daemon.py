@@ -13,13 +13,14 @@ import random
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, closing
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Final
 
 import msgspec
 
 from edgeward_agent.agent_socket import answering
 from edgeward_agent.clock import SystemClock
-from edgeward_agent.config import AgentConfig
+from edgeward_agent.config import AgentConfig, ServingConfig
 from edgeward_agent.desk import Desk
 from edgeward_agent.health import Device, clock_trusted
 from edgeward_agent.identity import tls
@@ -30,7 +31,7 @@ from edgeward_agent.link.observed import ObservedLink
 from edgeward_agent.link.opening import open_link, wanted_broker
 from edgeward_agent.link.source import HttpsReleaseSource
 from edgeward_agent.link.wire import Wire
-from edgeward_agent.listening import FRAMES_WORK, exposure
+from edgeward_agent.listening import FRAMES_WORK, check_exposed, exposure
 from edgeward_agent.log import fields
 from edgeward_agent.outbox.forwarder import Forwarder
 from edgeward_agent.outbox.model import StoreOptions
@@ -43,6 +44,7 @@ from edgeward_agent.serving_control import ServingControl
 from edgeward_agent.serving_process import Addresses, Allowance, ServingPlan
 from edgeward_agent.state_dir import StateDir
 from edgeward_agent.supervisor import ChildSupervisor, Patience
+from edgeward_agent.token_file import read_token
 from edgeward_agent.update.chunks import free_bytes
 from edgeward_agent.update.confinement import Limits
 from edgeward_agent.update.executor import Updater
@@ -55,6 +57,7 @@ from edgeward_contract.mqtt.broker import BrokerAddress
 log = logging.getLogger(__name__)
 
 _CLOCK: Final = SystemClock()
+_ID_DIGITS: Final = 16
 _START_S: Final = 5.0  # of the serving process with small models; a larger one is waited for by the updater
 
 
@@ -76,7 +79,8 @@ async def run(state: StateDir, config: AgentConfig) -> None:
     Raises:
         NotEnrolled, IdentityDamaged: there is no usable identity.
         AgentRunning: another agent has this state folder.
-        PortInUse, ConfigError: an address cannot be listened on, or there is no broker where one is wanted.
+        PortInUse, ConfigError: an address cannot be listened on, or should not; or there is no token or no broker where
+            one is wanted.
         OutboxError, UpdateError: the disk does not work; the serving process goes on.
     """
     stop = stop_signals()
@@ -152,6 +156,21 @@ async def _update(device: Device) -> None:
     await device.updater.run()
 
 
+def _allowance(state: StateDir, wanted: ServingConfig) -> Allowance:
+    """Raises TokenUnusable, OpenToAll."""
+    file = state.inside(wanted.token_file) if wanted.token_file else None
+    token = read_token(file) if file else b""
+    for address in (wanted.http, wanted.grpc):
+        check_exposed(address, token=bool(token), without_token=wanted.without_token)
+    return Allowance(
+        token_file=str(file or ""),
+        token_id=sha256(token).hexdigest()[:_ID_DIGITS] if token else "",
+        max_body_mib=wanted.max_body_mib,
+        max_json_kib=wanted.max_json_kib,
+        shared_memory=wanted.shared_memory,
+    )
+
+
 def _supervisor(state: StateDir, config: AgentConfig, serving: ServingControl) -> ChildSupervisor:
     wanted = config.serving
     plan = ServingPlan(
@@ -165,14 +184,11 @@ def _supervisor(state: StateDir, config: AgentConfig, serving: ServingControl) -
             unix=str(state.inside(wanted.unix)) if wanted.unix else "",
             frames=str(state.inside(wanted.frames)) if wanted.frames and FRAMES_WORK else "",
             unix_group=wanted.unix_group,
+            unix_mode=wanted.unix_mode,
         ),
         graphs=state.graphs,
         deadlines=wanted.deadlines,
-        allowed=Allowance(
-            max_body_mib=wanted.max_body_mib,
-            max_json_kib=wanted.max_json_kib,
-            shared_memory=wanted.shared_memory,
-        ),
+        allowed=_allowance(state, wanted),
         log_level=config.log.level,
         log_format=config.log.format,
     )
@@ -245,7 +261,8 @@ def _leave_serving(supervisor: ChildSupervisor) -> Callable[[type[BaseException]
 
 def _announce(config: AgentConfig, device: Device) -> None:
     addresses, facts = device.supervisor.addresses, device.renewal.identity.facts
-    exposed = (exposure(config.serving.http), exposure(config.serving.grpc))
+    token = bool(config.serving.token_file)
+    exposed = [exposure(each, token=token) for each in (config.serving.http, config.serving.grpc)]
     for warning in filter(None, (*exposed, expiry_line(device.renewal.identity, _CLOCK.wall()))):
         log.warning("%s", warning)
     log.info(

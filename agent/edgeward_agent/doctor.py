@@ -16,8 +16,9 @@ from typing import Final
 
 import msgspec
 
+from edgeward_agent.access import ways
 from edgeward_agent.client import Client
-from edgeward_agent.config import AgentConfig, load_config
+from edgeward_agent.config import AgentConfig, ServingConfig, load_config
 from edgeward_agent.errors import AgentError, LinkError, LinkLost
 from edgeward_agent.health import disk_free_bytes
 from edgeward_agent.identity import tls
@@ -32,6 +33,8 @@ from edgeward_agent.state_dir import StateDir
 from edgeward_agent.status import recorded_serving
 from edgeward_agent.status_text import size
 
+_FIRST_USER: Final = 1000  # below are those of the system (login.defs, UID_MIN)
+_SHELLS: Final = frozenset({"sh", "bash", "dash", "zsh", "fish", "ksh", "tcsh"})
 _OLDEST_SQLITE: Final = (3, 37, 0)
 _FEW_FILES: Final = 1024
 _LITTLE_TIME_DAYS: Final = 7
@@ -74,6 +77,7 @@ def examine(state: StateDir) -> Iterator[Check]:
     yield _clock(identity)
     yield _agent(state)
     yield _serving(state, config)
+    yield _access(config.serving, login_users())
     yield _disk(state, config)
     yield _sqlite()
     yield _files()
@@ -196,6 +200,25 @@ def _address(config: AgentConfig) -> Check:
     except AgentError as error:
         return fail("serving", str(error), error.hint)
     return ok("serving", f"does not run; {config.serving.http} is free")
+
+
+def _access(config: ServingConfig, users: int) -> Check:
+    found = ways(config, users=users)
+    detail = "; ".join(f"{each.address}: {each.who}" for each in found) or "nobody can ask"
+    problems = [f"{each.address}: {each.problem}" for each in found if each.problem]
+    if problems:
+        hint = 'Make a token (edgeward-agent token new), or serve on a unix socket alone: serving.http = "".'
+        return warn("who may ask", f"{detail}; {'; '.join(problems)}", hint)
+    return ok("who may ask", detail)
+
+
+def login_users() -> int:
+    """How many people can log in, by their shells; 0: not known."""
+    try:
+        import pwd  # not on Windows
+    except ImportError:
+        return 0
+    return sum(1 for each in pwd.getpwall() if each.pw_uid >= _FIRST_USER and Path(each.pw_shell).name in _SHELLS)
 
 
 def _disk(state: StateDir, config: AgentConfig) -> Check:

@@ -20,6 +20,7 @@ from edgeward_agent.errors import ConfigError, PortInUse
 FRAMES_WORK: Final = sys.platform == "linux"
 """Elsewhere there are no memory files whose size can be sealed."""
 _BACKLOG: Final = 512
+_GROUP_TOO: Final = 0o660
 _MAX_UNIX_PATH_BYTES: Final = 107  # unix(7): sun_path has 108 bytes, the last is the end mark
 
 
@@ -27,6 +28,15 @@ class UnixPathTooLong(ConfigError):
     """The operating system has no room for the path of a socket."""
 
     hint = "Choose a shorter --state-dir, or a shorter serving.unix."
+
+
+class OpenToAll(ConfigError):
+    """Other machines could ask, and nobody would know who they are."""
+
+    hint = (
+        "Make a token with `edgeward-agent token new` and name it (serving.token_file, or --token-file), or serve on"
+        " 127.0.0.1. Where the network itself is guarded: serving.without_token = true, or --without-token."
+    )
 
 
 class CannotListen(ConfigError):
@@ -82,25 +92,26 @@ def reserve_grpc(address: str) -> socket.socket:
     return reserved
 
 
-def listen_unix(path: Path, *, group: str = "") -> socket.socket:
+def listen_unix(path: Path, *, group: str = "", mode: int = _GROUP_TOO) -> socket.socket:
     """Listen on a unix socket that its group may use; a socket that nobody serves any more is replaced.
 
     Others may pass through a folder that is made for it, since the socket itself says who may connect.
 
     Args:
         group: of the socket; empty is the group of this process.
+        mode: of the socket's file; who may write to it may connect.
 
     Raises PortInUse, UnixPathTooLong, ConfigError.
     """
-    return _listen_at(path, socket.SOCK_STREAM, group)
+    return _listen_at(path, socket.SOCK_STREAM, group, mode)
 
 
-def listen_frames(path: Path, *, group: str = "") -> socket.socket:
+def listen_frames(path: Path, *, group: str = "", mode: int = _GROUP_TOO) -> socket.socket:
     """The same for packets (docs/spec/frames.md)."""
-    return _listen_at(path, socket.SOCK_SEQPACKET, group)
+    return _listen_at(path, socket.SOCK_SEQPACKET, group, mode)
 
 
-def _listen_at(path: Path, kind: socket.SocketKind, group: str) -> socket.socket:
+def _listen_at(path: Path, kind: socket.SocketKind, group: str, mode: int) -> socket.socket:
     check_unix_path(path)
     gid = _group_id(group) if group else None
     if _answers(path, kind):
@@ -110,10 +121,10 @@ def _listen_at(path: Path, kind: socket.SocketKind, group: str) -> socket.socket
         _make_folder(path.parent)
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
-        listener.bind(str(path))
+        listener.bind(str(path))  # nobody can connect before `listen`, whatever the mode
         if gid is not None:
             _give(path, gid, group)
-        path.chmod(0o660)
+        path.chmod(mode)
         listener.listen(_BACKLOG)
     except ConfigError:
         listener.close()
@@ -131,11 +142,28 @@ def bound_address(listener: socket.socket) -> str:
     return f"{host}:{name[1]}"
 
 
-def exposure(address: str) -> str:
+def exposure(address: str, *, token: bool = False) -> str:
     """A warning when others than this machine can reach the address; empty when they cannot."""
-    if not address or is_loopback(host_and_port(address)[0]):
+    if not _reachable(address):
         return ""
+    if token:
+        return (
+            f"serving on {address}: token and answers go over the network as they are; anybody on the way can read them"
+        )
     return f"serving on {address}: everyone who reaches this machine can ask its models; there is no password"
+
+
+def check_exposed(address: str, *, token: bool, without_token: bool) -> None:
+    """Other machines may ask only with a token, or where somebody has said that they need none.
+
+    Raises OpenToAll.
+    """
+    if _reachable(address) and not (token or without_token):
+        raise OpenToAll(f"serving on {address}: expected a token, since other machines reach it, found none configured")
+
+
+def _reachable(address: str) -> bool:
+    return bool(address) and not is_loopback(host_and_port(address)[0])
 
 
 def _tcp_address(address: str, setting: str) -> tuple[socket.AddressFamily, tuple[str, int]]:

@@ -24,18 +24,26 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
-    """Where models answer; empty where nothing listens. `unix` and `frames` are paths, for users of `unix_group`."""
+    """Where models answer; empty where nothing listens. `unix` and `frames` are paths, for users of `unix_group` as far
+    as `unix_mode` (octal) allows.
+    """
 
     http: str = ""
     grpc: str = ""
     unix: str = ""
     frames: str = ""
     unix_group: str = ""
+    unix_mode: str = "0660"
 
 
 class Allowance(msgspec.Struct, frozen=True, kw_only=True):
-    """What clients may take of it."""
+    """What clients must show over TCP, and what they may take of it.
 
+    `token_id` tells one token from another without saying it: a process that has another one is replaced.
+    """
+
+    token_file: str = ""
+    token_id: str = ""
     max_body_mib: int = 64
     max_json_kib: int = 4096
     shared_memory: bool = False
@@ -197,4 +205,5 @@ def _command(plan: ServingPlan, listeners: Mapping[str, socket], grpc: str) -> l
 
 def _allowing(allowed: Allowance) -> list[str]:
     options = ["--max-body-mib", str(allowed.max_body_mib), "--max-json-kib", str(allowed.max_json_kib)]
+    options += ["--token-file", allowed.token_file] if allowed.token_file else []
     return [*options, "--shared-memory"] if allowed.shared_memory else options

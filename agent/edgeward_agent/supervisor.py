@@ -193,15 +193,19 @@ class ChildSupervisor:
             self._listeners["http"] = self._sockets.enter_context(listen_tcp(self._bound.http))
             self._bound = replace(self._bound, http=bound_address(self._listeners["http"]))
         if self._bound.unix and "unix" not in self._listeners:
-            listener = listen_unix(Path(self._bound.unix), group=self._bound.unix_group)
+            listener = listen_unix(Path(self._bound.unix), group=self._bound.unix_group, mode=self._unix_mode)
             self._listeners["unix"] = self._sockets.enter_context(listener)
         if self._bound.frames and "frames" not in self._listeners:
-            listener = listen_frames(Path(self._bound.frames), group=self._bound.unix_group)
+            listener = listen_frames(Path(self._bound.frames), group=self._bound.unix_group, mode=self._unix_mode)
             self._listeners["frames"] = self._sockets.enter_context(listener)
         if self._bound.grpc and not self._reserved:
             reserved = self._sockets.enter_context(reserve_grpc(self._bound.grpc))
             self._bound = replace(self._bound, grpc=bound_address(reserved))
             self._reserved = True
+
+    @property
+    def _unix_mode(self) -> int:
+        return int(self._bound.unix_mode, 8)
 
     async def _end_stranger(self) -> None:
         """End a serving process of this state folder that was started for something else."""

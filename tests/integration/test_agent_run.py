@@ -210,11 +210,62 @@ def test_without_a_fleet_the_device_serves_and_says_so(agent: Agent, tmp_path: P
     assert agent.stop() == 0
 
 
+def asks(agent: Agent, token: str) -> int:
+    return agent.get("/v2", {"Authorization": f"Bearer {token}"}).status
+
+
+def new_token(agent: Agent) -> str:
+    done = edgeward_agent("token", "new", "--force", "--state-dir", agent.state_dir)
+    assert done.returncode == 0, done.stderr
+    return (agent.state_dir / "serving.token").read_text().strip()
+
+
+def test_a_new_token_is_wanted_from_the_next_start(agent: Agent) -> None:
+    agent.configure('[serving]\ntoken_file = "serving.token"\n')
+    before = new_token(agent)
+    agent.start()
+    left = agent.ready().serving.pid
+    assert (asks(agent, before), asks(agent, ""), agent.get("/v2").status) == (200, 401, 401)
+    after = new_token(agent)
+    assert asks(agent, before) == 200
+    agent.kill()  # the serving process goes on, and must not be taken over with the token that it knows
+    agent.start()
+    assert agent.ready().serving.pid != left
+    assert (asks(agent, before), asks(agent, after)) == (401, 200)
+
+
+def test_a_token_that_others_may_read_ends_the_start_in_one_line(agent: Agent) -> None:
+    agent.configure('[serving]\ntoken_file = "serving.token"\n')
+    new_token(agent)
+    (agent.state_dir / "serving.token").chmod(0o640)
+    done = edgeward_agent("run", "--http", "127.0.0.1:0", "--state-dir", agent.state_dir)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {agent.state_dir}/serving.token: expected a file that its owner alone may")
+    assert done.stderr.count("\n") == 2 and "  chmod 600" in done.stderr
+
+
+def test_other_machines_are_not_served_by_accident(agent: Agent) -> None:
+    done = edgeward_agent("run", "--http", "0.0.0.0:0", "--state-dir", agent.state_dir)
+    assert done.returncode == 2
+    assert "error: serving on 0.0.0.0:0: expected a token, since other machines reach it" in done.stderr
+
+
+def test_both_sockets_have_the_mode_that_is_configured(agent: Agent) -> None:
+    agent.configure('[serving]\nunix_mode = "0600"\n')
+    agent.start()
+    serving = agent.ready().serving
+    found = [Path(path).stat() for path in (serving.unix, serving.frames)]
+    assert [(each.st_mode & 0o7777, each.st_uid) for each in found] == [(0o600, os.geteuid())] * 2
+
+
 def test_the_doctor_finds_a_healthy_device_healthy(agent: Agent) -> None:
+    agent.configure('[serving]\ntoken_file = "serving.token"\n')  # else it warns where several people can log in
+    new_token(agent)
     agent.start()
     agent.ready()
     done = edgeward_agent("doctor", "--state-dir", agent.state_dir)
     assert done.returncode == 0, done.stdout
+    assert "who may ask    127.0.0.1:8500: programs on this machine with the token; unix:socket/" in done.stdout
     assert {line.split()[0] for line in done.stdout.splitlines()} == {"ok"}, done.stdout
 
 

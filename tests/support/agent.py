@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,10 +103,10 @@ class Agent:
         """One request to the data port; raises what went wrong."""
         return self.get("/v2/health/live").status == 200
 
-    def get(self, path: str) -> http.client.HTTPResponse:
+    def get(self, path: str, headers: Mapping[str, str] | None = None) -> http.client.HTTPResponse:
         connection = http.client.HTTPConnection("127.0.0.1", self.port(), timeout=5)
         try:
-            connection.request("GET", path)
+            connection.request("GET", path, headers=dict(headers or {}))
             response = connection.getresponse()
             response.read()
             return response

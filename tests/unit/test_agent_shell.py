@@ -28,7 +28,15 @@ from edgeward_agent.link import follow
 from edgeward_agent.link.follow import follow_desired
 from edgeward_agent.link.memory import MemoryFleet, MemoryLink
 from edgeward_agent.link.observed import LinkCondition, ObservedLink
-from edgeward_agent.listening import bound_address, exposure, listen_tcp, listen_unix, reserve_grpc
+from edgeward_agent.listening import (
+    OpenToAll,
+    bound_address,
+    check_exposed,
+    exposure,
+    listen_tcp,
+    listen_unix,
+    reserve_grpc,
+)
 from edgeward_agent.process import ProcessRef, StateFolderLock, Watched, agent_is_running
 from edgeward_agent.reporter import Reporter, Rhythm, Snapshot
 from edgeward_agent.status import (
@@ -234,6 +242,17 @@ def test_grpc_without_its_library_is_one_clear_error(monkeypatch: pytest.MonkeyP
 def test_only_addresses_beyond_this_machine_are_warned_of() -> None:
     assert exposure("127.0.0.1:1") == exposure("[::1]:1") == exposure("") == ""
     assert exposure("0.0.0.0:8500").startswith("serving on 0.0.0.0:8500: everyone who reaches this machine")
+    assert "anybody on the way can read them" in exposure("0.0.0.0:8500", token=True)
+
+
+def test_other_machines_need_a_token_or_somebody_who_says_that_they_need_none() -> None:
+    for address in ("127.0.0.1:1", "[::1]:1", "localhost:1", ""):
+        check_exposed(address, token=False, without_token=False)
+    check_exposed("0.0.0.0:1", token=True, without_token=False)
+    check_exposed("0.0.0.0:1", token=False, without_token=True)
+    with pytest.raises(OpenToAll, match=r"serving on \[::\]:1: expected a token, since other machines") as caught:
+        check_exposed("[::]:1", token=False, without_token=False)
+    assert "serving.token_file" in caught.value.hint and "--without-token" in caught.value.hint
 
 
 def test_a_folder_has_one_owner_at_a_time(tmp_path: Path) -> None:

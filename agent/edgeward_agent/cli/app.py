@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "doctor": "Look for the usual causes of trouble and say what to do.",
     "bench": "Measure how long a model takes on this machine, and whether it makes a budget.",
     "infer": "Ask a served model for an answer.",
+    "token": "Make the token that clients show over TCP.",
     "outbox": "Look at the results that wait for the fleet.",
     "probe": "Check a release folder in a process of its own, as a device does.",
 }

@@ -16,6 +16,7 @@ from edgeward_agent.errors import ServingUnavailable
 from edgeward_agent.serving.tensors import Array, Scalar, to_elements
 from edgeward_agent.state_dir import StateDir
 from edgeward_agent.status import recorded_serving
+from edgeward_agent.token_file import read_token
 from edgeward_contract.manifest import CaptureMode
 
 
@@ -41,6 +42,11 @@ from edgeward_contract.manifest import CaptureMode
 @click.option(
     "--address", metavar="URL", help="http://HOST:PORT or unix:PATH.  [default: the agent of the state folder]"
 )
+@click.option(
+    "--token-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The token to show over TCP.  [default: the one of the agent, when it is asked]",
+)
 @state_dir_option
 def infer(
     model: str,
@@ -50,6 +56,7 @@ def infer(
     outputs: tuple[str, ...],
     capture: str,
     address: str | None,
+    token_file: Path | None,
     state_dir: Path,
 ) -> None:
     """Ask MODEL for an answer, and print it as JSON.
@@ -58,7 +65,9 @@ def infer(
     """
     if bool(pairs) == bool(request_file):
         raise click.UsageError("Give either --input NAME=VALUE (once for each input) or --json FILE.")
-    with Client(address or default_address(StateDir(state_dir.absolute()))) as client:
+    state = StateDir(state_dir.absolute())
+    token = read_token(token_file).decode() if token_file else None if address else agent_token(state)
+    with Client(address or default_address(state), token=token) as client:
         try:
             inputs = (
                 read_request(request_file) if request_file else read_pairs(pairs, client.model(model, version=version))
@@ -77,6 +86,17 @@ def default_address(state: StateDir) -> str:
     config = load_config(state.root).serving
     unix = state.inside(config.unix)
     return f"unix:{unix}" if config.unix and unix.exists() else f"http://{config.http}"
+
+
+def agent_token(state: StateDir) -> str | None:
+    """What the agent of this folder wants to see; None where a unix socket is the way to it.
+
+    Raises TokenUnusable.
+    """
+    config = load_config(state.root).serving
+    if not config.token_file or default_address(state).startswith("unix:"):
+        return None
+    return read_token(state.inside(config.token_file)).decode()
 
 
 def _unavailable(error: Unreachable | Unavailable) -> ServingUnavailable:

@@ -10,6 +10,7 @@ from edgeward_agent import log
 from edgeward_agent.cli.options import listening_address
 from edgeward_agent.serving import local
 from edgeward_agent.serving.local import Served
+from edgeward_agent.token_file import read_token
 
 
 @click.command()
@@ -45,6 +46,13 @@ from edgeward_agent.serving.local import Served
     is_flag=True,
     help="Let clients name files under /dev/shm for tensors (Triton's system shared memory).",
 )
+@click.option(
+    "--token-file",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="The token that clients must show over TCP; `edgeward-agent token new --file PATH` makes one.",
+)
+@click.option("--without-token", is_flag=True, help="Let other machines ask without a token, where --http lets them.")
 def serve(
     models: tuple[Path, ...],
     http: str | None,
@@ -53,6 +61,8 @@ def serve(
     grpc: str | None,
     deadlines: str,
     shared_memory: bool,
+    token_file: Path | None,
+    without_token: bool,
 ) -> None:
     """Serve ONNX files or release folders on this machine, with no fleet at all, until Ctrl-C.
 
@@ -69,6 +79,8 @@ def serve(
         announce=_announce,
         deadlines=deadlines == "budget",
         shared_memory=shared_memory,
+        token=read_token(token_file) if token_file else b"",
+        without_token=without_token,
     )
 
 

@@ -8,7 +8,6 @@ done again after any interruption, and is, whenever the identity is read.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgeward_agent.errors import IdentityError
+from edgeward_agent.secret_file import create, sync_folder
 from edgeward_contract.artifact import DeviceId, device_id
 from edgeward_contract.schema import ContractError, Fields, canonical_json, parse_json
 
@@ -215,23 +215,6 @@ def _keep_previous(folder: Path) -> None:
             with contextlib.suppress(FileNotFoundError):
                 (folder / kept).unlink()
             (folder / kept).hardlink_to(folder / name)
-
-
-def create(path: Path, data: bytes) -> None:
-    """Write a file that did not exist and that only its owner may read, down to the disk."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read(folder: Path, name: str) -> bytes:

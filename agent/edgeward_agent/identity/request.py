@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgeward_agent.errors import IdentityError
 from edgeward_agent.identity import keys
+from edgeward_agent.secret_file import create, sync_folder
 
 _KEY: Final = "asked.key"
 _ROOM: Final = "asked.room"
@@ -36,7 +37,7 @@ def prepare(folder: Path, room_bytes: int) -> ec.EllipticCurvePrivateKey:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         release_room(folder)
-        keys.create(folder / _ROOM, os.urandom(room_bytes))  # noise: zeroes take no room on some file systems
+        create(folder / _ROOM, os.urandom(room_bytes))  # noise: zeroes take no room on some file systems
         return _former_key(folder) or _new_key(folder)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -70,6 +71,6 @@ def _former_key(folder: Path) -> ec.EllipticCurvePrivateKey | None:
 def _new_key(folder: Path) -> ec.EllipticCurvePrivateKey:
     key = keys.new_key()
     (folder / _KEY).unlink(missing_ok=True)
-    keys.create(folder / _KEY, keys.key_pem(key))
-    keys.sync_folder(folder)
+    create(folder / _KEY, keys.key_pem(key))
+    sync_folder(folder)
     return key

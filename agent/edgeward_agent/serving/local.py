@@ -59,6 +59,8 @@ def serve(
     grpc: str | None = None,
     deadlines: bool = True,
     shared_memory: bool = False,
+    token: bytes = b"",
+    without_token: bool = False,
 ) -> None:
     """Serve until SIGINT or SIGTERM. `announce` is called once, when the first request can be answered.
 
@@ -68,11 +70,15 @@ def serve(
         grpc: HOST:PORT for gRPC, which wants the extra `grpc`.
         deadlines: whether the budget of a manifest is the deadline of requests that bring none.
         shared_memory: whether clients may name files under /dev/shm.
+        token: what clients must show over TCP; empty is nothing.
+        without_token: whether other machines may ask without one.
 
     Raises:
         ModelError: a file is missing, does not load, does not fit its manifest, or two models have one name.
-        PortInUse, ConfigError: an address cannot be listened on.
+        PortInUse, ConfigError: an address cannot be listened on, or should not.
     """
+    for address in (http, grpc):
+        listening.check_exposed(address or "", token=bool(token), without_token=without_token)
     named = load_all(paths, Loading(deadlines=deadlines))
     models = tuple(ServedFile(name=each.name, version=each.version, path=path) for path, each in named)
     with ExitStack() as stack:
@@ -82,7 +88,7 @@ def serve(
         served = Served(
             models=models, http=http_address, unix=str(unix or ""), frames=str(frames or ""), grpc=grpc_address
         )
-        limits = Limits(shared_memory=shared_memory)
+        limits = Limits(token=token, shared_memory=shared_memory)
         versions = [version for _, version in named]
         loop.run(_serve(versions, listeners, grpc_address, limits, lambda: announce(served)))
 

@@ -27,6 +27,7 @@ from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.release import Loading
 from edgeward_agent.serving.runtime import answering, serving
 from edgeward_agent.serving.sockets import inherit, open_control
+from edgeward_agent.token_file import read_token
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,6 +50,7 @@ async def _run(options: argparse.Namespace) -> None:
     boot(registry, options.boot)
     capture = CaptureStream(options.capture)
     limits = Limits(
+        token=read_token(options.token_file) if options.token_file else b"",
         body_bytes=options.max_body_mib << 20,
         json_bytes=options.max_json_kib << 10,
         shared_memory=options.shared_memory,
@@ -95,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--log-format", choices=("text", "json"), default="text", help="form of a line")
     parser.add_argument("--max-body-mib", type=int, default=64, metavar="MIB", help="largest request body")
     parser.add_argument("--max-json-kib", type=int, default=4096, metavar="KIB", help="most JSON in a request")
+    parser.add_argument("--token-file", type=Path, metavar="PATH", help="token that clients show over TCP")
     parser.add_argument("--shared-memory", action="store_true", help="let clients name files under /dev/shm")
     return parser
 
