@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import struct
+import sys
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -11,6 +13,7 @@ from edgeward_agent.client.errors import InvalidRequest
 
 DEFAULT: Final = "http://127.0.0.1:8500"
 _DEFAULT_PORT: Final = 8500
+_TIMEVAL: Final = struct.Struct("@ll")  # struct timeval: seconds, microseconds; 0 is no limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +44,31 @@ class Address:
         if not self.path:
             connection = socket.create_connection((self.host, self.port), timeout_s)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return connection
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            connection.settimeout(timeout_s)
-            connection.connect(self.path)
-        except OSError:
-            connection.close()
-            raise
+        else:
+            connection = _connect_unix(self.path, socket.SOCK_STREAM, timeout_s)
+        limit_waits(connection, timeout_s)
         return connection
+
+
+def _connect_unix(path: str, kind: socket.SocketKind, timeout_s: float) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, kind)
+    try:
+        connection.settimeout(timeout_s)
+        connection.connect(path)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def limit_waits(connection: socket.socket, timeout_s: float) -> None:
+    """Let the system end each wait of a socket: Python would ask it twice for everything, once whether it may.
+
+    A wait that ends so is a BlockingIOError.
+    """
+    if sys.platform == "win32":  # there the option is no timeval
+        return
+    limit = _TIMEVAL.pack(int(timeout_s), int(timeout_s % 1 * 1e6) or int(timeout_s < 1))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+    connection.settimeout(None)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Final
+from typing import Final, TypeVar
 
 from edgeward_agent.client.address import DEFAULT, Address
 from edgeward_agent.client.answers import Answer, ModelInfo
 from edgeward_agent.client.dialogue import READY, Dialogue, Wish, model_path
 from edgeward_agent.client.errors import Unreachable
+from edgeward_agent.client.forms import NO_FORM, Form
 from edgeward_agent.client.http import NotHttp, Response, ResponseReader
 from edgeward_agent.serving.tensors import Array, Buffer
 from edgeward_contract.manifest import CaptureMode
 
-_READ_BYTES: Final = 1 << 18
-_JOIN_BELOW_BYTES: Final = 1 << 16
+_OFF: Final = CaptureMode.OFF
+_READ_BYTES: Final = 1 << 16  # from 128 KiB on the C library asks the system for each buffer anew
+T = TypeVar("T", bytes, int)
 
 
 class _Gone(OSError):
@@ -63,7 +65,7 @@ class Client:
         version: int | None = None,
         outputs: Sequence[str] = (),
         request_id: str = "",
-        capture: CaptureMode = CaptureMode.OFF,
+        capture: CaptureMode = _OFF,
         deadline_us: int = 0,
         priority: int = 0,
     ) -> Answer:
@@ -80,73 +82,93 @@ class Client:
         Raises:
             ClientError: one of its kinds, see there.
         """
-        wish = Wish(
-            model=model,
-            version=version,
-            outputs=tuple(outputs),
-            request_id=request_id,
-            capture=capture,
-            deadline_us=deadline_us,
-            priority=priority,
-        )
-        return self._dialogue.understand(self._exchange(self._dialogue.ask(wish, inputs)))
+        wish = Wish(model, version, tuple(outputs), request_id, capture, deadline_us, priority)
+        form, request = self._dialogue.ask(wish, inputs)
+        heard = self._exchange(request, form)
+        return heard if isinstance(heard, Answer) else self._dialogue.understand(form, heard)
 
     def model(self, model: str, *, version: int | None = None) -> ModelInfo:
         """Raises ClientError."""
-        return self._dialogue.understand_model(self._exchange(self._dialogue.get(model_path(model, version))))
+        return self._dialogue.understand_model(self._get(model_path(model, version)))
 
     def ready(self) -> bool:
         """Whether the server is there and every model that it should have can answer."""
         try:
-            return self._dialogue.understand_ready(self._exchange(self._dialogue.get(READY)))
+            return self._dialogue.understand_ready(self._get(READY))
         except Unreachable:
             return False
 
-    def _exchange(self, request: Sequence[Buffer]) -> Response:
+    def _get(self, path: str) -> Response:
+        heard = self._exchange(self._dialogue.get(path), NO_FORM)
+        assert isinstance(heard, Response)
+        return heard
+
+    def _exchange(self, request: Sequence[Buffer], form: Form) -> Answer | Response:
         try:
-            return self._ask(request)
+            return self._ask(request, form)
         except (OSError, NotHttp) as error:
             self.close()
-            reason = str(error) or type(error).__name__
-            raise Unreachable(f"{self._address.text}: expected an answer, got: {reason}") from None
+            raise Unreachable(f"{self._address.text}: expected an answer, got: {_reason(error)}") from None
         except BaseException:  # Ctrl-C in the middle: what comes next on this connection answers another question
             self.close()
             raise
 
-    def _ask(self, request: Sequence[Buffer]) -> Response:
+    def _ask(self, request: Sequence[Buffer], form: Form) -> Answer | Response:
         """Ask, and once more on a new connection when the kept one turns out to be closed, as after a restart of the
         server. Asking twice is safe: an inference changes nothing but the count of its records.
         """
         if self._socket is not None:
             try:
-                return self._talk(self._socket, request)
+                return self._talk(self._socket, request, form)
             except (BrokenPipeError, ConnectionResetError, _Gone):
                 self.close()
         self._socket = self._address.connect(self._timeout_s)
-        return self._talk(self._socket, request)
+        return self._talk(self._socket, request, form)
 
-    def _talk(self, connection: socket.socket, request: Sequence[Buffer]) -> Response:
-        _send(connection, request)
-        response = _receive(connection)
+    def _talk(self, connection: socket.socket, request: Sequence[Buffer], form: Form) -> Answer | Response:
+        if len(request) == 1:
+            connection.sendall(request[0])
+        else:
+            _send_pieces(connection, request)
+        data = connection.recv(form.room)
+        answer = form.recognise(data)
+        if answer is not None:
+            return answer
+        response = _read_on(connection, data)
         if not response.keep_alive:
             self.close()
         return response
 
 
-def _send(connection: socket.socket, request: Sequence[Buffer]) -> None:
-    if sum(map(len, request)) < _JOIN_BELOW_BYTES:
-        connection.sendall(b"".join(request))
-        return
-    for part in request:
-        connection.sendall(part)
+def _reason(error: Exception) -> str:
+    """A socket with a time limit of the system's says that it would block."""
+    return "timed out" if isinstance(error, BlockingIOError) else str(error) or type(error).__name__
 
 
-def _receive(connection: socket.socket) -> Response:
+def _send_pieces(connection: socket.socket, pieces: Sequence[Buffer]) -> None:
+    """One call for all of them, so that head and tensors wake the server once; then what it left over."""
+    sent = connection.sendmsg(pieces)
+    for piece in pieces:
+        if sent < len(piece):
+            connection.sendall(memoryview(piece)[sent:])
+        sent = max(0, sent - len(piece))
+
+
+def _read_on(connection: socket.socket, data: bytes) -> Response:
+    if not data:
+        raise _Gone("the connection was closed")
     reader = ResponseReader()
-    while True:
-        data = connection.recv(max(_READ_BYTES, reader.missing))
-        if not data:
-            raise _Gone("the connection was closed") if not reader.begun else OSError("the answer was cut short")
-        response = reader.feed(data)
-        if response is not None:
-            return response
+    response = reader.feed(data)
+    while response is None:
+        room = reader.room
+        if room is None:
+            response = reader.feed(_more(connection.recv(_READ_BYTES)))
+        else:
+            response = reader.filled(_more(connection.recv_into(room)))
+    return response
+
+
+def _more(got: T) -> T:
+    if not got:
+        raise OSError("the answer was cut short")
+    return got

@@ -12,6 +12,7 @@ from edgeward_agent.client.address import DEFAULT, Address
 from edgeward_agent.client.answers import Answer, ModelInfo
 from edgeward_agent.client.dialogue import READY, Dialogue, Wish, model_path
 from edgeward_agent.client.errors import Unreachable
+from edgeward_agent.client.forms import NO_FORM, Form
 from edgeward_agent.client.http import NotHttp, Response, ResponseReader
 from edgeward_agent.serving.tensors import Array, Buffer
 from edgeward_contract.manifest import CaptureMode
@@ -66,49 +67,48 @@ class AsyncClient:
         priority: int = 0,
     ) -> Answer:
         """Run a model; arguments and errors are those of `Client.infer`."""
-        wish = Wish(
-            model=model,
-            version=version,
-            outputs=tuple(outputs),
-            request_id=request_id,
-            capture=capture,
-            deadline_us=deadline_us,
-            priority=priority,
-        )
-        return self._dialogue.understand(await self._exchange(self._dialogue.ask(wish, inputs)))
+        wish = Wish(model, version, tuple(outputs), request_id, capture, deadline_us, priority)
+        form, request = self._dialogue.ask(wish, inputs)
+        heard = await self._exchange(request, form)
+        return heard if isinstance(heard, Answer) else self._dialogue.understand(form, heard)
 
     async def model(self, model: str, *, version: int | None = None) -> ModelInfo:
         """Raises ClientError."""
-        return self._dialogue.understand_model(await self._exchange(self._dialogue.get(model_path(model, version))))
+        return self._dialogue.understand_model(await self._get(model_path(model, version)))
 
     async def ready(self) -> bool:
         """Whether the server is there and every model that it should have can answer."""
         try:
-            return self._dialogue.understand_ready(await self._exchange(self._dialogue.get(READY)))
+            return self._dialogue.understand_ready(await self._get(READY))
         except Unreachable:
             return False
 
-    async def _exchange(self, request: Sequence[Buffer]) -> Response:
+    async def _get(self, path: str) -> Response:
+        heard = await self._exchange(self._dialogue.get(path), NO_FORM)
+        assert isinstance(heard, Response)
+        return heard
+
+    async def _exchange(self, request: Sequence[Buffer], form: Form) -> Answer | Response:
         try:
             async with self._turns, asyncio.timeout(self._timeout_s):
-                return await self._ask(request)
+                return await self._ask(request, form)
         except TimeoutError:
             raise self._unreachable("timed out") from None
         except (OSError, NotHttp) as error:
             raise self._unreachable(str(error) or type(error).__name__) from None
 
-    async def _ask(self, request: Sequence[Buffer]) -> Response:
+    async def _ask(self, request: Sequence[Buffer], form: Form) -> Answer | Response:
         """Ask, and on a new connection when a kept one turns out to be closed; safe, see `Client`."""
         while self._idle:
             try:
-                return await self._talk(self._idle.pop(), request)
+                return await self._talk(self._idle.pop(), request, form)
             except (BrokenPipeError, ConnectionResetError):
                 continue
-        return await self._talk(await self._connect(), request)
+        return await self._talk(await self._connect(), request, form)
 
-    async def _talk(self, line: _Line, request: Sequence[Buffer]) -> Response:
+    async def _talk(self, line: _Line, request: Sequence[Buffer], form: Form) -> Answer | Response:
         async with _returned(line, self._idle):
-            return await line.ask(request)
+            return await line.ask(request, form)
 
     async def _connect(self) -> _Line:
         loop = asyncio.get_running_loop()
@@ -141,25 +141,26 @@ class _Line(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._reader = ResponseReader()
-        self._waiting: asyncio.Future[Response] | None = None
+        self._form = NO_FORM
+        self._waiting: asyncio.Future[Answer | Response] | None = None
         self.usable = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
+        answer = self._form.recognise(data) if not self._reader.begun else None
+        if answer is not None:
+            self._tell(answer)
+            return
         try:
             response = self._reader.feed(data)
         except NotHttp as error:
             self._fail(error)
             return
-        if response is None:
-            return
-        self.usable = response.keep_alive
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(response)
-        else:
-            self.usable = False  # an answer that nobody asked for
+        if response is not None:
+            self.usable = response.keep_alive
+            self._tell(response)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._reader.begun:
@@ -167,10 +168,11 @@ class _Line(asyncio.Protocol):
         else:
             self._fail(ConnectionResetError("the connection was closed"))
 
-    async def ask(self, request: Sequence[Buffer]) -> Response:
+    async def ask(self, request: Sequence[Buffer], form: Form) -> Answer | Response:
         if not self.usable:
             raise ConnectionResetError("the connection was closed")
         self._reader = ResponseReader()
+        self._form = form
         self._waiting = asyncio.get_running_loop().create_future()
         self._transport.writelines(request)
         try:
@@ -181,6 +183,12 @@ class _Line(asyncio.Protocol):
     def close(self) -> None:
         self.usable = False
         self._transport.close()
+
+    def _tell(self, heard: Answer | Response) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(heard)
+        else:
+            self.usable = False  # an answer that nobody asked for
 
     def _fail(self, error: Exception) -> None:
         self.usable = False

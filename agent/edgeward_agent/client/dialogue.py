@@ -1,14 +1,14 @@
 """What a client says and what it makes of the answer: pure, and the same whatever carries it.
 
 A bedside application asks the same question again and again with other numbers. What is the same, the JSON in front
-of the tensors, is made once for each form of question and remembered; so is what the JSON of an answer means.
+of the tensors, is made once for each form of question and remembered; so is what the JSON of an answer means
+(`forms.py`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Final, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -25,6 +25,7 @@ from edgeward_agent.client.errors import (
     ServerFailed,
     Unavailable,
 )
+from edgeward_agent.client.forms import Form, Meaning, Part
 from edgeward_agent.client.http import Response
 from edgeward_agent.serving import tensors
 from edgeward_agent.serving.tensors import Array, Buffer, TensorError
@@ -40,8 +41,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class Wish(NamedTuple):
     """What a caller may ask for beside the inputs.
 
     Args:
@@ -58,68 +58,49 @@ class Wish:
     priority: int = 0
 
 
-class _Part(NamedTuple):
-    """One tensor in the body of an answer."""
-
-    name: str
-    datatype: Datatype
-    shape: tuple[int, ...]
-    size: int
-
-
-class _Meaning(NamedTuple):
-    model: str
-    version: str
-    request_id: str
-    parts: tuple[_Part, ...]
-
-
 class Dialogue:
     """The two directions of a conversation with one server. Keeps what was learnt; not to be shared by threads."""
 
     def __init__(self, address: str, *, token: str | None = None) -> None:
         self._address = address
         self._common = b"Host: localhost\r\n" + (b"Authorization: Bearer %b\r\n" % token.encode() if token else b"")
-        self._headers: dict[object, bytes] = {}
-        self._paths: dict[tuple[str, int | None], bytes] = {}
-        self._meanings: dict[bytes, _Meaning] = {}
+        self._forms: dict[object, Form] = {}
+        self._meanings: dict[bytes, Meaning] = {}
 
-    def ask(self, wish: Wish, inputs: Mapping[str, Array]) -> list[Buffer]:
-        """An inference request in pieces, head first.
+    def ask(self, wish: Wish, inputs: Mapping[str, Array]) -> tuple[Form, Sequence[Buffer]]:
+        """An inference request, head first.
 
         Raises:
             InvalidRequest: an array of a type that the protocol does not have.
         """
-        arrays = [_sendable(name, array) for name, array in inputs.items()]
-        binary: list[Buffer] = [tensors.to_bytes(array) for array in arrays]
-        sizes = tuple(map(len, binary))
-        form = (wish, tuple(inputs), tuple([(each.dtype, each.shape) for each in arrays]), sizes)
-        header = self._headers.get(form) if not wish.request_id else None
-        if header is None:
-            header = _compose(wish, list(map(_tensor, inputs, arrays, sizes)))
-            if not wish.request_id:  # with an id each question is another
-                _remember(self._headers, form, header)
-        return [self._head(wish, len(header), sum(sizes)), header, *binary]
+        key: list[object] = [wish]
+        arrays: list[Array] = []
+        for name, given in inputs.items():
+            array = np.asarray(given)
+            key += (name, array.dtype, array.shape)
+            arrays.append(array)
+        form = self._forms.get(tuple(key))
+        if form is not None:
+            return form, form.request(arrays)
+        return self._ask_new(wish, list(inputs), arrays, tuple(key))
 
     def get(self, path: str) -> list[Buffer]:
         """A request without a body."""
         return [b"GET %b HTTP/1.1\r\n%b\r\n" % (path.encode(), self._common)]
 
-    def understand(self, response: Response) -> Answer:
+    def understand(self, form: Form, response: Response) -> Answer:
         """Raises ClientError: one of its kinds."""
         if response.status != _OK:
             raise refusal(response)
-        length = response.json_bytes
-        header = response.body if length is None else response.body[:length]
+        header = bytes(response.body[: response.json_bytes])
         try:
-            meaning = self._meanings.get(header)
-            if meaning is None:
-                meaning = _read_meaning(header)
-                if not meaning.request_id:  # with an id each answer is another
-                    _remember(self._meanings, header, meaning)
-            return _answer(meaning, memoryview(response.body)[len(header) :])
+            meaning = self._meaning(header)
+            answer = _answer(meaning, memoryview(response.body)[len(header) :])
         except (ContractError, TensorError) as error:
             raise self._not_understood(error) from None
+        if not meaning.request_id:
+            form.learn(response, meaning)
+        return answer
 
     def understand_model(self, response: Response) -> ModelInfo:
         """Raises ClientError: one of its kinds."""
@@ -137,25 +118,42 @@ class Dialogue:
         if response.status != _OK:
             raise refusal(response)
         try:
-            return read(parse_json(response.body))
+            return read(parse_json(bytes(response.body)))
         except ContractError as error:
             raise self._not_understood(error) from None
 
     def _not_understood(self, error: Exception) -> ServerFailed:
         return ServerFailed(f"{self._address}: expected an answer of the protocol, got: {error}")
 
+    def _ask_new(
+        self, wish: Wish, names: Sequence[str], given: Sequence[Array], key: object
+    ) -> tuple[Form, Sequence[Buffer]]:
+        arrays = list(map(_sendable, names, given))
+        sizes = [_size_bytes(each) for each in arrays]
+        header = _compose(wish, list(map(_tensor, names, arrays, sizes)))
+        plain = all(map(_goes_as_it_is, given))
+        form = Form(self._head(wish, len(header), sum(sizes)) + header, sum(sizes) if plain else None)
+        # Text has another length each time, and with an id each question is another.
+        if plain and not wish.request_id:
+            _remember(self._forms, key, form)
+        return form, form.request(arrays)
+
     def _head(self, wish: Wish, header_bytes: int, binary_bytes: int) -> bytes:
-        key = wish.model, wish.version
-        path = self._paths.get(key)
-        if path is None:
-            path = model_path(*key).encode()
-            _remember(self._paths, key, path)
+        path = model_path(wish.model, wish.version).encode()
         return b"POST %b/infer HTTP/1.1\r\n%bInference-Header-Content-Length: %d\r\nContent-Length: %d\r\n\r\n" % (
             path,
             self._common,
             header_bytes,
             header_bytes + binary_bytes,
         )
+
+    def _meaning(self, header: bytes) -> Meaning:
+        meaning = self._meanings.get(header)
+        if meaning is None:
+            meaning = _read_meaning(header)
+            if not meaning.request_id:  # with an id each answer is another
+                _remember(self._meanings, header, meaning)
+        return meaning
 
 
 def model_path(model: str, version: int | None) -> str:
@@ -166,7 +164,7 @@ def model_path(model: str, version: int | None) -> str:
 def refusal(response: Response) -> ClientError:
     """The error that stands for a status."""
     try:
-        message = parse_json(response.body).text("error", max_length=10_000)
+        message = parse_json(bytes(response.body)).text("error", max_length=10_000)
     except ContractError:
         message = f"expected an answer, got status {response.status}"
     return _kind(response.status, message)(message)
@@ -194,6 +192,14 @@ def _sendable(name: str, given: Array) -> Array:
     return array
 
 
+def _goes_as_it_is(array: Array) -> bool:
+    return array.dtype in tensors.DATATYPE and not array.dtype.hasobject
+
+
+def _size_bytes(array: Array) -> int:
+    return len(tensors.to_bytes(array)) if array.dtype.hasobject else array.nbytes
+
+
 def _tensor(name: str, array: Array, size: int) -> JsonValue:
     return {
         "name": name,
@@ -219,9 +225,9 @@ def _compose(wish: Wish, inputs: list[JsonValue]) -> bytes:
     return json.dumps(request).encode()
 
 
-def _read_meaning(header: bytes) -> _Meaning:
+def _read_meaning(header: bytes) -> Meaning:
     fields = parse_json(header)
-    return _Meaning(
+    return Meaning(
         model=fields.text("model_name"),
         version=fields.text("model_version"),
         request_id=fields.text("id", default=""),
@@ -229,8 +235,8 @@ def _read_meaning(header: bytes) -> _Meaning:
     )
 
 
-def _read_part(fields: Fields) -> _Part:
-    return _Part(
+def _read_part(fields: Fields) -> Part:
+    return Part(
         name=fields.text("name"),
         datatype=fields.choice("datatype", Datatype),
         shape=fields.integers("shape", minimum=0),
@@ -238,7 +244,7 @@ def _read_part(fields: Fields) -> _Part:
     )
 
 
-def _answer(meaning: _Meaning, data: memoryview) -> Answer:
+def _answer(meaning: Meaning, data: memoryview) -> Answer:
     outputs: dict[str, Array] = {}
     at = 0
     for name, datatype, shape, size in meaning.parts:

@@ -7,10 +7,12 @@ read here is what servers of the protocol send: a status line, few headers, a bo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 _HEAD_END: Final = b"\r\n\r\n"
 _MAX_HEAD_BYTES: Final = 64 << 10
+_MAX_BODY_BYTES: Final = 1 << 31
 _CONTINUE: Final = 100
 _NO_BODY: Final = frozenset({204, 304})
 
@@ -21,10 +23,15 @@ class NotHttp(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A response, complete. `json_bytes` is how much of the body is JSON; None is all of it."""
+    """A response, complete.
+
+    `head` is what stood in front of the body, byte for byte. `json_bytes` is how much of the body is JSON; None is all
+    of it.
+    """
 
     status: int
-    body: bytes
+    head: bytes
+    body: bytes | bytearray
     json_bytes: int | None
     keep_alive: bool
 
@@ -32,12 +39,13 @@ class Response:
 class ResponseReader:
     """One response, piece by piece; for the next one make another."""
 
-    __slots__ = ("_buffer", "_head", "_needed")
+    __slots__ = ("_at", "_body", "_buffer", "_head")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._head: _Head | None = None
-        self._needed = 0
+        self._body = bytearray()
+        self._at = 0
 
     @property
     def begun(self) -> bool:
@@ -45,9 +53,9 @@ class ResponseReader:
         return bool(self._buffer) or self._head is not None
 
     @property
-    def missing(self) -> int:
-        """Bytes of the body that must still come; 0 while the head is not complete."""
-        return self._needed - len(self._buffer) if self._head is not None else 0
+    def room(self) -> memoryview | None:
+        """Where the rest of the body belongs, for a socket to write it there; None while the head is not complete."""
+        return memoryview(self._body)[self._at :] if self._head is not None else None
 
     def feed(self, data: bytes) -> Response | None:
         """The response when it is complete.
@@ -59,35 +67,50 @@ class ResponseReader:
             return self._whole(data) or self._more(data)
         return self._more(data)
 
+    def filled(self, count: int) -> Response | None:
+        """So many bytes were written into `room`. The response when it is complete."""
+        self._at += count
+        if self._head is None or self._at < len(self._body):
+            return None
+        return self._head.response(self._body)
+
     def _whole(self, data: bytes) -> Response | None:
         """Nearly always all comes at once; then nothing needs to be gathered."""
         end = data.find(_HEAD_END)
         if end < 0:
             return None
-        head = _read_head(data[:end])
         begin = end + len(_HEAD_END)
+        head = _read_head(data[:begin])
         if head.status == _CONTINUE or len(data) != begin + head.length:
             return None
         return head.response(data[begin:])
 
     def _more(self, data: bytes) -> Response | None:
-        self._buffer += data
+        if self._head is None:
+            self._buffer += data
+            if not self._find_head():
+                return None
+            data = bytes(self._buffer)
+        if len(data) > len(self._body) - self._at:
+            raise NotHttp(f"expected a body of {len(self._body)} bytes, got more")
+        self._body[self._at : self._at + len(data)] = data
+        return self.filled(len(data))
+
+    def _find_head(self) -> bool:
+        """Take heads off the buffer until one of them is not just "continue"."""
         while self._head is None:
             end = self._buffer.find(_HEAD_END)
             if end < 0:
                 if len(self._buffer) > _MAX_HEAD_BYTES:
                     raise NotHttp(f"expected at most {_MAX_HEAD_BYTES} bytes of headers")
                 _check_start(self._buffer)
-                return None
-            head = _read_head(bytes(self._buffer[:end]))
-            del self._buffer[: end + len(_HEAD_END)]
+                return False
+            begin = end + len(_HEAD_END)
+            head = _read_head(bytes(self._buffer[:begin]))
+            del self._buffer[:begin]
             if head.status != _CONTINUE:
-                self._head, self._needed = head, head.length
-        if len(self._buffer) < self._needed:
-            return None
-        if len(self._buffer) > self._needed:
-            raise NotHttp(f"expected a body of {self._needed} bytes, got more")
-        return self._head.response(bytes(self._buffer))
+                self._head, self._body = head, bytearray(head.length)
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +119,10 @@ class _Head:
     length: int
     json_bytes: int | None
     keep_alive: bool
+    text: bytes
 
-    def response(self, body: bytes) -> Response:
-        return Response(self.status, body, self.json_bytes, self.keep_alive)
+    def response(self, body: bytes | bytearray) -> Response:
+        return Response(self.status, self.text, body, self.json_bytes, self.keep_alive)
 
 
 def _check_start(data: bytearray) -> None:
@@ -107,8 +131,9 @@ def _check_start(data: bytearray) -> None:
         raise NotHttp(f"expected a status line of HTTP/1.1, got {bytes(data[:20])!r}")
 
 
-def _read_head(head: bytes) -> _Head:
-    first, *lines = head.split(b"\r\n")
+@lru_cache(maxsize=16)  # a server says the same again and again
+def _read_head(text: bytes) -> _Head:
+    first, *lines = text[: -len(_HEAD_END)].split(b"\r\n")
     status = _status(first)
     length: int | None = None
     json_bytes: int | None = None
@@ -124,11 +149,17 @@ def _read_head(head: bytes) -> _Head:
             keep_alive = value.strip().lower() != b"close"
         elif key == b"transfer-encoding":
             raise NotHttp(f"expected a body of a known length, got Transfer-Encoding {value.strip().decode('latin-1')}")
+    return _Head(status, _length(status, length), json_bytes, keep_alive, text)
+
+
+def _length(status: int, length: int | None) -> int:
     if length is None:
         if status != _CONTINUE and status not in _NO_BODY:
             raise NotHttp("expected a Content-Length, got none")
-        length = 0
-    return _Head(status, length, json_bytes, keep_alive)
+        return 0
+    if length > _MAX_BODY_BYTES:
+        raise NotHttp(f"expected a body of at most {_MAX_BODY_BYTES} bytes, got {length}")
+    return length
 
 
 def _status(line: bytes) -> int:
