@@ -9,7 +9,7 @@ from edgeward_agent.serving.tensors import Array
 from edgeward_contract.manifest import TensorSpec
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True)  # one is made for each question: frozen and by keyword takes as long as half of its arrays
 class Answer:
     """What a model said, and which version of it. `answer["name"]` is an output."""
 

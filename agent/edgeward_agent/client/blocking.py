@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 from edgeward_agent.client.address import DEFAULT, Address
 from edgeward_agent.client.answers import Answer, ModelInfo
-from edgeward_agent.client.dialogue import READY, Dialogue, Wish, model_path
+from edgeward_agent.client.dialogue import READY, Dialogue, Request, model_path
 from edgeward_agent.client.errors import Unreachable
 from edgeward_agent.client.forms import NO_FORM, Form
 from edgeward_agent.client.http import NotHttp, Response, ResponseReader
@@ -82,7 +82,7 @@ class Client:
         Raises:
             ClientError: one of its kinds, see there.
         """
-        wish = Wish(model, version, tuple(outputs), request_id, capture, deadline_us, priority)
+        wish = (model, version, tuple(outputs), request_id, capture, deadline_us, priority)
         form, request = self._dialogue.ask(wish, inputs)
         heard = self._exchange(request, form)
         return heard if isinstance(heard, Answer) else self._dialogue.understand(form, heard)
@@ -103,7 +103,7 @@ class Client:
         assert isinstance(heard, Response)
         return heard
 
-    def _exchange(self, request: Sequence[Buffer], form: Form) -> Answer | Response:
+    def _exchange(self, request: Request, form: Form) -> Answer | Response:
         try:
             return self._ask(request, form)
         except (OSError, NotHttp) as error:
@@ -113,7 +113,7 @@ class Client:
             self.close()
             raise
 
-    def _ask(self, request: Sequence[Buffer], form: Form) -> Answer | Response:
+    def _ask(self, request: Request, form: Form) -> Answer | Response:
         """Ask, and once more on a new connection when the kept one turns out to be closed, as after a restart of the
         server. Asking twice is safe: an inference changes nothing but the count of its records.
         """
@@ -125,9 +125,9 @@ class Client:
         self._socket = self._address.connect(self._timeout_s)
         return self._talk(self._socket, request, form)
 
-    def _talk(self, connection: socket.socket, request: Sequence[Buffer], form: Form) -> Answer | Response:
-        if len(request) == 1:
-            connection.sendall(request[0])
+    def _talk(self, connection: socket.socket, request: Request, form: Form) -> Answer | Response:
+        if isinstance(request, bytes):
+            connection.sendall(request)
         else:
             _send_pieces(connection, request)
         data = connection.recv(form.room)

@@ -10,11 +10,11 @@ from typing import cast
 
 from edgeward_agent.client.address import DEFAULT, Address
 from edgeward_agent.client.answers import Answer, ModelInfo
-from edgeward_agent.client.dialogue import READY, Dialogue, Wish, model_path
+from edgeward_agent.client.dialogue import READY, Dialogue, Request, model_path
 from edgeward_agent.client.errors import Unreachable
 from edgeward_agent.client.forms import NO_FORM, Form
 from edgeward_agent.client.http import NotHttp, Response, ResponseReader
-from edgeward_agent.serving.tensors import Array, Buffer
+from edgeward_agent.serving.tensors import Array
 from edgeward_contract.manifest import CaptureMode
 
 
@@ -67,7 +67,7 @@ class AsyncClient:
         priority: int = 0,
     ) -> Answer:
         """Run a model; arguments and errors are those of `Client.infer`."""
-        wish = Wish(model, version, tuple(outputs), request_id, capture, deadline_us, priority)
+        wish = (model, version, tuple(outputs), request_id, capture, deadline_us, priority)
         form, request = self._dialogue.ask(wish, inputs)
         heard = await self._exchange(request, form)
         return heard if isinstance(heard, Answer) else self._dialogue.understand(form, heard)
@@ -88,7 +88,7 @@ class AsyncClient:
         assert isinstance(heard, Response)
         return heard
 
-    async def _exchange(self, request: Sequence[Buffer], form: Form) -> Answer | Response:
+    async def _exchange(self, request: Request, form: Form) -> Answer | Response:
         try:
             async with self._turns, asyncio.timeout(self._timeout_s):
                 return await self._ask(request, form)
@@ -97,7 +97,7 @@ class AsyncClient:
         except (OSError, NotHttp) as error:
             raise self._unreachable(str(error) or type(error).__name__) from None
 
-    async def _ask(self, request: Sequence[Buffer], form: Form) -> Answer | Response:
+    async def _ask(self, request: Request, form: Form) -> Answer | Response:
         """Ask, and on a new connection when a kept one turns out to be closed; safe, see `Client`."""
         while self._idle:
             try:
@@ -106,7 +106,7 @@ class AsyncClient:
                 continue
         return await self._talk(await self._connect(), request, form)
 
-    async def _talk(self, line: _Line, request: Sequence[Buffer], form: Form) -> Answer | Response:
+    async def _talk(self, line: _Line, request: Request, form: Form) -> Answer | Response:
         async with _returned(line, self._idle):
             return await line.ask(request, form)
 
@@ -168,13 +168,13 @@ class _Line(asyncio.Protocol):
         else:
             self._fail(ConnectionResetError("the connection was closed"))
 
-    async def ask(self, request: Sequence[Buffer], form: Form) -> Answer | Response:
+    async def ask(self, request: Request, form: Form) -> Answer | Response:
         if not self.usable:
             raise ConnectionResetError("the connection was closed")
         self._reader = ResponseReader()
         self._form = form
         self._waiting = asyncio.get_running_loop().create_future()
-        self._transport.writelines(request)
+        self._transport.writelines((request,) if isinstance(request, bytes) else request)
         try:
             return await self._waiting
         finally:

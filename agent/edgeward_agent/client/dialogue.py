@@ -58,6 +58,12 @@ class Wish(NamedTuple):
     priority: int = 0
 
 
+WishFields = tuple[str, int | None, tuple[str, ...], str, CaptureMode, int, int]
+"""A `Wish` as it is, which takes a third of the time to make."""
+Request = bytes | Sequence[Buffer]
+"""All of it, or pieces that are to be sent one after the other."""
+
+
 class Dialogue:
     """The two directions of a conversation with one server. Keeps what was learnt; not to be shared by threads."""
 
@@ -67,8 +73,8 @@ class Dialogue:
         self._forms: dict[object, Form] = {}
         self._meanings: dict[bytes, Meaning] = {}
 
-    def ask(self, wish: Wish, inputs: Mapping[str, Array]) -> tuple[Form, Sequence[Buffer]]:
-        """An inference request, head first.
+    def ask(self, wish: WishFields, inputs: Mapping[str, Array]) -> tuple[Form, Request]:
+        """An inference request: what form it has, and its bytes.
 
         Raises:
             InvalidRequest: an array of a type that the protocol does not have.
@@ -82,11 +88,11 @@ class Dialogue:
         form = self._forms.get(tuple(key))
         if form is not None:
             return form, form.request(arrays)
-        return self._ask_new(wish, list(inputs), arrays, tuple(key))
+        return self._ask_new(Wish(*wish), list(inputs), arrays, tuple(key))
 
-    def get(self, path: str) -> list[Buffer]:
+    def get(self, path: str) -> bytes:
         """A request without a body."""
-        return [b"GET %b HTTP/1.1\r\n%b\r\n" % (path.encode(), self._common)]
+        return b"GET %b HTTP/1.1\r\n%b\r\n" % (path.encode(), self._common)
 
     def understand(self, form: Form, response: Response) -> Answer:
         """Raises ClientError: one of its kinds."""
@@ -125,9 +131,7 @@ class Dialogue:
     def _not_understood(self, error: Exception) -> ServerFailed:
         return ServerFailed(f"{self._address}: expected an answer of the protocol, got: {error}")
 
-    def _ask_new(
-        self, wish: Wish, names: Sequence[str], given: Sequence[Array], key: object
-    ) -> tuple[Form, Sequence[Buffer]]:
+    def _ask_new(self, wish: Wish, names: Sequence[str], given: Sequence[Array], key: object) -> tuple[Form, Request]:
         arrays = list(map(_sendable, names, given))
         sizes = [_size_bytes(each) for each in arrays]
         header = _compose(wish, list(map(_tensor, names, arrays, sizes)))
@@ -250,7 +254,7 @@ def _answer(meaning: Meaning, data: memoryview) -> Answer:
     for name, datatype, shape, size in meaning.parts:
         outputs[name] = tensors.from_bytes(datatype, shape, data[at : at + size])
         at += size
-    return Answer(model=meaning.model, version=meaning.version, request_id=meaning.request_id, outputs=outputs)
+    return Answer(meaning.model, meaning.version, meaning.request_id, outputs)
 
 
 def _model_info(fields: Fields) -> ModelInfo:

@@ -7,7 +7,7 @@ it is and its JSON says what the rest is, so nothing of it needs to be read agai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ _JOIN_BELOW_BYTES: Final = 1 << 16
 _FIRST_READ_BYTES: Final = 1 << 16  # from 128 KiB on the C library asks the system for each buffer anew
 _PLAIN: Final = "iuf"
 _tobytes: Final = np.ndarray.tobytes
+_ndarray: Final = np.ndarray
 
 
 class Part(NamedTuple):
@@ -49,24 +50,21 @@ class Form:
         binary_bytes: how long they are; None when they are not their arrays' memory, as text is not.
     """
 
-    __slots__ = ("_begin", "_joined", "_known", "room")
+    __slots__ = ("_begin", "_joined", "recognise", "room")
 
     def __init__(self, begin: bytes, binary_bytes: int | None) -> None:
         self._begin = begin
         self._joined = binary_bytes is not None and len(begin) + binary_bytes < _JOIN_BELOW_BYTES
-        self._known: _Known | None = None
         self.room = _FIRST_READ_BYTES
         """How much to ask a socket for at first: a byte more than what is expected, so that more than that shows."""
+        self.recognise: Callable[[bytes], Answer | None] = _nothing
+        """Gives the answer, when it is the last one with other numbers in it."""
 
-    def request(self, arrays: Sequence[Array]) -> Sequence[Buffer]:
+    def request(self, arrays: Sequence[Array]) -> bytes | Sequence[Buffer]:
         """The whole request; in pieces where joining them would be a large copy."""
         if self._joined:
-            return (b"".join((self._begin, *map(_tobytes, arrays))),)
+            return b"".join((self._begin, *map(_tobytes, arrays)))
         return self._begin, *map(to_bytes, arrays)
-
-    def recognise(self, data: bytes) -> Answer | None:
-        """The answer, when it is the last one with other numbers in it."""
-        return self._known.read(data) if self._known is not None else None
 
     def learn(self, response: Response, meaning: Meaning) -> None:
         """Remember an answer that was read and found right."""
@@ -74,8 +72,13 @@ class Form:
         if response.json_bytes is None or not response.keep_alive or size >= _FIRST_READ_BYTES:
             return
         if all(CARRIER[part.datatype].kind in _PLAIN for part in meaning.parts):  # a BOOL is looked at, text decoded
-            self._known = _Known(response.head + response.body[: response.json_bytes], size, meaning)
+            known = _Known(response.head + response.body[: response.json_bytes], size, meaning)
+            self.recognise = known.read
             self.room = size + 1
+
+
+def _nothing(_: bytes) -> Answer | None:
+    return None
 
 
 NO_FORM: Final = Form(b"", 0)
@@ -92,18 +95,16 @@ class _Known:
         self._size = size
         self._model = meaning.model
         self._version = meaning.version
-        self._places: list[tuple[str, np.dtype[np.generic], tuple[int, ...], int, bool]] = []
+        self._places: list[tuple[str, np.dtype[np.generic], tuple[int, ...], slice]] = []
         at = len(begin)
         for name, datatype, shape, length in meaning.parts:
-            dtype = CARRIER[datatype]
-            self._places.append((name, dtype, shape, at, at % dtype.itemsize == 0))
+            self._places.append((name, CARRIER[datatype], shape, slice(at, at + length)))
             at += length
 
     def read(self, data: bytes) -> Answer | None:
         if len(data) != self._size or not data.startswith(self._begin):
             return None
         outputs: dict[str, Array] = {}
-        for name, dtype, shape, at, aligned in self._places:
-            array: Array = np.ndarray(shape, dtype, data, at)
-            outputs[name] = array if aligned else array.copy()
-        return Answer(model=self._model, version=self._version, request_id="", outputs=outputs)
+        for name, dtype, shape, place in self._places:
+            outputs[name] = _ndarray(shape, dtype, data[place])  # a slice is a small copy, and aligned
+        return Answer(self._model, self._version, "", outputs)
