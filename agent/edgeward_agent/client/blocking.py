@@ -5,16 +5,19 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from edgeward_agent.client.address import DEFAULT, Address
+from edgeward_agent.client.address import DEFAULT, Ways, reason
 from edgeward_agent.client.answers import Answer, ModelInfo
-from edgeward_agent.client.dialogue import READY, Dialogue, Request, model_path
+from edgeward_agent.client.dialogue import READY, Dialogue, Request, WishFields, model_path
 from edgeward_agent.client.errors import Unreachable
 from edgeward_agent.client.forms import NO_FORM, Form
 from edgeward_agent.client.http import NotHttp, Response, ResponseReader
 from edgeward_agent.serving.tensors import Array, Buffer
 from edgeward_contract.manifest import CaptureMode
+
+if TYPE_CHECKING:
+    from edgeward_agent.client.blocking_frames import Frames
 
 _OFF: Final = CaptureMode.OFF
 _READ_BYTES: Final = 1 << 16  # from 128 KiB on the C library asks the system for each buffer anew
@@ -29,18 +32,25 @@ class Client:
     """A connection to a server, opened when it is needed and again when it was lost. Not to be shared by threads.
 
     Args:
-        address: `http://127.0.0.1:8500`, or `unix:/path/of/the.sock` (quicker, and guarded by the file's mode).
+        address: `http://127.0.0.1:8500`; `unix:/path/of/serving.sock` (quicker, and guarded by the file's mode); or
+            `frames:/path/of/frames.sock` (quicker still: tensors lie in memory that is shared; Linux alone).
         timeout_s: for each wait on the network, not for a whole request.
         token: what the agent was configured to ask for on its port.
+        http: beside `frames:`, where the same server answers what does not go through shared memory; without it the
+            file `serving.sock` in the same folder.
 
     Raises:
         InvalidRequest: the address is none.
     """
 
-    def __init__(self, address: str = DEFAULT, *, timeout_s: float = 10.0, token: str | None = None) -> None:
-        self._address = Address.parse(address)
+    def __init__(
+        self, address: str = DEFAULT, *, timeout_s: float = 10.0, token: str | None = None, http: str | None = None
+    ) -> None:
+        ways = Ways.parse(address, http)
+        self._address = ways.http
         self._timeout_s = timeout_s
-        self._dialogue = Dialogue(address, token=token)
+        self._dialogue = Dialogue(self._address.text, token=token)
+        self._frames = _frames(ways.frames, timeout_s)
         self._socket: socket.socket | None = None
 
     def __enter__(self) -> Client:
@@ -53,9 +63,9 @@ class Client:
 
     def close(self) -> None:
         """Leave. The next question opens a new connection."""
-        kept, self._socket = self._socket, None
-        if kept is not None:
-            kept.close()
+        self._hang_up()
+        if self._frames is not None:
+            self._frames.close()
 
     def infer(
         self,
@@ -83,9 +93,9 @@ class Client:
             ClientError: one of its kinds, see there.
         """
         wish = (model, version, tuple(outputs), request_id, capture, deadline_us, priority)
-        form, request = self._dialogue.ask(wish, inputs)
-        heard = self._exchange(request, form)
-        return heard if isinstance(heard, Answer) else self._dialogue.understand(form, heard)
+        if self._frames is not None:
+            return self._frames.infer(wish, inputs, self._over_http)
+        return self._over_http(wish, inputs)
 
     def model(self, model: str, *, version: int | None = None) -> ModelInfo:
         """Raises ClientError."""
@@ -98,19 +108,34 @@ class Client:
         except Unreachable:
             return False
 
+    @property
+    def plans(self) -> int:
+        """How many forms of question have a plan in shared memory now; what has none goes over HTTP."""
+        return self._frames.plans if self._frames is not None else 0
+
+    def _over_http(self, wish: WishFields, inputs: Mapping[str, Array]) -> Answer:
+        form, request = self._dialogue.ask(wish, inputs)
+        heard = self._exchange(request, form)
+        return heard if isinstance(heard, Answer) else self._dialogue.understand(form, heard)
+
     def _get(self, path: str) -> Response:
         heard = self._exchange(self._dialogue.get(path), NO_FORM)
         assert isinstance(heard, Response)
         return heard
 
+    def _hang_up(self) -> None:
+        kept, self._socket = self._socket, None
+        if kept is not None:
+            kept.close()
+
     def _exchange(self, request: Request, form: Form) -> Answer | Response:
         try:
             return self._ask(request, form)
         except (OSError, NotHttp) as error:
-            self.close()
-            raise Unreachable(f"{self._address.text}: expected an answer, got: {_reason(error)}") from None
+            self._hang_up()
+            raise Unreachable(f"{self._address.text}: expected an answer, got: {reason(error)}") from None
         except BaseException:  # Ctrl-C in the middle: what comes next on this connection answers another question
-            self.close()
+            self._hang_up()
             raise
 
     def _ask(self, request: Request, form: Form) -> Answer | Response:
@@ -121,7 +146,7 @@ class Client:
             try:
                 return self._talk(self._socket, request, form)
             except (BrokenPipeError, ConnectionResetError, _Gone):
-                self.close()
+                self._hang_up()
         self._socket = self._address.connect(self._timeout_s)
         return self._talk(self._socket, request, form)
 
@@ -136,13 +161,17 @@ class Client:
             return answer
         response = _read_on(connection, data)
         if not response.keep_alive:
-            self.close()
+            self._hang_up()
         return response
 
 
-def _reason(error: Exception) -> str:
-    """A socket with a time limit of the system's says that it would block."""
-    return "timed out" if isinstance(error, BlockingIOError) else str(error) or type(error).__name__
+def _frames(path: str, timeout_s: float) -> Frames | None:
+    """Imported only where it is asked for: it rests on what Linux alone has."""
+    if not path:
+        return None
+    from edgeward_agent.client.blocking_frames import Frames
+
+    return Frames(path, timeout_s)
 
 
 def _send_pieces(connection: socket.socket, pieces: Sequence[Buffer]) -> None:

@@ -6,38 +6,50 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from edgeward_agent.client.address import DEFAULT, Address
+from edgeward_agent.client.address import DEFAULT, Ways
 from edgeward_agent.client.answers import Answer, ModelInfo
-from edgeward_agent.client.dialogue import READY, Dialogue, Request, model_path
+from edgeward_agent.client.dialogue import READY, Dialogue, Request, WishFields, model_path
 from edgeward_agent.client.errors import Unreachable
 from edgeward_agent.client.forms import NO_FORM, Form
 from edgeward_agent.client.http import NotHttp, Response, ResponseReader
 from edgeward_agent.serving.tensors import Array
 from edgeward_contract.manifest import CaptureMode
 
+if TYPE_CHECKING:
+    from edgeward_agent.client.concurrent_frames import AsyncFrames
+
 
 class AsyncClient:
     """Connections to a server, opened when they are needed. For one event loop.
 
     Args:
-        address: `http://127.0.0.1:8500`, or `unix:/path/of/the.sock`.
+        address: `http://127.0.0.1:8500`, `unix:/path/of/serving.sock` or `frames:/path/of/frames.sock`.
         timeout_s: for a whole request, from the moment that it has a connection.
         connections: how many requests may be under way at once; more wait for their turn.
         token: what the agent was configured to ask for on its port.
+        http: beside `frames:`, as for `Client`.
 
     Raises:
         InvalidRequest: the address is none.
     """
 
     def __init__(
-        self, address: str = DEFAULT, *, timeout_s: float = 10.0, connections: int = 4, token: str | None = None
+        self,
+        address: str = DEFAULT,
+        *,
+        timeout_s: float = 10.0,
+        connections: int = 4,
+        token: str | None = None,
+        http: str | None = None,
     ) -> None:
-        self._address = Address.parse(address)
+        ways = Ways.parse(address, http)
+        self._address = ways.http
         self._timeout_s = timeout_s
-        self._dialogue = Dialogue(address, token=token)
+        self._dialogue = Dialogue(self._address.text, token=token)
         self._turns = asyncio.Semaphore(connections)
+        self._frames = _frames(ways.frames, timeout_s, self._turns)
         self._idle: list[_Line] = []
 
     async def __aenter__(self) -> AsyncClient:
@@ -50,6 +62,8 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Leave. The next question opens a new connection."""
+        if self._frames is not None:
+            self._frames.close()
         while self._idle:
             self._idle.pop().close()
         await asyncio.sleep(0)  # a transport closes on the loop's next turn
@@ -68,9 +82,9 @@ class AsyncClient:
     ) -> Answer:
         """Run a model; arguments and errors are those of `Client.infer`."""
         wish = (model, version, tuple(outputs), request_id, capture, deadline_us, priority)
-        form, request = self._dialogue.ask(wish, inputs)
-        heard = await self._exchange(request, form)
-        return heard if isinstance(heard, Answer) else self._dialogue.understand(form, heard)
+        if self._frames is not None:
+            return await self._frames.infer(wish, inputs, self._over_http)
+        return await self._over_http(wish, inputs)
 
     async def model(self, model: str, *, version: int | None = None) -> ModelInfo:
         """Raises ClientError."""
@@ -82,6 +96,16 @@ class AsyncClient:
             return self._dialogue.understand_ready(await self._get(READY))
         except Unreachable:
             return False
+
+    @property
+    def plans(self) -> int:
+        """How many plans in shared memory wait for a question; what has none goes over HTTP."""
+        return self._frames.plans if self._frames is not None else 0
+
+    async def _over_http(self, wish: WishFields, inputs: Mapping[str, Array]) -> Answer:
+        form, request = self._dialogue.ask(wish, inputs)
+        heard = await self._exchange(request, form)
+        return heard if isinstance(heard, Answer) else self._dialogue.understand(form, heard)
 
     async def _get(self, path: str) -> Response:
         heard = await self._exchange(self._dialogue.get(path), NO_FORM)
@@ -120,6 +144,15 @@ class AsyncClient:
 
     def _unreachable(self, reason: str) -> Unreachable:
         return Unreachable(f"{self._address.text}: expected an answer, got: {reason}")
+
+
+def _frames(path: str, timeout_s: float, turns: asyncio.Semaphore) -> AsyncFrames | None:
+    """Imported only where it is asked for: it rests on what Linux alone has."""
+    if not path:
+        return None
+    from edgeward_agent.client.concurrent_frames import AsyncFrames
+
+    return AsyncFrames(path, timeout_s, turns)
 
 
 @asynccontextmanager

@@ -171,7 +171,12 @@ def refusal(response: Response) -> ClientError:
         message = parse_json(bytes(response.body)).text("error", max_length=10_000)
     except ContractError:
         message = f"expected an answer, got status {response.status}"
-    return _kind(response.status, message)(message)
+    return error_for(response.status, message)
+
+
+def error_for(status: int, message: str) -> ClientError:
+    """The error that stands for a status and what the server said."""
+    return _kind(status, message)(message)
 
 
 def _kind(status: int, message: str) -> type[ClientError]:
