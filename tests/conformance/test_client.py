@@ -1,4 +1,4 @@
-"""One suite for every way to ask a model: over TCP or a unix socket, waiting or not, or in the application itself."""
+"""One suite for every way to ask a model: over TCP, a unix socket or shared memory, waiting or not, or in-process."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _releases(folder: Path) -> list[Release]:
 def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Asks]]:
     folder = tmp_path_factory.mktemp("clients")
     releases = _releases(folder)
-    with device(folder / "d") as made, ExitStack() as stack:
+    with device(folder / "d", with_frames=True) as made, ExitStack() as stack:
         made.commit(*releases)
         made.start()
         wait_until(lambda: ask(made.port, "/v2/health/ready").status == 200)

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,12 @@ def identity_model(path: Path, kind: int, shape: Sequence[int | str] | None) -> 
     return _save(
         path, [helper.make_node("Identity", ["in"], ["out"])], [_value("in", kind, shape)], [_value("out", kind, shape)]
     )
+
+
+def cast_model(path: Path, kind: int) -> Path:
+    """FP32 in [n] → out [n] of another type."""
+    node = helper.make_node("Cast", ["in"], ["out"], to=kind)
+    return _save(path, [node], [_value("in", TensorProto.FLOAT, ["n"])], [_value("out", kind, ["n"])])
 
 
 def repeating_model(path: Path, times: int) -> Path:
@@ -243,6 +249,8 @@ class Device:
     folder: Path
     tcp: socket.socket
     unix: socket.socket
+    frames: socket.socket
+    with_frames: bool = False
     process: subprocess.Popen[bytes] | None = None
     log: Path = field(init=False)
 
@@ -259,6 +267,10 @@ class Device:
         return self.folder / "d.sock"
 
     @property
+    def frames_path(self) -> Path:
+        return self.folder / "f.sock"
+
+    @property
     def control_path(self) -> Path:
         return self.folder / "c.sock"
 
@@ -273,10 +285,15 @@ class Device:
     def start(self, *extra: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "edgeward_agent.serving.main", "--boot", str(self.folder / "boot.json")]
         command += ["--control", str(self.control_path), "--capture", str(self.capture_path)]
-        command += ["--fd-http", str(self.tcp.fileno()), "--fd-unix", str(self.unix.fileno()), *extra]
+        inherited = {"http": self.tcp, "unix": self.unix} | ({"frames": self.frames} if self.with_frames else {})
+        for name, listener in inherited.items():
+            command += [f"--fd-{name}", str(listener.fileno())]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stderr=log, pass_fds=[self.tcp.fileno(), self.unix.fileno()]
+                [*command, *extra],
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+                pass_fds=[each.fileno() for each in inherited.values()],
             )
         return self.process
 
@@ -298,13 +315,17 @@ class Device:
 
 
 @contextmanager
-def device(folder: Path) -> Iterator[Device]:
+def device(folder: Path, *, with_frames: bool = False) -> Iterator[Device]:
     """Listening sockets as the control process holds them; whatever process runs at the end is killed."""
     folder.mkdir(parents=True, exist_ok=True)
-    with socket.create_server(("127.0.0.1", 0), backlog=512) as tcp, socket.socket(socket.AF_UNIX) as unix:
-        unix.bind(str(folder / "d.sock"))
-        unix.listen(512)
-        made = Device(folder=folder, tcp=tcp, unix=unix)
+    with ExitStack() as stack:
+        tcp = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=512))
+        unix = stack.enter_context(socket.socket(socket.AF_UNIX))
+        frames = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        for listener, name in ((unix, "d.sock"), (frames, "f.sock")):
+            listener.bind(str(folder / name))
+            listener.listen(512)
+        made = Device(folder=folder, tcp=tcp, unix=unix, frames=frames, with_frames=with_frames)
         try:
             yield made
         finally:

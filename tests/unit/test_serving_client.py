@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -192,5 +194,48 @@ def test_many_questions_share_few_connections() -> None:
     "address", ["", "http://[::1", "http://localhost:x", "localhost:8500", "https://localhost", "ftp://x", "http://"]
 )
 def test_an_address_that_is_none_is_said(address: str) -> None:
-    with pytest.raises(InvalidRequest, match="expected http://HOST:PORT or unix:PATH"):
+    with pytest.raises(InvalidRequest, match="expected http://HOST:PORT, unix:PATH or frames:PATH"):
         Client(address)
+
+
+def test_http_has_another_place_beside_shared_memory_alone() -> None:
+    with pytest.raises(InvalidRequest, match="expected http= beside frames:PATH alone"):
+        Client("unix:/run/a.sock", http="unix:/run/b.sock")
+    with Client("frames:/nowhere/frames.sock") as client:
+        with pytest.raises(Unreachable, match="unix:/nowhere/serving.sock: expected an answer, got"):
+            client.infer("m", {"x": np.zeros(1)})
+        assert not client.ready()
+
+
+_ALONE = """
+import sys
+
+class Others:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in {*sys.stdlib_module_names, "numpy", "edgeward_agent", "edgeward_contract"}:
+            raise ModuleNotFoundError(f"expected numpy alone, {name} was imported", name=name)
+
+sys.meta_path.insert(0, Others())
+from edgeward_agent.client import AsyncClient, Client, Unreachable
+client = Client("frames:/nowhere/frames.sock")
+AsyncClient("frames:/nowhere/frames.sock")
+assert not client.ready()
+print(*sorted({name.partition(".")[0] for name in sys.modules} - {*sys.stdlib_module_names, "__main__"}))
+"""
+
+
+def test_the_client_imports_numpy_alone() -> None:
+    done = subprocess.run([sys.executable, "-c", _ALONE], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) <= {"numpy", "edgeward_agent", "edgeward_contract"} | _SITE
+
+
+# What site-packages' own .pth files have imported before the first line.
+_SITE = set(
+    subprocess.run(
+        [sys.executable, "-c", "import sys; print(*{name.partition('.')[0] for name in sys.modules})"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+)

@@ -26,6 +26,7 @@ from support.frames import SEALS, FrameClient, FramesHost, connect, frames_host,
 from support.serving import (
     FEATURES,
     Json,
+    cast_model,
     constant_model,
     failing_model,
     identity_model,
@@ -145,6 +146,25 @@ def test_the_live_version_answers_and_another_interface_is_said(tmp_path: Path) 
         changed = client.ask()
         assert (changed.status, changed.sequence) == (400, 3)
         assert changed.error == "expected inputs ['a', 'b'], each once, got ['features']"
+
+
+def test_outputs_of_another_type_are_said_before_they_are_misread(tmp_path: Path) -> None:
+    registry = Registry()
+    registry.adopt(_cast(tmp_path, TensorProto.FLOAT, 1))
+    inputs = {"in": np.ones(2, np.float32)}
+    with frames_host(tmp_path, registry) as host, FrameClient(host.path, "toy", inputs, {"out": 64}) as client:
+        assert client.ask().status == 200
+        registry.adopt(_cast(tmp_path, TensorProto.INT32, 2))
+        assert client.ask().error == (
+            "output 'out': expected FP32 [-1] as when the plan was opened, the model gives INT32 [-1] now:"
+            " open a plan again"
+        )
+
+
+def _cast(folder: Path, kind: int, number: int) -> Version:
+    loaded = load_file(cast_model(folder / f"cast-{number}" / "toy.onnx", kind))
+    loaded.version = number
+    return loaded
 
 
 def _version(folder: Path, value: float, number: int) -> Version:

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgeward_agent.serving.asked import InferRequest
-from edgeward_agent.serving.frames.plan import InputPlace, Place, Plan, check_fits_model, told_shapes
+from edgeward_agent.serving.frames.plan import InputPlace, Place, Plan, check_fits_model, check_gives, told_shapes
 from edgeward_agent.serving.frames.wire import shapes_bytes
 from edgeward_agent.serving.refusal import Refusal, invalid
 from edgeward_agent.serving.release import Version
 from edgeward_agent.serving.tensors import Array, to_bytes
+from edgeward_contract.manifest import TensorSpec
 
 
 class Opened:
@@ -25,6 +26,7 @@ class Opened:
     __slots__ = (
         "_feeds",
         "_flags",
+        "_gives",
         "_outputs",
         "_plain",
         "_told",
@@ -47,11 +49,15 @@ class Opened:
         self._outputs = [shared[each.offset : each.end] for each in plan.outputs]
         self._wanted = dict.fromkeys((each.name for each in plan.outputs), True)
         self._usual = self._request("", None, 0)
+        self._gives: list[TensorSpec] = []
         self.bind(version)
 
     def bind(self, version: Version) -> None:
-        """Hold the plan to a version. Raises Refusal when it does not fit."""
+        """Hold the plan to a version. Raises Refusal when it does not fit, or gives what the client was not told."""
         check_fits_model(self.plan, version.interface)
+        gives = [version.interface.outputs[place.name] for place in self.plan.outputs]
+        check_gives(self._gives or gives, gives)
+        self._gives = gives
         self.version = version
         self._told = told_shapes(self.plan, version.interface)
 

@@ -121,6 +121,16 @@ def check_fits_model(plan: Plan, interface: Interface) -> None:
         _check_fixed_size(output.name, interface.outputs[output.name].datatype)
 
 
+def check_gives(known: Sequence[TensorSpec], now: Sequence[TensorSpec]) -> None:
+    """Raises Refusal when outputs have another type or shape than a client was told: it would read them wrongly."""
+    for before, after in zip(known, now, strict=True):
+        if (before.datatype, before.shape) != (after.datatype, after.shape):
+            raise invalid(
+                f"output '{before.name}': expected {before.datatype} {list(before.shape)} as when the plan was opened,"
+                f" the model gives {after.datatype} {list(after.shape)} now: open a plan again"
+            )
+
+
 def opened_document(plan: Plan, model: str, version: int, interface: Interface) -> JsonValue:
     """What a client is told about the model: the shapes of the outputs, so that it can read them."""
     outputs: list[JsonValue] = []
