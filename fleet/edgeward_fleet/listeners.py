@@ -21,6 +21,8 @@ from edgeward_fleet.errors import PortInUse, SettingsError
 _KEEP_ALIVE_S: Final = 75  # longer than a poll is parked: a device keeps its connection and saves the handshakes
 _GRACE_S: Final = 10
 _MAX_CONNECTIONS: Final = 10_000
+_MAX_HEAD_BYTES: Final = 64 * 1024
+_HEAD_S: Final = 20.0  # from the first byte of a request, or from the connection on
 _COLLECT_AFTER: Final = 10_000
 MAX_FILES: Final = 3 * _MAX_CONNECTIONS + 1000
 
@@ -51,11 +53,51 @@ def allow_files() -> None:
 
 
 class PromptProtocol(HttpToolsProtocol):
-    """Ends an idle connection at once when the server stops.
+    """Waits neither for ever nor for everything: two of the ports are open to anybody who reaches them.
 
-    A polite end of TLS waits for the peer's word, up to 30 s, and an idle client does not listen.
+    The stock one keeps a head of any length, and a connection on which none comes for as long as the peer likes.
     """
 
+    _head_due: asyncio.TimerHandle | None = None
+    _unread_bytes = 0  # since the last head or piece of a body: a line without an end, a trailer, or noise
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        self._unread_bytes += len(data)
+        super().data_received(data)
+        if self._unread_bytes > _MAX_HEAD_BYTES:
+            self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._expect_head()
+
+    def on_headers_complete(self) -> None:
+        self._unread_bytes = 0
+        self._forget_head()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._unread_bytes = 0
+        super().on_body(body)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_head()
+        super().connection_lost(exc)
+
+    def _expect_head(self) -> None:
+        self._forget_head()
+        self._head_due = self.loop.call_later(_HEAD_S, self.transport.abort)
+
+    def _forget_head(self) -> None:
+        if self._head_due is not None:
+            self._head_due.cancel()
+            self._head_due = None
+
+    # A polite end of TLS waits for the peer's word, up to 30 s, and an idle client does not listen.
     def shutdown(self) -> None:
         is_idle = self.cycle is None or self.cycle.response_complete
         if is_idle and self.transport.get_write_buffer_size() == 0:
