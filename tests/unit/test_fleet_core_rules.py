@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from edgeward_contract.artifact import DeviceId
+from edgeward_contract.schema import ContractError, parse_json
+from edgeward_fleet import log
 from edgeward_fleet.accounts.model import Role, check_password, check_username
 from edgeward_fleet.audit.model import GENESIS, AuditEntry, problem_between
 from edgeward_fleet.devices.model import Presence, presence
@@ -300,3 +303,14 @@ def test_every_family_of_errors_has_a_status_a_title_and_a_way_out(family: type[
     assert 400 <= family.status < 600
     assert family.title
     assert family.hint.endswith(".") or family.hint.endswith("`")
+
+
+def test_a_log_line_with_a_devices_words_in_it_is_one_line() -> None:
+    """A duplicate key is named in the complaint of it, whatever the key is."""
+    key = rb'"\n2026-11-28T08:00:00.000Z info serve: all is well\u001b[2J"'
+    with pytest.raises(ContractError) as refused:
+        parse_json(b"{" + key + b":1," + key + b":2}")
+    record = logging.LogRecord("edgeward_fleet.link.mqtt_inbox", logging.WARNING, "f", 1, "%s", (refused.value,), None)
+    line = log.TextLines().format(record)
+    assert line.isprintable()
+    assert r"\n2026-11-28T08:00:00.000Z info serve: all is well\x1b[2J: expected each key once" in line
