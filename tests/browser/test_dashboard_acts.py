@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, Page
@@ -224,6 +225,34 @@ def test_the_chart_says_what_an_answer_took(browser: Browser, ward: Ward) -> Non
         page.mouse.move(box["x"] + box["width"] - 1, box["y"] + 40)
         page.locator(".chart .tip").get_by_text("12.4 ms at").wait_for()
         assert "1 over 10 ms" in (page.locator(".chart").get_attribute("aria-label") or "")
+        person.has_no_complaint()
+
+
+def test_a_chart_that_was_drawn_anew_leaves_nothing_behind(browser: Browser, ward: Ward) -> None:
+    """Every ten seconds, in a window that stands open all day."""
+    ward.devices["bed-1"].deliver(scene.latencies())
+    with logged_in(browser, ward.fleet, Role.VIEWER) as person:
+        page = person.page
+        person.goes("/devices/bed-1")
+        page.locator("[data-latency] canvas").wait_for()
+        page.evaluate(
+            """() => {
+              const real = uPlot;
+              window.alive = 0;
+              uPlot = function (...given) {
+                const plot = new real(...given), end = plot.destroy;
+                window.alive += 1;
+                plot.destroy = () => { window.alive -= 1; end(); };
+                return plot;
+              };
+            }"""
+        )
+        schemes: tuple[Literal["dark", "light"], ...] = ("dark", "light", "dark", "light")
+        for scheme in schemes:
+            with page.expect_response("**/latency*"):
+                page.emulate_media(color_scheme=scheme)
+            page.wait_for_function("window.alive === 1")
+        assert page.locator("[data-latency] canvas").count() == 1
         person.has_no_complaint()
 
 

@@ -4,6 +4,7 @@
 (() => {
   const EVERY_MS = 10000;
   const HEIGHT = 240;
+  const drawn = new WeakMap();
 
   // A canvas knows no light-dark(): let the browser resolve it.
   function resolved(name) {
@@ -98,6 +99,8 @@
     const columns = [false, true].map((wanted) => data.latency_ms.map((each, at) => (isOver[at] === wanted ? each : null)));
     const plot = new uPlot(options(place, data), [data.at_s, ...columns]);
     place.replaceChildren(plot.root);
+    drawn.get(place)?.destroy();  // it listens to the window, and would be kept with its canvas
+    drawn.set(place, plot);
     place.setAttribute("role", "img");
     place.setAttribute("aria-label", data.summary);
     const summary = place.closest("figure")?.querySelector("[data-summary]");
