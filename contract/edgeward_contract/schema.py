@@ -24,6 +24,7 @@ E = TypeVar("E", bound=StrEnum)
 MAX_DOCUMENT_BYTES: Final = 1 << 20
 _MAX_DEPTH: Final = 32
 _MAX_INT: Final = (1 << 63) - 1
+_SHOWN: Final = 60  # characters of what somebody else wrote
 
 
 class ContractError(ValueError):
@@ -197,7 +198,7 @@ def _kind(value: object) -> str:
     if isinstance(value, list):
         return "a list"
     text = repr(value)
-    return text if len(text) <= 60 else text[:59] + "…"
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
 def _unique(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
@@ -205,7 +206,8 @@ def _unique(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
     if len(members) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ContractError(twice, "expected each key once, got it twice")
+        _check_text(twice)  # it stands in the complaint, which has to be written, too
+        raise ContractError(twice[:_SHOWN], "expected each key once, got it twice")
     return members
 
 

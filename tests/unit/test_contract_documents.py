@@ -156,6 +156,8 @@ def test_a_wrong_manifest_is_refused_with_its_place(change: Change, words: str) 
         (b" " * (1 << 20) + b"{}", "expected at most 1048576 bytes"),
         (b'{"a": ["\\ud800"]}', r"expected whole characters, got half a surrogate pair: \\ud800"),
         (b'{"\\udfff": 1}', r"half a surrogate pair: \\udfff"),
+        (b'{"\\ud800": 1, "\\ud800": 2}', r"half a surrogate pair: \\ud800"),
+        (b'{"%b": 1, "%b": 2}' % (b"k" * 9000, b"k" * 9000), "^k{60}: expected each key once"),
         (b'{"a": {"b": -1e999}}', "expected numbers that fit a double"),
         (b'{"a": {"b": -' + b"9" * 310 + b"}}", "expected numbers that fit a double"),
         (b'{"a": ' + b"9" * 5000 + b"}", "expected JSON, got: Exceeds the limit"),
