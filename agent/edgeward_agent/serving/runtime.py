@@ -43,14 +43,14 @@ async def serving(
     runner = Runner(scheduler, capture)
     http = [each for each in listeners if each.type == socket.SOCK_STREAM]
     packets = [each for each in listeners if each.type != socket.SOCK_STREAM]
-    # What is in memory now stays: the collector need not walk through numpy and the runtime again and again.
-    gc.collect()
-    gc.freeze()
     try:
         async with (
             answering_data(registry, runner, http, limits or Limits(), grpc=grpc),
             answering_frames(registry, runner, packets),
         ):
+            # What is in memory now stays: the collector need not walk through numpy and the runtime again and again.
+            gc.collect()
+            gc.freeze()
             yield
     finally:
         await scheduler.close()
