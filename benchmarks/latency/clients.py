@@ -1,6 +1,9 @@
-"""Our Python client against NVIDIA's, both asking one server in turn: what an application pays on its own side.
+"""Our Python client against NVIDIA's, asking in turn: what an application pays on its own side.
 
-python -m benchmarks.latency.clients TCP_PORT UNIX_PATH REQUESTS      prints {"name": p50 in µs}
+All over HTTP ask one server. gRPC has one of its own, since it would make the other larger; it is asked by NVIDIA's
+client, for the load generator in C speaks no gRPC: its figure is to be held against that client over HTTP.
+
+python -m benchmarks.latency.clients MODEL TCP_PORT UNIX_PATH GRPC_ADDRESS      prints {"name": p50 in µs}
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import Final
 
 from benchmarks.latency import native, servers, tree
 from benchmarks.latency.native import Cores
+from benchmarks.latency.ours import free_port
 from benchmarks.latency.store import Figures
 from benchmarks.latency.workload import Workload, prepare
 
@@ -26,16 +30,23 @@ _CORES: Final[Cores] = (0,)
 def measure(model: str) -> Figures:
     """Medians in µs of one process with every client, on one core with the server."""
     workload = prepare(model)
-    with servers.start("ours", workload) as server, tree.awake(server.pid, _CORES):
-        tree.pin(server.recorder, (1,))
-        where = (server.ways["tcp"].target.where, server.ways["unix"].target.where)
+    grpc = f"127.0.0.1:{free_port()}"
+    with (
+        servers.start("ours", workload) as server,
+        servers.start("ours", workload, "--grpc", grpc) as second,
+        tree.awake(server.pid, _CORES),
+        tree.awake(second.pid, _CORES),
+    ):
+        for each in (server, second):
+            tree.pin(each.recorder, (1,))
+        where = (server.ways["tcp"].target.where, server.ways["unix"].target.where, grpc)
         command = (sys.executable, "-m", "benchmarks.latency.clients", model, *where)
         done = subprocess.run(native.pinned(command, _CORES), check=True, capture_output=True, text=True)
         found: dict[str, float] = json.loads(done.stdout)
         return found
 
 
-def main(model: str, port: str, unix: str) -> None:
+def main(model: str, port: str, unix: str, grpc: str) -> None:
     """Ask with each client in short turns, and print their medians."""
     workload = prepare(model)
     with ExitStack() as stack:
@@ -43,6 +54,7 @@ def main(model: str, port: str, unix: str) -> None:
             "ours": _ours(workload, f"http://127.0.0.1:{port}", stack),
             "ours, unix": _ours(workload, f"unix:{unix}", stack),
             "tritonclient": _tritonclient(workload, port, stack),
+            "tritonclient, gRPC": _over_grpc(workload, grpc, stack),
         }
         taken: dict[str, list[float]] = {name: [] for name in clients}
         for _ in range(_TURNS):
@@ -74,6 +86,25 @@ def _tritonclient(workload: Workload, port: str, stack: ExitStack) -> Callable[[
     import tritonclient.http as triton  # type: ignore[import-untyped]
 
     client = stack.enter_context(triton.InferenceServerClient(f"127.0.0.1:{port}"))
+    outputs = [triton.InferRequestedOutput(name) for name in workload.outputs]
+
+    def call() -> object:
+        inputs = []
+        for name, tensor in workload.inputs.items():
+            given = triton.InferInput(name, list(tensor.shape), "FP32")
+            given.set_data_from_numpy(tensor)
+            inputs.append(given)
+        answer = client.infer(workload.name, inputs, outputs=outputs)
+        return [answer.as_numpy(name) for name in workload.outputs]
+
+    return call
+
+
+def _over_grpc(workload: Workload, address: str, stack: ExitStack) -> Callable[[], object]:
+    """The same, over gRPC."""
+    import tritonclient.grpc as triton  # type: ignore[import-untyped]
+
+    client = stack.enter_context(triton.InferenceServerClient(address))
     outputs = [triton.InferRequestedOutput(name) for name in workload.outputs]
 
     def call() -> object:

@@ -33,10 +33,14 @@ class Start:
 
 
 @contextmanager
-def start(workload: Workload, folder: Path, *, bare: bool) -> Iterator[Start]:
-    """A serving process of ours, with somebody who takes its records for as long as the context lasts."""
+def start(workload: Workload, folder: Path, *, bare: bool, more: tuple[str, ...] = ()) -> Iterator[Start]:
+    """A serving process of ours, with somebody who takes its records for as long as the context lasts.
+
+    Args:
+        more: words for its command line.
+    """
     http, unix, packets = f"127.0.0.1:{free_port()}", folder / "d.sock", folder / "f.sock"
-    listens = ("--http", http, "--unix", unix, "--frames", packets)
+    listens: tuple[str | Path, ...] = ("--http", http, "--unix", unix, "--frames", packets, *more)
     ways = _ways(workload, http, unix, packets)
     if bare:
         yield Start(command=(sys.executable, "-m", "benchmarks.latency.bare", workload.release, *listens), ways=ways)

@@ -44,8 +44,8 @@ class Server:
 
 
 @contextmanager
-def start(name: str, workload: Workload) -> Iterator[Server]:
-    """A server that stands still until it is woken (`tree.awake`).
+def start(name: str, workload: Workload, *more: str) -> Iterator[Server]:
+    """A server that stands still until it is woken (`tree.awake`). `more` are words for the command line of ours.
 
     Raises:
         NotStarted: it cannot be installed or does not come up, or its outputs are not the model's.
@@ -53,7 +53,7 @@ def start(name: str, workload: Workload) -> Iterator[Server]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="edgeward-bench-")))
         if name in OURS:
-            begin = stack.enter_context(ours.start(workload, folder, bare=name == "bare"))
+            begin = stack.enter_context(ours.start(workload, folder, bare=name == "bare", more=more))
         else:
             begin = _peer(name, workload)
         yield stack.enter_context(_running(name, begin, workload, folder / "log"))
