@@ -32,7 +32,7 @@ from edgeward_agent.serving.exchange import (
     answer_head,
     whole_number,
 )
-from edgeward_agent.serving.refusal import Refusal, error_body, invalid
+from edgeward_agent.serving.refusal import Full, Refusal, error_body, invalid
 from edgeward_agent.serving.tensors import Buffer
 
 _log: Final = logging.getLogger(__name__)
@@ -106,7 +106,8 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         if len(self._server.connections) >= self._server.limits.connections:
             message = f"expected at most {self._server.limits.connections} connections, all are taken"
-            self._send(HTTPStatus.SERVICE_UNAVAILABLE, (error_body(message),), None, keep_alive=False)
+            full = Full(message)
+            self._send(full.status, (error_body(message),), None, keep_alive=False, fields=full.fields)
             self.closed = self._last = True
             self._transport.close()
             return
@@ -429,7 +430,7 @@ class Connection(asyncio.Protocol):
 
     def _check_room(self, more: int) -> None:
         if self._server.held_bytes + more > self._server.limits.held_bytes:
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "expected room for the request, too many large ones wait")
+            raise Full("expected room for the request, too many large ones wait")
 
     def _head_too_large(self) -> Refusal:
         allowed = self._server.limits.head_bytes

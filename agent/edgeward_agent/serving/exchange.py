@@ -25,6 +25,8 @@ _STATUS_LINE: Final = {each: b"HTTP/1.1 %d %s\r\n" % (each, each.phrase.encode()
 _now_ns: Final = time.perf_counter_ns
 _OK: Final = HTTPStatus.OK  # on Python 3.11 a member of an enum costs a call to look up
 
+MOST_CONNECTIONS: Final = 512
+
 Headers = Mapping[bytes, bytes]
 
 
@@ -33,7 +35,7 @@ class Limits:
     """What one client, and all together, may take. Sizes in bytes, times in seconds."""
 
     token: bytes = field(default=b"", repr=False)  # what everybody has to show over TCP; empty is nothing
-    connections: int = 512
+    connections: int = MOST_CONNECTIONS
     head_bytes: int = 16 << 10
     body_bytes: int = 64 << 20  # also when it is decompressed, and for inputs in shared memory
     json_bytes: int = 4 << 20  # of it: JSON in bulk holds up everybody, about 8 ms for each MiB

@@ -176,6 +176,11 @@ class Line:
         """When somebody has to be told that it is too late; NEVER_NS when nobody has."""
         return min((each.deadline_ns for each in self._entries()), default=NEVER_NS)
 
+    @property
+    def expected_ns(self) -> int:
+        """How long all that wait will take, by their usual times."""
+        return sum(lane.expected_ns for lane in self._lanes) // len(self._busy_until_ns)
+
     def ripen(self) -> None:
         """Wait for nobody's company any more: the end is near."""
         for entry in self._entries():

@@ -13,7 +13,8 @@ from edgeward_agent import listening
 from edgeward_agent.errors import ModelError
 from edgeward_agent.serving import loop
 from edgeward_agent.serving.capture import NoCapture
-from edgeward_agent.serving.exchange import Limits
+from edgeward_agent.serving.exchange import MOST_CONNECTIONS, Limits
+from edgeward_agent.serving.files import connections, raise_limit
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.release import MANIFEST, MODEL, Loading, Version, load_model, load_plain, read_manifest
 from edgeward_agent.serving.runtime import serving
@@ -88,7 +89,9 @@ def serve(
         served = Served(
             models=models, http=http_address, unix=str(unix or ""), frames=str(frames or ""), grpc=grpc_address
         )
-        limits = Limits(token=token, shared_memory=shared_memory)
+        limits = Limits(
+            connections=connections(MOST_CONNECTIONS, raise_limit()), token=token, shared_memory=shared_memory
+        )
         versions = [version for _, version in named]
         loop.run(_serve(versions, listeners, grpc_address, limits, lambda: announce(served)))
 

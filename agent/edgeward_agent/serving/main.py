@@ -21,7 +21,8 @@ from edgeward_agent.serving import loop
 from edgeward_agent.serving.boot import boot
 from edgeward_agent.serving.capture import CaptureStream
 from edgeward_agent.serving.control import ControlApi
-from edgeward_agent.serving.exchange import Limits
+from edgeward_agent.serving.exchange import MOST_CONNECTIONS, Limits
+from edgeward_agent.serving.files import connections, raise_limit
 from edgeward_agent.serving.memory import share_one_heap
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.release import Loading
@@ -50,6 +51,7 @@ async def _run(options: argparse.Namespace) -> None:
     boot(registry, options.boot)
     capture = CaptureStream(options.capture)
     limits = Limits(
+        connections=connections(MOST_CONNECTIONS, raise_limit()),
         token=read_token(options.token_file) if options.token_file else b"",
         body_bytes=options.max_body_mib << 20,
         json_bytes=options.max_json_kib << 10,

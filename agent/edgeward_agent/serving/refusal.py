@@ -20,6 +20,21 @@ class Refusal(ServingError):
         self.status = status
 
 
+class Full(Refusal):
+    """503: there is no room now. The answer says after how many whole seconds there should be some."""
+
+    hint = "Ask again a little later, and with less at once."
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(HTTPStatus.SERVICE_UNAVAILABLE, message)
+        self.fields = retry_after(retry_after_s)
+
+
+def retry_after(seconds: int) -> bytes:
+    """The line of a head that says when to ask again (RFC 9110 10.2.3): whole seconds, at least one."""
+    return b"Retry-After: %d\r\n" % max(1, seconds)
+
+
 def invalid(message: str) -> Refusal:
     return Refusal(HTTPStatus.BAD_REQUEST, message)
 

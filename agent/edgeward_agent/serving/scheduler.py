@@ -9,6 +9,7 @@ What is decided is decided in `line`; here are the threads around it.
 from __future__ import annotations
 
 import asyncio
+import math
 import queue
 import threading
 import time
@@ -19,7 +20,7 @@ from typing import Final
 from edgeward_agent.serving.cores import usable_cores
 from edgeward_agent.serving.line import NEVER_NS, Dropped, Job, Line, Turn
 from edgeward_agent.serving.outcome import Outcome
-from edgeward_agent.serving.refusal import Refusal
+from edgeward_agent.serving.refusal import Refusal, retry_after
 
 _CAPACITY: Final = 256
 _TICK_S: Final = 0.001  # timers of uvloop are whole milliseconds, and one that comes early finds nobody
@@ -30,9 +31,11 @@ class Turned(Refusal):
 
     hint = "Ask again a little later, with less at once, or with a longer timeout."
 
-    def __init__(self, outcome: Outcome, message: str) -> None:
+    def __init__(self, outcome: Outcome, message: str, *, retry_after_s: int | None = None) -> None:
         super().__init__(HTTPStatus.SERVICE_UNAVAILABLE, message)
         self.outcome = outcome
+        if retry_after_s is not None:
+            self.fields = retry_after(retry_after_s)
 
 
 class Scheduler:
@@ -129,7 +132,8 @@ class Scheduler:
 
     def _turned(self, outcome: Outcome, job: Job) -> Turned:
         if outcome is Outcome.FULL:
-            return Turned(outcome, f"expected at most {self._line.capacity} waiting requests, the queue is full")
+            message = f"expected at most {self._line.capacity} waiting requests, the queue is full"
+            return Turned(outcome, message, retry_after_s=math.ceil(self._line.expected_ns / 1e9))
         left_us = max(0, job.deadline_ns - time.perf_counter_ns()) // 1000
         p99_us = job.pace.of(job.size_bytes).p99_ns // 1000
         found = f"{self._line.waiting} waiting and a p99 of {p99_us} µs"

@@ -27,6 +27,7 @@ _SO_PEERGROUPS: Final = 59  # asm-generic/socket.h, since Linux 4.13
 _MAX_OPTION_BYTES: Final = 1024  # of socket.getsockopt
 _GID_BYTES: Final = 4
 _POLL_S: Final = 0.01
+_REST_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,14 +75,15 @@ class FrameServer:
         self.runner = runner
         self.limits = limits or FrameLimits()
         self.connections: set[FrameConnection] = set()
-        self._listeners: list[tuple[socket.socket, Access]] = []
+        self._listeners: dict[socket.socket, Access] = {}
         self._shared_bytes = 0
 
     def listen(self, listener: socket.socket) -> None:
         """Accept from now on. The socket stays its owner's."""
         listener.setblocking(False)
-        self._listeners.append((listener, Access.of(listener)))
-        asyncio.get_running_loop().add_reader(listener, self._accept, *self._listeners[-1])
+        access = Access.of(listener)
+        self._listeners[listener] = access
+        self._watch(listener, access)
 
     # -- called by connections
 
@@ -113,8 +115,9 @@ class FrameServer:
     async def drain(self, timeout_s: float) -> None:
         """Accept no more, answer what has been asked, then close."""
         loop = asyncio.get_running_loop()
-        for listener, _ in self._listeners:
+        for listener in self._listeners:
             loop.remove_reader(listener)
+        self._listeners.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while any(each.busy for each in self.connections):  # noqa: ASYNC110  # once, at the end
@@ -124,10 +127,24 @@ class FrameServer:
 
     # -- inside
 
+    def _watch(self, listener: socket.socket, access: Access) -> None:
+        if listener in self._listeners:
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener, access)
+
+    def _rest(self, listener: socket.socket, access: Access) -> None:
+        """A listener that cannot be served stays readable: to look on would take the whole loop."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listener)
+        loop.call_later(_REST_S, self._watch, listener, access)
+
     def _accept(self, listener: socket.socket, access: Access) -> None:
         try:
             accepted, _ = listener.accept()
-        except OSError:  # gone again, or no descriptor left: the backlog keeps the rest
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):  # gone again
+            return
+        except OSError as error:  # no descriptor left, mostly: the backlog keeps the rest
+            _log.error("no frames connection can be accepted for now: %s", error.strerror)
+            self._rest(listener, access)
             return
         accepted.setblocking(False)
         uid, gids = _peer(accepted)
