@@ -182,6 +182,26 @@ def test_the_client_tells_errors_apart(served: Device) -> None:
         client.model("toy")
 
 
+def test_metrics_tell_how_requests_ended(served: Device) -> None:
+    assert _ready(served)
+    for _ in range(3):
+        assert ask(served.port, INFER, features_request()).status == 200
+    assert ask(served.port, INFER, {"inputs": []}).status == 400
+    assert ask(served.port, "/v2/models/nope").status == 404
+    assert ask(served.port, "/metrics", b"").status == 405
+    reply = ask(served.port, "/metrics")
+    assert reply.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    samples = dict(line.rsplit(" ", 1) for line in reply.body.decode().splitlines())
+    labels = 'model="toy",version="1"'
+    assert samples[f'edgeward_requests_total{{{labels},outcome="answered"}}'] == "3"
+    assert samples[f'edgeward_requests_total{{{labels},outcome="invalid"}}'] == "1"
+    assert [samples[f'edgeward_refusals_total{{code="{code}"}}'] for code in (400, 404, 405)] == ["1"] * 3
+    assert samples[f"edgeward_model_live{{{labels}}}"] == "1"
+    for name in ("request", "queue", "compute"):
+        assert samples[f"edgeward_{name}_seconds_count{{{labels}}}"] == "3"
+        assert 0 < float(samples[f"edgeward_{name}_seconds_sum{{{labels}}}"]) < 60
+
+
 def test_it_starts_quickly_and_stays_small(served: Device) -> None:
     assert _ready(served)
     served.kill()

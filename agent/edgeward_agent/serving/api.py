@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Final, NamedTuple
@@ -14,6 +16,7 @@ from edgeward_agent.serving.codec import Codec
 from edgeward_agent.serving.exchange import Request
 from edgeward_agent.serving.inference import Inference, Runner
 from edgeward_agent.serving.management import Management
+from edgeward_agent.serving.metrics import CONTENT_TYPE, Look, exposition
 from edgeward_agent.serving.outcome import Outcome
 from edgeward_agent.serving.plans import Plan
 from edgeward_agent.serving.protocol import parse_infer
@@ -44,6 +47,8 @@ class DataApi:
         self._terms = terms
         self._ways = _Ways(codec, terms)
         self._routes: dict[bytes, Route] = {}
+        self._refusals: Counter[int] = Counter()
+        self._started_s = time.time()
         self._get: dict[What, Callable[[Route], JsonValue]] = {
             What.SERVER: management.server,
             What.LIVE: management.live,
@@ -71,10 +76,14 @@ class DataApi:
     def __call__(self, request: Request) -> None:
         """Raises Refusal for what cannot be answered."""
         encoding = request.head.encoding
-        if encoding is not None:
-            self._codec.unpacked(request, encoding, self._handle)
-        else:
-            self._handle(request)
+        try:
+            if encoding is not None:
+                self._codec.unpacked(request, encoding, self._handle)
+            else:
+                self._handle(request)
+        except Refusal as refusal:
+            self._refusals[int(refusal.status)] += 1
+            raise
 
     def _handle(self, request: Request) -> None:
         route = self._routes.get(request.target) or self._route(request.target)
@@ -92,7 +101,11 @@ class DataApi:
         if plan is not None:
             self._infer_again(plan, version, request)
             return
-        asked = parse_infer(version.interface, body, header_length, self._terms)
+        try:
+            asked = parse_infer(version.interface, body, header_length, self._terms)
+        except Refusal:
+            version.traffic.invalid += 1
+            raise
         if self._runner.capture.mode(version.capture.mode, asked.capture) is not _DURABLE:
             version.plans.learn(body, header_length, asked)
         self._runner.submit(_HttpInference(self._runner, version, request, asked, self._ways))
@@ -107,6 +120,9 @@ class DataApi:
             raise
 
     def _manage(self, route: Route, request: Request) -> None:
+        if route.what is What.METRICS:
+            self._tell_metrics(request)
+            return
         get, post = self._get.get(route.what), self._post.get(route.what)
         if request.method == b"GET" and get is not None:
             document = get(route)
@@ -115,6 +131,19 @@ class DataApi:
         else:
             raise _wrong_method(request, "GET" if get else "POST")
         request.answer(_NOTHING if document is None else (msgspec.json.encode(document),))
+
+    def _tell_metrics(self, request: Request) -> None:
+        if request.method != b"GET":
+            raise _wrong_method(request, "GET")
+        models = self._registry.models.values()
+        look = Look(
+            versions=[(each, each is model.live) for model in models for each in model.loaded.values()],
+            refusals=self._refusals,
+            waiting=self._runner.scheduler.waiting,
+            cpu_s=time.process_time(),
+            started_s=self._started_s,
+        )
+        request.answer((exposition(look),), content_type=CONTENT_TYPE)
 
     def _route(self, target: bytes) -> Route:
         route = parse_target(target)

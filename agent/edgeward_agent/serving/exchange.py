@@ -168,15 +168,22 @@ class Request:
             self.refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error: see the log of the serving process")
 
     def answer(
-        self, parts: Sequence[Buffer], *, header_length: int | None = None, encoding: bytes | None = None
+        self,
+        parts: Sequence[Buffer],
+        *,
+        header_length: int | None = None,
+        encoding: bytes | None = None,
+        content_type: bytes = b"",
     ) -> None:
         """Send 200.
 
         Args:
             header_length: size of the JSON in front of binary tensors, None if there are none.
             encoding: how the parts are compressed; the length is that of the JSON before.
+            content_type: what they are, when they are not what the protocol has for answers.
         """
-        self._connection.reply(self, _OK, parts, header_length, encoding)
+        fields = b"Content-Type: %b\r\n" % content_type if content_type else b""
+        self._connection.reply(self, _OK, parts, header_length, encoding, fields)
 
     def answer_known(self, known: KnownAnswer) -> None:
         """Send 200 with the tensors of a known answer as they are now."""
@@ -232,7 +239,7 @@ def answer_head(
     if header_length is not None:
         kind = b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n" % header_length
     else:
-        kind = b"Content-Type: application/json\r\n" if size else b""
+        kind = b"Content-Type: application/json\r\n" if size and b"Content-Type:" not in fields else b""
     return b"%bContent-Length: %d\r\n%b" % (_STATUS_LINE[status] + kind, size, end)
 
 

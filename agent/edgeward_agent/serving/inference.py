@@ -169,7 +169,9 @@ class Inference(ABC):
         version = self.version
         version.end()
         try:
-            if not self.abandoned:
+            if self.abandoned:
+                version.traffic.not_run(Outcome.ABANDONED)
+            else:
                 self._conclude()
         except Refusal as refusal:
             self._fail(refusal)
@@ -252,6 +254,7 @@ class Inference(ABC):
 
     def _fail(self, error: Exception) -> None:
         if isinstance(error, Refusal):
+            self.version.traffic.invalid += 1
             self.refuse(error.status, str(error))
             return
         self.version.traffic.failed()

@@ -33,6 +33,7 @@ class What(Enum):
     CUDA_UNREGISTER = auto()
     TRACE = auto()
     LOGGING = auto()
+    METRICS = auto()
 
 
 class Route(NamedTuple):
@@ -51,6 +52,7 @@ _FIXED: Final[Mapping[tuple[str, ...], What]] = {
     ("v2", "repository", "index"): What.INDEX,
     ("v2", "trace", "setting"): What.TRACE,
     ("v2", "logging"): What.LOGGING,
+    ("metrics",): What.METRICS,
 }
 _OF_MODEL: Final[Mapping[tuple[str, ...], What]] = {
     (): What.MODEL,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from edgeward_agent.serving.traffic import POWERS
 from edgeward_contract.schema import JsonValue
 
 _MAX_SIZES: Final = 64
@@ -33,11 +34,13 @@ class Statistics:
         "executions",
         "fail_ns",
         "failures",
+        "infer_counts",
         "infer_ns",
         "inferences",
         "input_ns",
         "last_ns",
         "output_ns",
+        "queue_counts",
         "queue_ns",
         "requests",
     )
@@ -53,6 +56,8 @@ class Statistics:
         self.failures = 0
         self.fail_ns = 0
         self.last_ns = 0
+        self.queue_counts = [0] * POWERS  # by the bit length of the time in µs
+        self.infer_counts = [0] * POWERS
         self._batches: dict[int, _Batch] = {}
 
     def answered(self, rows: int, input_ns: int, queue_ns: int, infer_ns: int, output_ns: int) -> None:
@@ -63,6 +68,8 @@ class Statistics:
         self.queue_ns += queue_ns
         self.infer_ns += infer_ns
         self.output_ns += output_ns
+        self.queue_counts[(queue_ns // 1000).bit_length()] += 1
+        self.infer_counts[(infer_ns // 1000).bit_length()] += 1
 
     def executed(self, rows: int, input_ns: int, infer_ns: int, output_ns: int) -> None:
         """The model ran on so many rows. Called once for each run; the rest is of the request that led it."""

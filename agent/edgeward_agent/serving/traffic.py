@@ -9,6 +9,8 @@ from edgeward_contract.reported import Traffic
 
 _SUB_BITS: Final = 4  # 16 steps per power of two: a percentile is at most 6 % too high
 _STEPS: Final = 1 << _SUB_BITS
+POWERS: Final = 64
+"""Bit lengths that a time in µs may have."""
 _BUCKETS: Final = _STEPS * 28  # beyond an hour
 
 
@@ -18,7 +20,18 @@ class TrafficMeter:
     Default buckets of metrics libraries begin at 5 or 100 ms and would hide everything that matters here.
     """
 
-    __slots__ = ("_counts", "errors", "expired", "full", "late", "refused", "requests")
+    __slots__ = (
+        "_counts",
+        "abandoned",
+        "errors",
+        "expired",
+        "full",
+        "invalid",
+        "late",
+        "latency_ns",
+        "refused",
+        "requests",
+    )
 
     def __init__(self) -> None:
         self.requests = 0
@@ -28,10 +41,15 @@ class TrafficMeter:
         self.refused = 0
         self.full = 0
         self.expired = 0
+        # What was the caller's own doing, and is no sign of a bad release.
+        self.invalid = 0
+        self.abandoned = 0
+        self.latency_ns = 0  # of all that were answered
         self._counts = [0] * _BUCKETS
 
     def answered(self, latency_ns: int) -> None:
         self.requests += 1
+        self.latency_ns += latency_ns
         us = latency_ns // 1000
         shift = max(us.bit_length() - _SUB_BITS - 1, 0)
         self._counts[min((shift << _SUB_BITS) + (us >> shift), _BUCKETS - 1)] += 1
@@ -43,6 +61,8 @@ class TrafficMeter:
             self.full += 1
         elif outcome is Outcome.EXPIRED:
             self.expired += 1
+        elif outcome is Outcome.ABANDONED:
+            self.abandoned += 1
 
     def failed(self) -> None:
         """The model or the runtime failed; what a caller did wrong is not counted."""
@@ -58,6 +78,26 @@ class TrafficMeter:
             late=self.late,
             refused=self.refused + self.full + self.expired,
         )
+
+    def outcomes(self) -> dict[Outcome, int]:
+        """How requests ended, each counted once."""
+        return {
+            Outcome.ANSWERED: self.requests - self.errors - self.late,
+            Outcome.LATE: self.late,
+            Outcome.REFUSED: self.refused,
+            Outcome.FULL: self.full,
+            Outcome.EXPIRED: self.expired,
+            Outcome.FAILED: self.errors,
+            Outcome.INVALID: self.invalid,
+            Outcome.ABANDONED: self.abandoned,
+        }
+
+    def below_powers(self) -> list[int]:
+        """How many took less than 2^n µs and not less than half of it, for each n."""
+        powers = [0] * POWERS
+        for index, count in enumerate(self._counts):
+            powers[_upper_us(index).bit_length()] += count
+        return powers
 
     def _quantile_us(self, share: float) -> int:
         rest = share * sum(self._counts)

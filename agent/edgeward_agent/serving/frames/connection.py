@@ -167,6 +167,8 @@ class FrameConnection:
                 raise Refusal(HTTPStatus.CONFLICT, "expected one request at a time, the one before is not answered yet")
             self._ask(opened, sequence, timeout_us, priority, packet[RUN_HEAD.size :], now_ns)
         except Refusal as refusal:
+            if refusal.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                opened.version.traffic.invalid += 1
             self._refuse(sequence, refusal.status, str(refusal))
         except Exception:
             _log.exception("a request failed")

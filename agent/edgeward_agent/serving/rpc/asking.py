@@ -59,7 +59,12 @@ class Asking:
             request = read_request(body, self._terms)
             request_id = request.id
             version = self._registry.find(request.model_name, request.model_version or None)
-            asked = _within(read_infer(version.interface, request, self._terms), left_s, version.budget_ns)
+            try:
+                read = read_infer(version.interface, request, self._terms)
+            except Refusal:
+                version.traffic.invalid += 1
+                raise
+            asked = _within(read, left_s, version.budget_ns)
             size_bytes = len(body) + (asked.aside.size_bytes if asked.aside is not None else 0)
             inference = _RpcInference(self._runner, version, asked, size_bytes=size_bytes, received_ns=received_ns)
             inference.reply_to(reply, write)
