@@ -5,11 +5,14 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import resource
 import socket
 import struct
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -311,6 +314,36 @@ def test_memory_has_a_limit_for_one_and_for_all(tmp_path: Path) -> None:
         with connect(host.path), connect(host.path), connect(host.path), connect(host.path) as fourth:
             status, document = wire.read_opened(fourth.recv(1000))
         assert (status, document) == (503, {"error": "expected at most 3 connections, all are taken"})
+
+
+def test_a_listener_without_files_rests(host: FramesHost) -> None:
+    """It stays readable all the while; the loop of the host is in this process, as is the limit."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as waiting:
+        waiting.settimeout(20)
+        with _no_files_left():
+            waiting.connect(str(host.path))
+            began_s, spent_s = time.monotonic(), time.process_time()
+            wait_until(lambda: time.monotonic() - began_s > 0.6)
+            assert time.process_time() - spent_s < 0.4
+        memory = memory_file(256)
+        assert open_plan(waiting, PLAN, [memory])[0] == 200
+        os.close(memory)
+
+
+@contextmanager
+def _no_files_left() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(int(each.name) for each in Path("/proc/self/fd").iterdir()), hard))
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for each in taken:
+            os.close(each)
 
 
 # -- packets that are none

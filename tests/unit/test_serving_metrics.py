@@ -11,6 +11,7 @@ from edgeward_agent.serving.metrics import METRICS, Look, exposition
 from edgeward_agent.serving.outcome import Outcome
 from edgeward_agent.serving.release import Version, load_model, read_manifest
 from edgeward_agent.serving.traffic import TrafficMeter
+from edgeward_contract.artifact import ModelName
 from support.serving import constant_release
 
 _SAMPLE = re.compile(r'[a-z_]+(\{([a-z]+="(?:[^"\\\n]|\\["\\n])*",?)*\})? [0-9.e+-]+')
@@ -71,7 +72,7 @@ def test_times_fall_into_buckets_of_powers_of_two(loaded: Version) -> None:
 
 
 def test_a_name_cannot_break_the_page(loaded: Version) -> None:
-    loaded.name, before = 'a"b\\c\nd', loaded.name
+    loaded.name, before = ModelName('a"b\\c\nd'), loaded.name
     try:
         assert 'edgeward_model_live{model="a\\"b\\\\c\\nd",version="3"}' in _page(loaded)
     finally:
