@@ -23,6 +23,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from edgeward_agent.serving.capture import NoCapture
+from edgeward_agent.serving.records import InferenceRecord
 from edgeward_agent.serving.session import Session
 from edgeward_contract.artifact import ArtifactRef, ModelName, Sha256, sha256_of_file
 from edgeward_contract.manifest import (
@@ -366,6 +368,26 @@ def features_request(rows: int = 1, **parameters: str) -> dict[str, object]:
     """A request for the constant model."""
     tensor = {"name": "features", "datatype": "FP32", "shape": [rows, FEATURES], "data": [0.5] * (rows * FEATURES)}
     return {"inputs": [tensor], "parameters": parameters}
+
+
+# -- records
+
+
+class Kept(NoCapture):
+    """Everything is recorded, and kept as it was offered."""
+
+    def __init__(self) -> None:
+        self.records: list[InferenceRecord] = []
+
+    def mode(self, policy: CaptureMode, asked: CaptureMode) -> CaptureMode:
+        return policy
+
+    def offer(self, record: InferenceRecord) -> None:
+        self.records.append(record)
+
+    def commit(self, record: InferenceRecord, done: Callable[[str | None], None]) -> None:
+        self.records.append(record)
+        asyncio.get_running_loop().call_later(0.02, done, None)
 
 
 # -- the control process' end of the capture stream

@@ -25,10 +25,12 @@ from edgeward_agent.serving.frames.wire import FrameError, Kind
 from edgeward_agent.serving.local import load_file
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.release import Version
+from edgeward_contract.manifest import CaptureMode, CapturePolicy
 from support.frames import SEALS, FrameClient, FramesHost, connect, frames_host, memory_file, open_plan
 from support.serving import (
     FEATURES,
     Json,
+    Kept,
     cast_model,
     constant_model,
     failing_model,
@@ -179,6 +181,26 @@ def _version(folder: Path, value: float, number: int) -> Version:
 def _renamed(version: Version) -> Version:
     version.name = type(version.name)("toy")
     return version
+
+
+@pytest.mark.parametrize("mode", [CaptureMode.ASYNC, CaptureMode.DURABLE])
+def test_records_keep_what_was_answered(tmp_path: Path, mode: CaptureMode) -> None:
+    """Inputs and results lie in memory that the next request uses again."""
+    version = load_file(sum_model(tmp_path / "sums.onnx"))
+    version.capture = CapturePolicy(mode=mode, inputs=True, outputs=True)
+    registry, capture = Registry(), Kept()
+    registry.adopt(version)
+    values = np.zeros((1, 4), np.int32)
+    with (
+        frames_host(tmp_path, registry, capture=capture) as host,
+        FrameClient(host.path, "sums", {"a": values, "b": values}, {"sum": 16}) as client,
+    ):
+        for number in range(6):
+            client.inputs["a"][...] = client.inputs["b"][...] = number
+            assert client.ask().status == 200
+            assert client.output("sum", "<i4", (1, 4)).tolist() == [[2 * number] * 4]
+    assert [each.inputs["a"].tolist() for each in capture.records] == [[[number] * 4] for number in range(6)]
+    assert [each.outputs["sum"].tolist() for each in capture.records] == [[[2 * number] * 4] for number in range(6)]
 
 
 # -- what a model says

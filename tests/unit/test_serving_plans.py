@@ -24,31 +24,13 @@ from edgeward_agent.serving.inference import Runner
 from edgeward_agent.serving.local import load_file
 from edgeward_agent.serving.management import Management
 from edgeward_agent.serving.plans import Plans
-from edgeward_agent.serving.records import InferenceRecord
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.release import Version
 from edgeward_agent.serving.scheduler import Scheduler
 from edgeward_agent.serving.shared_memory import NoRegions
 from edgeward_agent.serving.tensors import DATATYPE, Array
 from edgeward_contract.manifest import CaptureMode, CapturePolicy
-from support.serving import Json, failing_model, identity_model, nonzero_model, slow_model, sum_model, until
-
-
-class Kept(NoCapture):
-    """Everything is recorded, and kept as it was offered."""
-
-    def __init__(self) -> None:
-        self.records: list[InferenceRecord] = []
-
-    def mode(self, policy: CaptureMode, asked: CaptureMode) -> CaptureMode:
-        return policy
-
-    def offer(self, record: InferenceRecord) -> None:
-        self.records.append(record)
-
-    def commit(self, record: InferenceRecord, done: Callable[[str | None], None]) -> None:
-        self.records.append(record)
-        asyncio.get_running_loop().call_later(0.02, done, None)
+from support.serving import Json, Kept, failing_model, identity_model, nonzero_model, slow_model, sum_model, until
 
 
 class Wire(asyncio.Transport):

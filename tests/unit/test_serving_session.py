@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from edgeward_agent.serving.providers import (
     runtime_providers,
 )
 from edgeward_agent.serving.release import Loading, load_release
+from edgeward_agent.serving.rerun import Rerun
 from edgeward_agent.serving.session import RUNTIME, RunFailed, Session, plan_session, prepare
 from edgeward_contract.artifact import Sha256, sha256_of_file
 from edgeward_contract.serving_options import PROVIDERS, ServingOptions
@@ -238,3 +240,19 @@ def test_what_does_not_load_cannot_be_prepared(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="expected an ONNX model that loads"):
         prepare(tmp_path / "m.onnx", ServingOptions(), tmp_path / "out.onnx")
     assert not (tmp_path / "out.onnx").exists()
+
+
+def test_who_is_bound_to_a_session_does_not_keep_it(tmp_path: Path) -> None:
+    """A client that is quiet for hours has been bound to a version that is long gone."""
+    session = Session(constant_model(tmp_path / "model.onnx", 3.0))
+    feeds = {"features": np.ones((1, FEATURES), np.float32)}
+    names = list(session.interface.outputs)
+    rerun = Rerun(feeds, names, limit_bytes=1 << 20)
+    unbound = rerun.run(session)
+    bound = rerun.run(session)
+    assert bound is rerun.results and bound is not unbound
+    gone = weakref.ref(session._session._sess)
+    session.close()
+    assert gone() is None
+    fresh = Session(constant_model(tmp_path / "again.onnx", 4.0))
+    assert rerun.run(fresh)[0] == 4.0 and unbound[0] == 3.0

@@ -15,7 +15,8 @@ import numpy as np
 
 from edgeward_agent.serving.asked import InferRequest
 from edgeward_agent.serving.exchange import KnownAnswer
-from edgeward_agent.serving.session import Bound, Session
+from edgeward_agent.serving.rerun import Rerun
+from edgeward_agent.serving.session import Session
 from edgeward_agent.serving.tensors import Array, Buffer
 from edgeward_contract.manifest import CaptureMode
 
@@ -23,7 +24,6 @@ _MAX_PLANS: Final = 16
 _MAX_PLAN_BYTES: Final = 2 << 20  # of the binary part
 _MAX_HEADER_BYTES: Final = 8 << 10
 _MAX_SEEN: Final = 256
-_MAX_BINDINGS: Final = 3
 _JOINED_BELOW_BYTES: Final = 1 << 16
 _DURABLE: Final = CaptureMode.DURABLE
 _PLAIN: Final = "iuf"
@@ -33,7 +33,7 @@ _PLAIN: Final = "iuf"
 class Plan:
     """One form of request. `busy` while a request has its memory."""
 
-    __slots__ = ("_bindings", "_bound", "_feeds", "_inputs", "_names", "answer", "asked", "body_bytes", "busy")
+    __slots__ = ("_inputs", "_known", "_rerun", "answer", "asked", "body_bytes", "busy")
 
     def __init__(self, asked: InferRequest, header_length: int, body_bytes: int) -> None:
         own = {name: np.empty(array.shape, array.dtype) for name, array in asked.feeds.items()}
@@ -41,11 +41,11 @@ class Plan:
         self.body_bytes = body_bytes
         self.busy = False
         self.answer: KnownAnswer | None = None  # once it is known
-        self._feeds: dict[str, Array] = own
-        self._names = list(asked.outputs)
+        self._known: list[Array] | None = None  # the results that `answer` looks at
+        # Larger results are sent from where they lie, which takes as long as the client takes to read them: the next
+        # request would write its own into the rest of the answer.
+        self._rerun = Rerun(own, list(asked.outputs), _JOINED_BELOW_BYTES)
         self._inputs: list[tuple[memoryview, int, int]] = []
-        self._bound: Bound | None = None
-        self._bindings = 0
         at = header_length
         for array in own.values():
             if array.nbytes:
@@ -59,40 +59,20 @@ class Plan:
 
     def run(self, session: Session) -> list[Array]:
         """As `Session.run`. The results are valid until the next run."""
-        bound = self._bound
-        if bound is not None:
-            if bound.run():
-                return bound.results
-            self._unbind()  # the model failed, or its data decides the shape of a result
-        results = session.run(self._names, self._feeds)
-        if self._bindings < _MAX_BINDINGS:
-            self._bind(session, results)
-        return results
+        return self._rerun.run(session)
 
     def knows(self, results: list[Array]) -> bool:
         """Whether `answer` is the answer with these results."""
-        return self._bound is not None and results is self._bound.results and self.answer is not None
+        return self.answer is not None and results is self._known
 
     def learn_answer(self, results: list[Array], header_length: int | None, parts: Sequence[Buffer]) -> None:
         """Keep of an answer with these results what is the same as long as the shapes are."""
-        bound = self._bound
-        if bound is None or results is not bound.results or header_length is None:
+        if results is not self._rerun.results or header_length is None:
             return
         views: list[Buffer] = [each.reshape(-1).view(np.uint8).data for each in results]
         if len(parts[0]) + sum(map(len, views)) < _JOINED_BELOW_BYTES:  # what is joined is copied, before the next run
             self.answer = KnownAnswer(bytes(parts[0]), views, header_length)
-
-    def _bind(self, session: Session, results: list[Array]) -> None:
-        # Larger results are sent from where they lie, which takes as long as the client takes to read them: the next
-        # request would write its own into the rest of the answer.
-        if sum(each.nbytes for each in results) >= _JOINED_BELOW_BYTES:
-            return
-        self._bindings += 1
-        self._bound = session.bind(self._feeds, dict(zip(self._names, results, strict=True)))
-
-    def _unbind(self) -> None:
-        self._bound = None
-        self.answer = None
+            self._known = results
 
 
 class Plans:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
+from weakref import WeakSet
 
 import numpy as np
 
@@ -83,24 +84,32 @@ class Bound:
     It is prepared once what it would look up again for each run: names, types and places.
     """
 
-    __slots__ = ("_binding", "_kept", "_options", "_run", "results")
+    __slots__ = ("__weakref__", "_binding", "_kept", "_options", "_run", "results")
 
     def __init__(
         self, run: Callable[..., None], binding: object, kept: Sequence[ort.OrtValue], results: list[Array]
     ) -> None:
-        self._run = run
-        self._binding = binding
+        self._run: Callable[..., None] | None = run
+        self._binding: object = binding
         self._kept = kept  # the memory, for as long as it is bound
         self._options = ort.RunOptions()
         self.results = results
 
     def run(self) -> bool:
         """Fill `results`. False: it failed, or a result has another shape this time; to run unbound will tell."""
+        run = self._run
+        if run is None:
+            return False
         try:
-            self._run(self._binding, self._options)
+            run(self._binding, self._options)
         except Exception:
             return False
         return True
+
+    def release(self) -> None:
+        """Let the model go, whoever still has this."""
+        self._run = self._binding = None
+        self._kept = ()
 
 
 class Session:
@@ -130,6 +139,7 @@ class Session:
         self._plain = not takes_bits(self.interface)
         self._run = self._session._sess.run if self._plain else bits_run(self._session, self.interface)
         self._usual = ort.RunOptions()
+        self._bounds: WeakSet[Bound] = WeakSet()
         self._large_bytes = _LARGE * _size_bytes(self._zeros().values()) if wanted.shrink_arena else 0
 
     @property
@@ -169,7 +179,9 @@ class Session:
             binding.bind_ortvalue_input(name, value)
         for name, value in zip(results, kept[len(feeds) :], strict=True):
             binding.bind_ortvalue_output(name, value)
-        return Bound(self._session._sess.run_with_iobinding, binding, kept, list(results.values()))
+        bound = Bound(self._session._sess.run_with_iobinding, binding, kept, list(results.values()))
+        self._bounds.add(bound)
+        return bound
 
     def warm(self) -> None:
         """Run on zeros, so that the first patient does not pay for the arena. A model may refuse zeros."""
@@ -193,6 +205,8 @@ class Session:
 
     def close(self) -> None:
         """Give the memory back. `run` must not be called any more."""
+        for each in self._bounds:
+            each.release()
         del self._run
         del self._session
 

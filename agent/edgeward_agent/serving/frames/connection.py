@@ -242,6 +242,9 @@ class _FrameInference(Inference):
     def refuse(self, status: HTTPStatus, message: str) -> None:
         self._connection.refuse(self._sequence, status, message)
 
+    def compute(self) -> list[Array]:
+        return self._opened.run(self.version.session)
+
     def recorded_inputs(self) -> Mapping[str, Array]:
         """The next request writes where this one's inputs are; its record is built later."""
         return {name: each.copy() for name, each in self.asked.feeds.items()}

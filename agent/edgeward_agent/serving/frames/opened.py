@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
@@ -16,8 +17,13 @@ from edgeward_agent.serving.frames.plan import InputPlace, Place, Plan, check_fi
 from edgeward_agent.serving.frames.wire import shapes_bytes
 from edgeward_agent.serving.refusal import Refusal, invalid
 from edgeward_agent.serving.release import Version
+from edgeward_agent.serving.rerun import Rerun
+from edgeward_agent.serving.session import Session
 from edgeward_agent.serving.tensors import Array, to_bytes
 from edgeward_contract.manifest import TensorSpec
+
+_BOUND_BELOW_BYTES: Final = 8 << 20
+"""Results are copied before the next run. Larger ones take so long that to be bound brings nothing but its memory."""
 
 
 class Opened:
@@ -29,10 +35,10 @@ class Opened:
         "_gives",
         "_outputs",
         "_plain",
+        "_rerun",
         "_told",
         "_usual",
         "_wanted",
-        "memory_bytes",
         "plan",
         "version",
     )
@@ -48,6 +54,7 @@ class Opened:
             self._add_input(each, shared[each.offset : each.end])
         self._outputs = [shared[each.offset : each.end] for each in plan.outputs]
         self._wanted = dict.fromkeys((each.name for each in plan.outputs), True)
+        self._rerun = Rerun(self._feeds, list(self._wanted), _BOUND_BELOW_BYTES)
         self._usual = self._request("", None, 0)
         self._gives: list[TensorSpec] = []
         self.bind(version)
@@ -60,6 +67,10 @@ class Opened:
         self._gives = gives
         self.version = version
         self._told = told_shapes(self.plan, version.interface)
+
+    def run(self, session: Session) -> list[Array]:
+        """As `Session.run`, on the inputs that were taken last. The results are valid until the next run."""
+        return self._rerun.run(session)
 
     def take_inputs(self) -> None:
         """Copy what the client has written to where it cannot reach."""

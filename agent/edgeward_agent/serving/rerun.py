@@ -1,0 +1,48 @@
+"""The same run of a model again and again, on memory that stays: the runtime is bound to it when it can be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from edgeward_agent.serving.session import Bound, Session
+from edgeward_agent.serving.tensors import Array
+
+_MAX_BINDINGS: Final = 3
+
+
+class Rerun:
+    """Inputs that are written anew before each run, and the outputs that are wanted. One run at a time.
+
+    Results of more than `limit_bytes` together get memory of their own each time.
+    """
+
+    __slots__ = ("_bindings", "_bound", "_feeds", "_limit_bytes", "_names", "_session")
+
+    def __init__(self, feeds: Mapping[str, Array], names: Sequence[str], limit_bytes: int) -> None:
+        self._feeds = dict(feeds)
+        self._names = list(names)
+        self._limit_bytes = limit_bytes
+        self._session: Session | None = None
+        self._bound: Bound | None = None
+        self._bindings = 0
+
+    @property
+    def results(self) -> list[Array] | None:
+        """Where a run that is bound leaves its results; None while none is."""
+        return self._bound.results if self._bound is not None else None
+
+    def run(self, session: Session) -> list[Array]:
+        """As `Session.run`. The results are valid until the next run."""
+        if session is not self._session:
+            self._session, self._bound, self._bindings = session, None, 0
+        bound = self._bound
+        if bound is not None:
+            if bound.run():
+                return bound.results
+            self._bound = None  # the model failed, or its data decides the shape of a result
+        results = session.run(self._names, self._feeds)
+        if self._bindings < _MAX_BINDINGS and sum(each.nbytes for each in results) < self._limit_bytes:
+            self._bindings += 1
+            self._bound = session.bind(self._feeds, dict(zip(self._names, results, strict=True)))
+        return results
