@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -109,8 +111,8 @@ def _request(model: str, feeds: dict[str, Array], **more: Json) -> bytes:
     document = {"inputs": inputs, "parameters": {"binary_data_output": True}} | more
     header = json.dumps(document).encode()
     head = (
-        f"POST /v2/models/{model}/infer HTTP/1.1\r\nInference-Header-Content-Length: {len(header)}\r\n"
-        f"Content-Length: {len(header) + len(data)}\r\n\r\n"
+        f"POST /v2/models/{model}/infer HTTP/1.1\r\nHost: localhost\r\n"
+        f"Inference-Header-Content-Length: {len(header)}\r\nContent-Length: {len(header) + len(data)}\r\n\r\n"
     )
     return head.encode() + header + data
 
@@ -218,6 +220,81 @@ def test_equal_requests_at_once_do_not_share_memory(tmp_path: Path) -> None:
         assert _plans(version) == 1
 
     _run(client, [version])
+
+
+@pytest.mark.parametrize("rows", [2, 6000], ids=["small", "large"])
+def test_clients_at_once_are_never_given_each_others_results(sums: Path, rows: int) -> None:
+    """Each over its own socket, some of them slow to read; every number of every answer is looked at."""
+    version = load_file(sums)
+
+    async def client(asking: Asking) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            await asking.server.listen(listener)
+            await asyncio.gather(*(_hammer(listener.getsockname()[1], number, rows) for number in range(4)))
+            assert _plans(version) == 1
+            await until(lambda: not asking.server.state.connections)
+
+    _run(client, [version])
+
+
+async def _hammer(port: int, number: int, rows: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for turn in range(25):
+        a, b = (np.full((rows, 4), value, np.int32) for value in (1000 * number + turn, 7 * turn))
+        writer.write(_request("sums", {"a": a, "b": b}))
+        await asyncio.sleep(0.001 * (number % 2))
+        assert await _answer(reader) == (200, (a + b).tobytes() + (a - b).tobytes())
+    writer.close()
+    await writer.wait_closed()
+
+
+def test_what_a_client_sends_too_early_does_not_change_what_runs(tmp_path: Path) -> None:
+    """The plan is busy with another's, so it is read from where it came in; the next one comes there too."""
+    version = load_file(slow_model(tmp_path / "slow.onnx", rounds=60))
+
+    async def client(asking: Asking) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            await asking.server.listen(listener)
+            port = listener.getsockname()[1]
+            await asyncio.gather(*(_send_early(asking, port, number) for number in range(1, 7)))
+            await until(lambda: not asking.server.state.connections)
+
+    _run(client, [version])
+
+
+async def _send_early(asking: Asking, port: int, number: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    own_port = writer.get_extra_info("sockname")[1]
+    rows = [np.full((64, 512), 100 * number + turn, np.float32) for turn in range(6)]
+    writer.write(_aligned(rows[0]))
+    assert await _answer(reader) == (200, rows[0].tobytes())
+    for first, second in itertools.pairwise(rows):
+        writer.write(_aligned(first))
+        await until(lambda: _asks(asking, own_port))
+        writer.write(_aligned(second))
+        for each in (first, second):
+            assert await _answer(reader) == (200, each.tobytes())
+    writer.close()
+    await writer.wait_closed()
+
+
+def _aligned(rows: Array) -> bytes:
+    """A request whose tensor could be used where it lies."""
+    request = _request("slow", {"in": rows})
+    return request.replace(b"\r\nHost", b"\r\nX: " + b"x" * (-(len(request) + 5) % 4) + b"\r\nHost", 1)
+
+
+def _asks(asking: Asking, port: int) -> bool:
+    """Whether a request of the client with this port is being answered."""
+    connections = [each for each in asking.server.state.connections if isinstance(each, Connection)]
+    return any(each._current and each._transport.get_extra_info("peername")[1] == port for each in connections)
+
+
+async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.split(b"\r\nContent-Length: ")[1].split(b"\r\n")[0])
+    status, _, data = _read(head + await reader.readexactly(length))
+    return status, data
 
 
 def test_records_keep_what_was_answered(sums: Path) -> None:

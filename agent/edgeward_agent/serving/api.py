@@ -96,11 +96,12 @@ class DataApi:
 
     def _infer(self, route: Route, request: Request) -> None:
         version = self._registry.find(route.name, route.version)
-        body, header_length = request.body, request.head.header_length
-        plan = version.plans.find(body, header_length) if header_length else None
+        header_length = request.head.header_length
+        plan = version.plans.find(request.lies, header_length) if header_length else None
         if plan is not None:
             self._infer_again(plan, version, request)
             return
+        body = request.body
         try:
             asked = parse_infer(version.interface, body, header_length, self._terms)
         except Refusal:
@@ -111,10 +112,12 @@ class DataApi:
         self._runner.submit(_HttpInference(self._runner, version, request, asked, self._ways))
 
     def _infer_again(self, plan: Plan, version: Version, request: Request) -> None:
-        plan.take(request.body)
+        plan.take(request.lies)
+        inference = _HttpInferenceAgain(self._runner, version, request, plan, self._ways)
+        request.lies = b""  # the plan has it
         plan.busy = True
         try:
-            self._runner.submit(_HttpInferenceAgain(self._runner, version, request, plan, self._ways))
+            self._runner.submit(inference)
         except Refusal:
             plan.busy = False
             raise
@@ -165,7 +168,7 @@ class _HttpInference(Inference):
     __slots__ = ("_request", "_ways")
 
     def __init__(self, runner: Runner, version: Version, request: Request, asked: InferRequest, ways: _Ways) -> None:
-        size_bytes = len(request.body)
+        size_bytes = len(request.lies)
         if asked.aside is not None:
             size_bytes += asked.aside.size_bytes
         super().__init__(runner, version, asked, size_bytes=size_bytes, received_ns=request.received_ns)

@@ -34,6 +34,7 @@ from edgeward_agent.serving.exchange import (
 )
 from edgeward_agent.serving.refusal import Full, Refusal, error_body, invalid
 from edgeward_agent.serving.tensors import Buffer
+from edgeward_agent.serving.whole import LARGEST_BYTES, SMALLEST_BYTES, Known, WholeReader
 
 _log: Final = logging.getLogger(__name__)
 
@@ -56,22 +57,13 @@ _KEPT: Final = frozenset(
 )
 _ONCE_ONLY: Final = frozenset({_TRANSFER_ENCODING, CONTENT_ENCODING, _EXPECT})
 """A request with one of these is more than a head and as many bytes as it says."""
-_KNOWN_BELOW_BYTES: Final = 1 << 16
+_DENIED_BELOW_BYTES: Final = 1 << 16
+_MAX_READERS_BYTES: Final = 32 << 20  # of all connections
+_MAX_MISSED: Final = 2
+_ONE_IN_PIECES: Final = 2
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _JOIN_BELOW_BYTES: Final = 1 << 16
 _READ_BYTES: Final = 1 << 18  # what the loop hands over at once, at most
-
-
-class _Known:
-    """A head that came before on this connection, byte for byte, and how long a request with it is."""
-
-    __slots__ = ("begin", "body_at", "head", "size")
-
-    def __init__(self, head: Head, begin: bytes, size: int) -> None:
-        self.head = head
-        self.begin = begin
-        self.body_at = len(begin)
-        self.size = size
 
 
 class Connection(asyncio.Protocol):
@@ -89,7 +81,10 @@ class Connection(asyncio.Protocol):
         self._leaving = False  # all is said: what still comes in is thrown away
         self._eof = self._stalled = self._paused = self.closed = False
         self._receiving = self._in_head = False
-        self._known: _Known | None = None
+        self._known: Known | None = None
+        self._begin: bytes | None = None  # of a request that comes in pieces: what lies before its body
+        self._reader: WholeReader | None = None
+        self._missed = 0  # how often another request came than the reader expected
         self._turns = self._turns_seen = 0
         self._begun = 0  # messages that have a part in what the parser is fed now; more than one is many
         self._head: Head | None = None
@@ -120,6 +115,7 @@ class Connection(asyncio.Protocol):
         if not self._server.connections:
             self._server.emptied.set()
         self._server.held_bytes -= self._held_bytes
+        self._drop_reader()
         self._waiting.clear()
         self._current = None
 
@@ -144,10 +140,11 @@ class Connection(asyncio.Protocol):
         if self._last or self.closed:
             return
         busy = self._current is not None
-        self._begun = 2 if self._receiving else 0
+        self._begun = _ONE_IN_PIECES if self._receiving else 0
         try:
             self._feed(data)
             self._remember(data)
+            self._expect_whole()
         except httptools.HttpParserUpgrade:
             self._last = True  # we stay with HTTP/1.1: answer, then leave
         except (httptools.HttpParserError, Refusal) as error:
@@ -173,6 +170,33 @@ class Connection(asyncio.Protocol):
         self._stalled = False
         self._restart_timer()
         self._pump()
+
+    # -- called by the reader of large requests
+
+    @property
+    def free(self) -> bool:
+        """A request that is here whole would be served now."""
+        return self._current is None and not (self._waiting or self._last or self._stalled or self.closed)
+
+    def came_whole(self, body: memoryview) -> None:
+        """A request with the known head. Its body is lent: the next one will be read to the same memory."""
+        self._receiving = False
+        if self._known is not None:
+            request = Request(self, self._known.head, body, 0)
+            self._serve(request)
+            request.keep()  # whoever looks at it later finds a copy
+
+    def came_in_part(self) -> None:
+        self._receiving = True
+        self._restart_timer()
+
+    def came_otherwise(self, data: bytes) -> None:
+        self._missed += 1
+        self._receiving = False
+        self._known = None
+        self._drop_reader()
+        self._read_with(self)
+        self._parse(data)
 
     # -- called by the parser
 
@@ -204,7 +228,7 @@ class Connection(asyncio.Protocol):
         if CONTENT_ENCODING in self._headers:
             self._read_encoding(self._headers.pop(CONTENT_ENCODING))
         size = whole_number(self._headers.get(_CONTENT_LENGTH)) or 0
-        if self._denied is not None and (size >= _KNOWN_BELOW_BYTES or _ONCE_ONLY & self._headers.keys()):
+        if self._denied is not None and (size >= _DENIED_BELOW_BYTES or _ONCE_ONLY & self._headers.keys()):
             raise self._denied  # to keep more of it would take room from those who may ask
         self._check_body(size)
         if _EXPECT in self._headers:
@@ -320,24 +344,57 @@ class Connection(asyncio.Protocol):
             raise self._head_too_large() if self._in_head else self._body_too_large()
 
     def _remember(self, data: bytes) -> None:
-        """Keep the head of a request that came alone and whole, if it is sure where its body begins.
+        """Keep the head of a request that came alone, if it is sure where its body begins.
 
         After the body the parser skips empty lines without a word; so a body that ends like one tells nothing.
         """
-        if self._begun != 1 or self._receiving or not self._waiting or self._last:
+        if self._begun == 1:
+            self._begin = None
+            if self._in_head or self._last:
+                return
+            if self._receiving:
+                self._begin = data[: len(data) - len(self._body)]
+                return
+        if self._receiving or not self._waiting:
             return
         request = self._waiting[-1]
-        if (
-            isinstance(request, Refusal)
-            or request.head.denied is not None
-            or not request.head.keep_alive
-            or not 0 < len(request.body) < _KNOWN_BELOW_BYTES
-        ):
+        if isinstance(request, Refusal) or not _may_come_again(request):
             return
-        headers = request.head.headers
-        if _CONTENT_LENGTH in headers and not _ONCE_ONLY & headers.keys() and data[-1] not in b"\r\n":
-            begin = data[: len(data) - len(request.body)]
-            self._known = _Known(request.head, begin, len(data))
+        size = len(request.body)
+        if self._begun == 1 and data[-1] not in b"\r\n":
+            self._known = Known(request.head, data[: len(data) - size], len(data))
+        elif self._begun == _ONE_IN_PIECES and self._begin is not None:
+            self._known = Known(request.head, self._begin, len(self._begin) + size)
+
+    def _expect_whole(self) -> None:
+        """Read the next request to where it lies, if it is large and will be as this one."""
+        known = self._known
+        if known is None or self._receiving or self._reader is not None:
+            return
+        size = known.size - known.body_at
+        if size < SMALLEST_BYTES:
+            return
+        if (
+            size <= LARGEST_BYTES
+            and self._missed <= _MAX_MISSED
+            and known.size < _MAX_READERS_BYTES - self._server.readers_bytes
+        ):
+            self._reader = WholeReader(self, known)
+            self._server.readers_bytes += self._reader.size_bytes
+            self._read_with(self._reader)
+        else:
+            self._known = None  # it comes in pieces, which are counted one by one
+
+    def _drop_reader(self) -> None:
+        if self._reader is not None:
+            self._server.readers_bytes -= self._reader.size_bytes
+            self._reader = None
+
+    def _read_with(self, protocol: asyncio.BaseProtocol) -> None:
+        self._transport.set_protocol(protocol)
+        if not self._paused:  # uvloop asks where to read to when reading starts
+            self._transport.pause_reading()
+            self._transport.resume_reading()
 
     def _pump(self) -> None:
         if self._pumping:
@@ -439,6 +496,13 @@ class Connection(asyncio.Protocol):
     def _body_too_large(self) -> Refusal:
         allowed = self._server.limits.body_bytes
         return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected a body of at most {allowed} bytes")
+
+
+def _may_come_again(request: Request) -> bool:
+    """Whether another request with the same head would be as long, and be read in the same way."""
+    head = request.head
+    sized = _CONTENT_LENGTH in head.headers and not _ONCE_ONLY & head.headers.keys()
+    return sized and head.denied is None and head.keep_alive and len(request.body) > 0
 
 
 def _refusal(error: Exception) -> Refusal:

@@ -119,12 +119,15 @@ class Head:
 class Request:
     """One request, complete. Answer it exactly once, on the loop's thread, now or later."""
 
-    __slots__ = ("_connection", "body", "head", "held_bytes", "keep_alive", "received_ns")
+    __slots__ = ("_connection", "head", "held_bytes", "keep_alive", "lies", "received_ns")
 
-    def __init__(self, connection: Replier, head: Head, body: bytes | bytearray, held_bytes: int) -> None:
+    def __init__(self, connection: Replier, head: Head, body: Buffer, held_bytes: int) -> None:
+        """Args:
+        body: as a view it is lent, and valid until the handler returns.
+        """
         self._connection = connection
         self.head = head
-        self.body = body
+        self.lies = body
         self.held_bytes = held_bytes  # what it counts for among the bodies that wait
         self.keep_alive = head.keep_alive
         self.received_ns = _now_ns()
@@ -142,6 +145,14 @@ class Request:
         return self.head.header_length
 
     @property
+    def body(self) -> bytes | bytearray:
+        """The body, to keep. `lies` is where it lies now: to copy from at once, and no longer."""
+        lies = self.lies
+        if isinstance(lies, memoryview):
+            lies = self.lies = bytes(lies)
+        return lies
+
+    @property
     def gone(self) -> bool:
         """Nobody waits for the answer any more."""
         return self._connection.closed
@@ -153,8 +164,13 @@ class Request:
             Refusal: 503, there is no room for it.
         """
         self._connection.hold(len(body) - self.held_bytes)
-        self.body = body
+        self.lies = body
         self.held_bytes = len(body)
+
+    def keep(self) -> None:
+        """Copy the body if it is lent and may still be asked for."""
+        if isinstance(self.lies, memoryview):
+            self.lies = bytes(self.lies)
 
     def serve(self, handler: Handler) -> None:
         """Let `handler` answer; what it raises is answered too."""
@@ -214,6 +230,7 @@ class ServerState:
         self.limits = limits
         self.connections: set[Timed] = set()
         self.held_bytes = 0
+        self.readers_bytes = 0  # of memory that large requests are read to
         self.closing = False
         self.emptied = asyncio.Event()
 

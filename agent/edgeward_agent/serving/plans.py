@@ -52,8 +52,10 @@ class Plan:
                 self._inputs.append((array.reshape(-1).view(np.uint8).data, at, at + array.nbytes))
             at += array.nbytes
 
-    def take(self, body: bytes | bytearray) -> None:
+    def take(self, body: Buffer) -> None:
         """Copy the tensors out of a body."""
+        if len(body) >= _JOINED_BELOW_BYTES:
+            body = memoryview(body)  # a part of it is no copy
         for own, begin, end in self._inputs:
             own[:] = body[begin:end]
 
@@ -84,7 +86,7 @@ class Plans:
         self._plans: dict[bytes, Plan] = {}
         self._seen: set[bytes] = set()
 
-    def find(self, body: bytes | bytearray, header_length: int) -> Plan | None:
+    def find(self, body: Buffer, header_length: int) -> Plan | None:
         """The plan of a request, if it came before and its memory is free."""
         plan = self._plans.get(bytes(body[:header_length]))
         if plan is None or plan.busy or plan.body_bytes != len(body):
