@@ -91,6 +91,27 @@ def test_a_strange_answer_is_a_client_error(
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("line", "seconds"),
+    [
+        (b"Retry-After: 3\r\n", 3.0),
+        (b"retry-after:12\r\n", 12.0),
+        (b"", None),
+        (b"Retry-After: Fri, 31 Dec 1999 23:59:59 GMT\r\n", None),
+        (b"Retry-After: -1\r\n", None),
+        (b"Retry-After: " + b"9" * 99 + b"\r\n", None),
+    ],
+)
+@pytest.mark.parametrize("opened", [Client, Waiting])
+def test_a_full_server_says_when_to_ask_again(
+    opened: type[Client] | type[Waiting], line: bytes, seconds: float | None
+) -> None:
+    full = _answer(b"503 Service Unavailable", b'{"error":"full"}', line)
+    with _server(full) as address, opened(address) as client, pytest.raises(Unavailable, match="full") as caught:
+        client.infer("m", {"x": np.zeros(1)})
+    assert caught.value.retry_after_s == seconds
+
+
 @pytest.mark.parametrize("opened", [Client, Waiting])
 def test_a_connection_that_was_closed_is_opened_again(opened: type[Client] | type[Waiting]) -> None:
     with _server(_GOOD) as address, opened(address) as client:

@@ -132,6 +132,7 @@ def test_nobody_overtakes_the_line_and_a_full_one_refuses() -> None:
             with pytest.raises(Turned, match="expected at most 2 waiting requests, the queue is full") as caught:
                 scheduler.submit(_Job())
             assert (caught.value.status, caught.value.outcome) == (503, Outcome.FULL)
+            assert caught.value.fields == b"Retry-After: 1\r\n"
             gate.set()
         await until(lambda: all(each.finished_on for each in (running, *waiting)))
 

@@ -26,7 +26,7 @@ from edgeward_agent.client.errors import (
     Unavailable,
 )
 from edgeward_agent.client.forms import Form, Meaning, Part
-from edgeward_agent.client.http import Response
+from edgeward_agent.client.http import Response, retry_after_s
 from edgeward_agent.serving import tensors
 from edgeward_agent.serving.tensors import Array, Buffer, TensorError
 from edgeward_contract.manifest import CaptureMode, Datatype, TensorSpec
@@ -171,7 +171,10 @@ def refusal(response: Response) -> ClientError:
         message = parse_json(bytes(response.body)).text("error", max_length=10_000)
     except ContractError:
         message = f"expected an answer, got status {response.status}"
-    return error_for(response.status, message)
+    error = error_for(response.status, message)
+    if isinstance(error, Unavailable):
+        error.retry_after_s = retry_after_s(response.head)
+    return error
 
 
 def error_for(status: int, message: str) -> ClientError:

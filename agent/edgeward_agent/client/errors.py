@@ -32,8 +32,12 @@ class ModelNotFound(ClientError):
 
 
 class Unavailable(ClientError):
-    """The server is busy or not ready. Worth a retry, after a moment."""
+    """The server is busy or not ready. Worth a retry, after a moment.
 
+    `retry_after_s` is how long that is, where the server says so: it does when it is full.
+    """
+
+    retry_after_s: float | None = None
     hint = "Try again in a moment; if it stays so, look at `edgeward-agent status`."
 
 
