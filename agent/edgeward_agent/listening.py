@@ -163,7 +163,10 @@ def check_exposed(address: str, *, token: bool, without_token: bool) -> None:
 
 
 def _reachable(address: str) -> bool:
-    return bool(address) and not is_loopback(host_and_port(address)[0])
+    try:
+        return bool(address) and not is_loopback(host_and_port(address)[0])
+    except ValueError:  # who listens there says what is wrong with it
+        return False
 
 
 def _tcp_address(address: str, setting: str) -> tuple[socket.AddressFamily, tuple[str, int]]:

@@ -246,7 +246,7 @@ def test_only_addresses_beyond_this_machine_are_warned_of() -> None:
 
 
 def test_other_machines_need_a_token_or_somebody_who_says_that_they_need_none() -> None:
-    for address in ("127.0.0.1:1", "[::1]:1", "localhost:1", ""):
+    for address in ("127.0.0.1:1", "[::1]:1", "localhost:1", "", "nonsense"):
         check_exposed(address, token=False, without_token=False)
     check_exposed("0.0.0.0:1", token=True, without_token=False)
     check_exposed("0.0.0.0:1", token=False, without_token=True)
