@@ -28,8 +28,8 @@ lint: $(READY) ## ruff, mypy --strict, the dependency rule
 bench: $(READY) ## what the claims about speed rest on; takes minutes and wants a quiet machine
 	@$(RUN)/python -m benchmarks $(ARGS)
 
-soak: $(READY) ## the long forms: crash storms and the large Hypothesis runs
-	@EDGEWARD_SOAK=1 $(RUN)/python tests/tiers.py stateful integration $(ARGS)
+soak: $(READY) ## the long forms: crash storms, large Hypothesis runs, a million broken requests; ARGS=tests/… takes one file
+	@EDGEWARD_SOAK=1 $(RUN)/python tests/tiers.py $(or $(ARGS),stateful integration)
 
 clean: ## forget the virtual environment and everything built
 	rm -rf $(VENV) dist build artifacts

@@ -49,9 +49,11 @@ def lint(_tally: Tally, _scratch: Path) -> bool:
 
 
 def pytest_tier(name: str, tally: Tally, scratch: Path) -> bool:
-    report = scratch / f"{name}.xml"
+    """A folder of tests or, where `name` is the path of a file, that file with what it prints."""
+    report = scratch / f"{name.replace('/', '-')}.xml"
     workers = ("-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile") if name in SIDE_BY_SIDE else ()
-    good = _run(sys.executable, "-m", "pytest", "-q", *workers, f"--junit-xml={report}", f"tests/{name}")
+    what = ("-s", name) if _is_file(name) else (f"tests/{name}",)
+    good = _run(sys.executable, "-m", "pytest", "-q", *workers, f"--junit-xml={report}", *what)
     if report.exists():
         tally.add_junit(report)
     return good
@@ -59,8 +61,9 @@ def pytest_tier(name: str, tally: Tally, scratch: Path) -> bool:
 
 def main(wanted: list[str]) -> int:
     known = ("lint", *PYTEST_TIERS)
-    if unknown := set(wanted) - set(known):
-        print(f"tiers: expected some of {' '.join(known)}, got {' '.join(sorted(unknown))}", file=sys.stderr)
+    if unknown := {name for name in wanted if name not in known and not _is_file(name)}:
+        expected = f"{' '.join(known)} or tests/TIER/test_NAME.py"
+        print(f"tiers: expected some of {expected}, got {' '.join(sorted(unknown))}", file=sys.stderr)
         return 2
     tally, times = Tally(), {}
     with TemporaryDirectory(prefix="edgeward-tiers-") as scratch:
@@ -76,6 +79,10 @@ def main(wanted: list[str]) -> int:
     print(f"total: {sum(times.values()):.0f} s")
     print(f"{tally.passed} passed, {tally.failed} failed, {tally.skipped} skipped")
     return 1 if tally.broken else 0
+
+
+def _is_file(name: str) -> bool:
+    return name.startswith("tests/") and (ROOT / name).is_file()
 
 
 def _run(*command: str | Path) -> bool:
