@@ -37,6 +37,7 @@ from edgeward_agent.outbox.forwarder import Forwarder
 from edgeward_agent.outbox.model import StoreOptions
 from edgeward_agent.outbox.receiver import capture_receiver
 from edgeward_agent.outbox.store import Store, open_store
+from edgeward_agent.priority import step_back
 from edgeward_agent.process import StateFolderLock
 from edgeward_agent.reporter import Reporter, Rhythm
 from edgeward_agent.serving.loop import stop_signals
@@ -92,6 +93,7 @@ async def run(state: StateDir, config: AgentConfig) -> None:
         broker = wanted_broker(config.link, identity.facts)
         serving = ServingControl(state.control_socket)
         supervisor = _supervisor(state, config, serving)
+        step_back()
         await supervisor.start()
         stack.push(_leave_serving(supervisor))
         parts = await _open(stack, state, config, identity, broker, supervisor, serving)

@@ -12,6 +12,7 @@ import logging
 import socket
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -27,6 +28,7 @@ from edgeward_agent.listening import (
 )
 from edgeward_agent.log import fields
 from edgeward_agent.ports import Serving
+from edgeward_agent.priority import Launcher
 from edgeward_agent.process import ProcessRef, Watched
 from edgeward_agent.serving_process import Addresses, PidFile, ServingPlan, ServingProcess
 
@@ -82,7 +84,10 @@ class Patience:
 
 
 class ChildSupervisor:
-    """See `Supervisor`. The serving process is a child, or one that an earlier control process left running."""
+    """See `Supervisor`. The serving process is a child, or one that an earlier control process left running.
+
+    It is started with the priority that this process had when the supervisor was made.
+    """
 
     def __init__(self, plan: ServingPlan, *, serving: Serving, clock: Clock, patience: Patience) -> None:
         self._plan = plan
@@ -96,6 +101,7 @@ class ChildSupervisor:
         self._recorded = True
         self._restarts = 0
         self._bound = plan.wanted
+        self._launcher = Launcher()
 
     @property
     def pid(self) -> int:
@@ -148,6 +154,7 @@ class ChildSupervisor:
             self._process.close()
             self._process = None
         self._give_back()
+        self._launcher.close()
 
     def _give_back(self) -> None:
         self._sockets.close()
@@ -183,7 +190,8 @@ class ChildSupervisor:
 
     def _spawn(self) -> None:
         self._listen()
-        self._process = ServingProcess.spawn(self._plan, self._listeners, self._bound.grpc)
+        spawn = partial(ServingProcess.spawn, self._plan, self._listeners, self._bound.grpc)
+        self._process = self._launcher.run(spawn)
         self._recorded = self._process.record(self._plan, self._bound)
         log.info("serving process started", extra=fields(pid=self.pid, **asdict(self._bound)))
 

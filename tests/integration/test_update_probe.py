@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeward_agent.ports import ProbeReason, ProbeVerdict
-from edgeward_agent.update.child import ChildEnd
+from edgeward_agent.priority import step_back
+from edgeward_agent.update.child import ChildEnd, run_child
 from edgeward_agent.update.confinement import Limits
 from edgeward_agent.update.probe import ChildProbe, examine, read_verdict
 from edgeward_contract.manifest import Budget, Datatype, Manifest, TensorSpec
@@ -283,6 +285,34 @@ def test_a_cancelled_probe_leaves_no_child() -> None:
     assert children(os.getpid()) == []
 
 
+TELL = """
+import os, time
+from edgeward_agent.serving.cores import usable_cores
+deadline = time.monotonic() + 20
+while os.sched_getscheduler(0) != os.SCHED_IDLE and time.monotonic() < deadline:
+    time.sleep(0.01)
+print(os.sched_getscheduler(0) == os.SCHED_IDLE, len(os.sched_getaffinity(0)), usable_cores())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="priorities are those of Linux")
+def test_a_child_goes_last_and_counts_on_all_cores_of_the_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It must find a model of two threads as quick as the serving process will, which has more cores than itself."""
+    (tmp_path / "tell.py").write_text(TELL)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def ask() -> ChildEnd:
+        step_back()
+        return asyncio.run(run_child("tell", {}, tmp_path, timeout_s=60))
+
+    with ThreadPoolExecutor(1) as aside:
+        end = aside.submit(ask).result()
+    cores = len(os.sched_getaffinity(0))
+    assert (end.status, end.said.decode().split()) == (0, ["True", str(max(1, cores - 1)), str(cores)])
+
+
 def test_a_probe_dies_with_its_agent() -> None:
     program = (
         "import sys; from pathlib import Path; from edgeward_agent.update.probe import examine; "
@@ -319,9 +349,9 @@ def children(pid: int) -> list[int]:
 
 
 def tied(pid: int) -> bool:
-    """Whether a probe is in its box: the idle priority (field 41 of proc(5)) is the last thing it gives itself."""
+    """Whether a probe is in its box: being nice (field 19 of proc(5)) is the last thing that it gives itself."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[38] == str(os.SCHED_IDLE)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[16] == "19"
     return False
 
 

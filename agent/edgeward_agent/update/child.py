@@ -11,6 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from edgeward_agent.priority import go_last
+from edgeward_agent.serving.cores import AT_START, STAND_IN
+
 _PASSED_ON: Final = ("PATH", "PYTHONPATH", "PYTHONHOME", "HOME", "LANG", "LC_ALL", "TZ")
 # What a hostile file makes the child say is never read whole.
 _MAX_OUTPUT_BYTES: Final = 64 * 1024
@@ -44,6 +47,7 @@ async def run_child(module: str, options: Mapping[str, str | int], folder: Path,
         env=_environment(os.environ),
         start_new_session=True,  # a Ctrl-C at a terminal is for the agent, which then ends the child
     )
+    go_last(child.pid)  # to start Python takes a tenth of a second, in which it has not confined itself yet
     try:
         async with asyncio.timeout(timeout_s):
             said, complained = await asyncio.gather(_head(child.stdout), _head(child.stderr))
@@ -83,9 +87,9 @@ async def _end(child: asyncio.subprocess.Process) -> None:
 
 
 def _environment(ours: Mapping[str, str]) -> dict[str, str]:
-    """No secret of ours, and one thread for every library that would start more."""
+    """No secret of ours, one thread for every library that would start more, and the cores that a session counts on."""
     kept = {name: ours[name] for name in _PASSED_ON if name in ours}
-    return {**kept, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return {**kept, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", STAND_IN: str(AT_START)}
 
 
 def _name(number: int) -> str:

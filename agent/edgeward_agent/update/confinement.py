@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from edgeward_agent.priority import be_last
+
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _MAX_FILES: Final = 64
@@ -62,7 +64,7 @@ def confine(limits: Limits, *, parent: int) -> None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before we asked to be told
             os.kill(os.getpid(), signal.SIGKILL)
-    _yield_to_everybody()
+    be_last()
 
 
 def forget_peak() -> int:
@@ -80,17 +82,6 @@ def peak_memory_bytes() -> int:
         return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _yield_to_everybody() -> None:
-    """A check must not cost the bedside a millisecond: run only when a processor is idle."""
-    with suppress(OSError):
-        os.nice(19)
-    if sys.platform == "linux":
-        with suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-        with suppress(OSError):  # a session of its own is a scheduling group of its own, where nice counts for nothing
-            Path("/proc/self/autogroup").write_text("19")
 
 
 def _limit(which: int, soft: int, *, hard: int | None = None) -> None:

@@ -91,6 +91,10 @@ class Household:
         self._children.append(child)
         return child
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        return tuple(child.process.pid for child in self._children)
+
     def check(self) -> None:
         """Raises DemoFailed when one of them has ended by itself."""
         for child in self._children:

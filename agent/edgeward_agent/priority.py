@@ -1,0 +1,101 @@
+"""Who goes first on the processors of a device: answers, then the work around them, then checks. Linux alone.
+
+Everything here is a wish. A kernel or a container that does not grant it costs tails, not answers, so nothing fails.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Set
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, TypeVar
+
+T = TypeVar("T")
+LINUX: Final = sys.platform == "linux"
+BACKGROUND_NICE: Final = 5
+"""A third of the weight of an answer: when both want a processor the work around answers still gets a quarter of it,
+and a durable record is committed in time on a device that is full (`tests/integration/test_busy_device.py`)."""
+_LAST_NICE: Final = 19
+
+
+class Launcher:
+    """Starts processes with the priority and the cores of now, whatever is given up later: a child has those of the
+    thread that starts it.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="launcher")
+        self._thread.submit(os.getpid).result()  # else it would begin with its first child
+
+    def run(self, start: Callable[[], T]) -> T:
+        """Do it there, and wait for it; raises what it raises."""
+        return self._thread.submit(start).result()
+
+    def close(self) -> None:
+        self._thread.shutdown()
+
+
+def step_back() -> None:
+    """Let this thread, and those that it starts, wait for whoever answers, and leave one core alone.
+
+    A kernel interrupts one that computes on another core late, when its tick comes, or in a virtual machine when the
+    host gets to it: with this work on every core an answer waited 1 to 2 ms in a hundred cases, with one core free of
+    it half a millisecond.
+
+    One way: without privileges nobody gets back what was given up, children included.
+    """
+    if not LINUX:
+        return  # elsewhere it would be the whole process, and the serving process is started by it
+    with suppress(OSError):
+        os.sched_setaffinity(0, background_cores(os.sched_getaffinity(0)))
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, max(BACKGROUND_NICE, os.getpriority(os.PRIO_PROCESS, 0)))
+    if os.getsid(0) == os.getpid():  # else the group is that of a terminal, with whatever else was started there
+        _weigh_session(os.getpid(), BACKGROUND_NICE)
+
+
+def background_cores(usable: Set[int]) -> Set[int]:
+    """All but the one that devices interrupt least: where the disk's interrupts arrive, who waits for it belongs."""
+    try:
+        interrupts = Path("/proc/interrupts").read_text()
+    except OSError:
+        interrupts = ""
+    return usable - {least_interrupted(interrupts, usable)} if len(usable) > 1 else usable
+
+
+def least_interrupted(interrupts: str, usable: Set[int]) -> int:
+    """The core of `usable` with the fewest interrupts of devices, by proc(5) interrupts; of equals the last. Pure."""
+    head, *lines = interrupts.splitlines() or [""]
+    cores = [int(name.removeprefix("CPU")) for name in head.split()]
+    counts = dict.fromkeys(cores, 0)
+    for line in lines:
+        number, *cells = line.split()
+        if number.rstrip(":").isdecimal():  # the rest are the kernel's own
+            for core, cell in zip(cores, cells, strict=False):
+                counts[core] += int(cell)
+    return min(usable, key=lambda core: (counts.get(core, 0), -core))
+
+
+def go_last(pid: int) -> None:
+    """Let a child run only where a processor is idle, from its first instruction on."""
+    if not LINUX:
+        return
+    with suppress(OSError):
+        os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+    _weigh_session(pid, _LAST_NICE)
+
+
+def be_last() -> None:
+    """The same, of this process. A check must not cost the bedside a millisecond."""
+    go_last(os.getpid())
+    with suppress(OSError):
+        os.nice(_LAST_NICE)
+
+
+def _weigh_session(pid: int, nice: int) -> None:
+    """A session of its own is a scheduling group of its own (sched(7), autogroup), where nice counts for nothing."""
+    with suppress(OSError):
+        Path(f"/proc/{pid}/autogroup").write_text(str(nice))
