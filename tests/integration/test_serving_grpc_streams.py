@@ -6,6 +6,7 @@ import asyncio
 import queue
 import socket
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,38 @@ def test_garbage_on_the_port_harms_nobody(
                 pass  # it was cut off, as it should
     assert client.is_server_ready()
     assert (client.infer("fp32", [rpc_tensor("in", ONE, "FP32")]).as_numpy("out") == ONE).all()
+
+
+def test_connections_beyond_the_limit_are_closed_and_the_rest_goes_on(
+    served: tuple[Device, str], client: grpc.InferenceServerClient
+) -> None:
+    assert client.is_server_ready()  # connected before the others came
+    host, port = served[1].rsplit(":", 1)
+    with ExitStack() as stack:
+        idle = [stack.enter_context(socket.create_connection((host, int(port)), timeout=5)) for _ in range(560)]
+        for each in idle:
+            each.setblocking(False)
+        wait_until(lambda: sum(map(_closed, idle)) >= 40)
+        assert client.is_server_ready()
+    with triton_rpc(served[1]) as another:
+        wait_until(lambda: _ready(another))
+
+
+def _closed(connection: socket.socket) -> bool:
+    """Whether the other side has closed it."""
+    try:
+        return connection.recv(1 << 16, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _ready(client: grpc.InferenceServerClient) -> bool:
+    try:
+        return bool(client.is_server_ready(client_timeout=TIMEOUT_S))
+    except InferenceServerException:
+        return False
 
 
 @pytest.mark.parametrize("body", [b"\xff" * 100, b"\x3a\xff\xff\xff\xff\x0f", b"\x0a\x02\xff\xfe"])
