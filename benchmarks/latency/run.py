@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     """Returns 0 when all that was asked for is measured, 2 when it cannot be, 3 when it has to go on later."""
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # else servers that stand still would stay for ever
-    store = Store(fresh=options.fresh)
+    store = Store(fresh=options.fresh, pace=options.pace)
     deadline = time.monotonic() + options.minutes * 60
     wanted = plan.cases(options.models, options.only)
     try:

@@ -8,12 +8,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 import edgeward_agent
 import edgeward_contract
 from benchmarks.latency.native import CACHE
 
 Figures = Mapping[str, float]
+_BENEATH: Final = ("onnxruntime", "numpy", "uvloop", "httptools", "msgspec")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +29,13 @@ class Line:
 
 
 class Store:
-    """Lines in a file of their own for each state of the sources: figures of different code are not mixed."""
+    """Lines in a file of their own for each state of the sources, so that figures of different code are not mixed; nor
+    are those of a rehearsal, which has less than its time, with what is kept.
+    """
 
-    def __init__(self, folder: Path = CACHE, *, fresh: bool = False) -> None:
-        self._file = folder / f"rounds-{fingerprint()}.jsonl"
+    def __init__(self, folder: Path = CACHE, *, fresh: bool = False, pace: float = 1.0) -> None:
+        rehearsal = "" if pace == 1.0 else f"-pace-{pace:g}"
+        self._file = folder / f"rounds-{fingerprint()}{rehearsal}.jsonl"
         self._lines: dict[tuple[str, int], Line] = {}
         if fresh:
             self._file.unlink(missing_ok=True)
@@ -55,5 +60,5 @@ def fingerprint() -> str:
     """A digest of the code that is measured, and of the versions beneath it."""
     folders = [Path(str(module.__file__)).parent for module in (edgeward_agent, edgeward_contract)]
     parts = [path.read_bytes() for folder in folders for path in sorted(folder.rglob("*.py"))]
-    parts += [version(name).encode() for name in ("onnxruntime", "numpy")]
+    parts += [version(name).encode() for name in _BENEATH]
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16]

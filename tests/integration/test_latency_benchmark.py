@@ -103,4 +103,5 @@ def test_figures_of_other_code_are_not_gone_on_with(tmp_path: Path, monkeypatch:
         patched.setattr("benchmarks.latency.store.fingerprint", lambda: "other")
         assert not Store(tmp_path).has("k", 0)
     assert Store(tmp_path).has("k", 0)
+    assert not Store(tmp_path, pace=0.1).has("k", 0)
     assert not Store(tmp_path, fresh=True).has("k", 0)
