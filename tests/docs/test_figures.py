@@ -19,6 +19,19 @@ def test_the_readme_quotes_what_was_measured() -> None:
     assert 0.4 < outbox["outbox, 16 callers"]["ratio"] < 0.6
 
 
+def test_the_page_on_performance_quotes_what_updates_and_swaps_cost() -> None:
+    page = (ROOT / "docs/performance.md").read_text()
+    for name, busy in (("update_under_load", "during an update"), ("swaps", "during swaps")):
+        rows = json.loads((RESULTS / f"{name}.json").read_text())["rows"]
+        ratios = rows["ratio, median of the rounds"]
+        for row in ("steady", busy):
+            cells = " | ".join(f"{rows[row][each]:,.0f}" for each in ("p50_us", "p99_us", "p99.9_us", "max_us"))
+            assert f"| {cells} |" in page, name
+        assert f"p99 {ratios['p99']:.2f} ×, p99.9 {ratios['p99.9']:.2f} ×" in page, name
+    mib = json.loads((RESULTS / "swaps.json").read_text())["rows"]["resident, MiB"]
+    assert f"{mib['first']:.1f} MiB after the first and {mib['last']:.1f} after the last of 200 swaps" in page
+
+
 def test_the_readme_quotes_what_was_answered_a_second() -> None:
     words = " ".join((ROOT / "README.md").read_text().split())
     assert (
