@@ -3,7 +3,7 @@
 All over HTTP ask one server. gRPC has one of its own, since it would make the other larger; it is asked by NVIDIA's
 client, for the load generator in C speaks no gRPC: its figure is to be held against that client over HTTP.
 
-python -m benchmarks.latency.clients MODEL TCP_PORT UNIX_PATH GRPC_ADDRESS      prints {"name": p50 in µs}
+python -m benchmarks.latency.clients MODEL TCP_PORT UNIX_PATH FRAMES_PATH GRPC_ADDRESS      prints {"name": p50 in µs}
 """
 
 from __future__ import annotations
@@ -39,20 +39,21 @@ def measure(model: str) -> Figures:
     ):
         for each in (server, second):
             tree.pin(each.recorder, (1,))
-        where = (server.ways["tcp"].target.where, server.ways["unix"].target.where, grpc)
+        where = [*(server.ways[way].target.where for way in ("tcp", "unix", "frames")), grpc]
         command = (sys.executable, "-m", "benchmarks.latency.clients", model, *where)
         done = subprocess.run(native.pinned(command, _CORES), check=True, capture_output=True, text=True)
         found: dict[str, float] = json.loads(done.stdout)
         return found
 
 
-def main(model: str, port: str, unix: str, grpc: str) -> None:
+def main(model: str, port: str, unix: str, frames: str, grpc: str) -> None:
     """Ask with each client in short turns, and print their medians."""
     workload = prepare(model)
     with ExitStack() as stack:
         clients = {
             "ours": _ours(workload, f"http://127.0.0.1:{port}", stack),
             "ours, unix": _ours(workload, f"unix:{unix}", stack),
+            "ours, shared memory": _ours(workload, f"frames:{frames}", stack, http=f"unix:{unix}"),
             "tritonclient": _tritonclient(workload, port, stack),
             "tritonclient, gRPC": _over_grpc(workload, grpc, stack),
         }
@@ -74,10 +75,10 @@ def _timed(call: Callable[[], object], count: int) -> list[float]:
     return taken
 
 
-def _ours(workload: Workload, address: str, stack: ExitStack) -> Callable[[], object]:
+def _ours(workload: Workload, address: str, stack: ExitStack, *, http: str | None = None) -> Callable[[], object]:
     from edgeward_agent.client import Client
 
-    client = stack.enter_context(Client(address))
+    client = stack.enter_context(Client(address, http=http))
     return lambda: client.infer(workload.name, workload.inputs)
 
 
