@@ -182,7 +182,7 @@ def test_ctrl_c_ends_it_with_a_summary(addresses: tuple[str, str]) -> None:
         (["--model", "no-such"], 1, "no-such"),
         (["--model", "wdbc-risk"], 1, "wdbc-risk: expected an input ecg [-1, 12, 5000]"),
         (["--device", "unix:/nowhere/e.sock"], 1, "unix:/nowhere/e.sock: expected an answer"),
-        (["--device", "ftp://here"], 1, "expected http://HOST:PORT or unix:PATH, got 'ftp://here'"),
+        (["--device", "ftp://here"], 1, "expected http://HOST:PORT, unix:PATH or frames:PATH, got 'ftp://here'"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line_with_the_way_out(

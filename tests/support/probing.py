@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final, cast
 
 import requests
@@ -28,6 +29,7 @@ from edgeward_contract.reported import ReportedState
 from edgeward_fleet import app
 from edgeward_fleet.accounts.model import Role
 from edgeward_fleet.services import Services
+from edgeward_fleet.settings import Settings
 from support import scene
 from support.fleet import PASSWORD, EnrolledDevice, Fleet, running_fleet, signing_request
 from support.models import wdbc_release
@@ -161,11 +163,12 @@ def stage(folder: Path) -> Iterator[Stage]:
         assert fleet.client(Role.ADMIN).post("/devices/annex-2/revoke").status_code == 200
         rollout = scene.start(fleet, f"{MODEL}@2", target={"sites": ["annex"]}, phases=[scene.phase("all", 100)])
         scene.until_offered(fleet, rollout, 0)
+        services = cast(Services, SimpleNamespace(settings=Settings(data_dir=folder)))  # all that a description needs
         schemas = {
             "admin": fleet.client(None).get("/openapi.json").json(),
             # These two ports do not give their description away; it says nothing of a fleet's own services.
-            "device": app.build_device_app(cast(Services, None)).openapi(),
-            "enrolment": app.build_enrolment_app(cast(Services, None)).openapi(),
+            "device": app.build_device_app(services).openapi(),
+            "enrolment": app.build_enrolment_app(services).openapi(),
         }
         with requests.Session() as session:
             session.trust_env = False  # a CA bundle or a proxy of the machine is none of this fleet's
