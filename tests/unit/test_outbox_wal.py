@@ -102,6 +102,19 @@ def test_an_unfinished_commit_behind_the_last_is_no_damage(store: Path) -> None:
     assert find_damage(wal[:live] + bytes(header) + b"torn" * (PAGE // 4), PAGE) is None
 
 
+@pytest.mark.parametrize("written", [FRAME_HEADER_BYTES, FRAME_HEADER_BYTES + 1000, STEP - 1])
+def test_a_commit_that_was_cut_short_over_an_older_generation_is_no_damage(store: Path, written: int) -> None:
+    """The head is there, of the page only a part: behind it lies what was there before."""
+    wal = _wal(store)
+    live = _live_bytes(wal)
+    older = wal[live + FRAME_HEADER_BYTES : live + STEP]
+    torn = wal[: live - STEP + written] + older[written - FRAME_HEADER_BYTES :] + wal[live:]
+    assert len(torn) == len(wal)
+    assert find_damage(torn, PAGE) is None
+    before = HEADER_BYTES + STEP * 9
+    assert find_damage(wal[: before + written] + older[: STEP - written] + wal[before + STEP :], PAGE) is not None
+
+
 def test_damage_says_where(store: Path) -> None:
     damaged = bytearray(_wal(store))
     damaged[HEADER_BYTES + STEP * 3 + 100] ^= 1

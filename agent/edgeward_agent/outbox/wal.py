@@ -50,7 +50,10 @@ class Damage:
 def find_damage(data: bytes, page_bytes: int) -> Damage | None:
     """None when SQLite will see every commit that was finished.
 
-    A broken frame without a commit behind it is a write that was cut short; nobody was told that it is safe.
+    The last transaction may be a write that was cut short, and then nobody was told that it is safe: a frame's head is
+    written before its page, over what an older generation left there. It is damage when a commit lies behind it, for
+    that one was begun after the last had reached the disk, or when a single bit explains it. A whole block of the very
+    last transaction that went bad cannot be told from a write cut short.
     """
     if not data.strip(b"\0"):
         return None  # no frame was ever written: an extent that the file system had only reserved
@@ -109,20 +112,51 @@ def _walk(data: bytes, page_bytes: int, salts: Salts, sums: Sums, order: str) ->
     rest = iter(frames(data, page_bytes))
     for frame in rest:
         start = frame.offset
-        sums = checksum(sums, data[start : start + 8] + frame.page, order)
-        if frame.salts != salts or frame.sums != sums:
-            return _judge([frame, *rest], salts)
+        content = data[start : start + 8] + frame.page
+        computed = checksum(sums, content, order)
+        if frame.salts != salts or frame.sums != computed:
+            return _judge([frame, *rest], salts, flipped=_is_one_bit_off(frame, salts, computed, len(content), order))
+        sums = computed
     return None
 
 
-def _judge(tail: list[Frame], salts: Salts) -> Damage | None:
+def _judge(tail: list[Frame], salts: Salts, *, flipped: bool) -> Damage | None:
     """The chain ends at `tail[0]`: by design, by a torn write, or by damage?"""
-    current = [frame for frame in tail if _akin(frame.salts, salts)]
-    if not any(frame.commits for frame in current):
+    commits = sum(frame.commits for frame in tail if _akin(frame.salts, salts))
+    if commits == 0 or (commits == 1 and not flipped):
         return None
     return Damage(
         offset=tail[0].offset, problem="expected the chain of checksums to hold, but a later commit is cut off"
     )
+
+
+def _is_one_bit_off(frame: Frame, salts: Salts, computed: Sums, size: int, order: str) -> bool:
+    """Whether one flipped bit makes the frame what it is: in its salts, in its checksums, or in what they are over."""
+    said = sum(_bits(found, wanted) for found, wanted in zip(frame.salts + frame.sums, salts + computed, strict=True))
+    return said == 1 or (frame.salts == salts and _explains_one_bit(frame.sums, computed, size // 8))
+
+
+def _explains_one_bit(sums: Sums, computed: Sums, pairs: int) -> bool:
+    """The checksum is linear: a word that is larger by d moves the sums by d times what depends on its place alone."""
+    first, second = (sums[0] - computed[0]) & _MASK, (sums[1] - computed[1]) & _MASK
+    deltas = [sign << bit for bit in range(32) for sign in (1, -1)]
+    even, odd = (1, 1), (0, 1)
+    for _ in range(pairs):
+        for on_first, on_second in (even, odd):
+            if any(on_first * delta & _MASK == first and on_second * delta & _MASK == second for delta in deltas):
+                return True
+        even, odd = _carried(even), _carried(odd)
+    return False
+
+
+def _carried(sums: Sums) -> Sums:
+    """Through one more pair of words."""
+    first = (sums[0] + sums[1]) & _MASK
+    return first, (sums[1] + first) & _MASK
+
+
+def _bits(found: int, wanted: int) -> int:
+    return (found ^ wanted).bit_count()
 
 
 def _akin(found: Salts, salts: Salts) -> bool:
