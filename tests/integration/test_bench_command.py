@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from support.serving import Json, identity_model, manifest_for, slow_model, sum_
 
 Floats32 = npt.NDArray[np.float32]
 QUICK = ("--duration", "0.4s", "--force")
+NOISY = 3
 WIDE_BUDGET = ("--budget", "5s@p90")  # a loaded machine must not decide what is not about it
 
 
@@ -49,6 +50,12 @@ def bench(*arguments: str | Path) -> Done:
     return Done(done.exit_code, done.stdout, done.stderr)
 
 
+def _until_quiet(*arguments: str | Path) -> Iterator[Done]:
+    """Again while the rounds differ so much that nothing can be said: other tests run beside this one."""
+    for _ in range(5):
+        yield bench(*arguments)
+
+
 def save_arrays(path: Path, arrays: Mapping[str, Floats32]) -> None:
     """Under names that are no words of Python."""
     np.savez(path, **arrays)  # type: ignore[arg-type]
@@ -65,8 +72,8 @@ def release(checkout: Path) -> Path:
 
 
 def test_a_model_is_measured_on_every_path_and_passes(model: Path) -> None:
-    done = bench(model, *QUICK, *WIDE_BUDGET)
-    assert done.code == 0, done.err
+    done = next(each for each in _until_quiet(model, *QUICK, *WIDE_BUDGET) if each.code != NOISY)
+    assert done.code == 0, done.out
     lines = done.out.splitlines()
     assert lines[0] == "PASS  risk.onnx makes its budget of 5 s at p90"
     assert lines[3].startswith(f"Next  edgeward-agent bench {model} --duration 0.4s --force --budget 5s@p90 --rate ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from edgeward_agent.client import Client, ServerFailed
+from edgeward_agent.serving.cores import usable_cores
 from edgeward_agent.serving_control import ServingControl
 from edgeward_contract.artifact import ModelName
 from edgeward_contract.manifest import Budget
@@ -89,9 +91,11 @@ def test_overload_is_an_answer_unless_nobody_set_a_deadline(tmp_path: Path, how:
 
 
 def test_one_whose_deadline_passes_in_the_line_is_told_then_and_not_when_a_thread_is_free(tmp_path: Path) -> None:
-    with serving_slow(tmp_path) as made, ThreadPoolExecutor(8) as pool:
+    callers = usable_cores() + 2
+    with serving_slow(tmp_path) as made, ThreadPoolExecutor(callers) as pool:
         # Nobody knows yet what so many rows take: the estimate is nothing, and the threads are all busy.
-        long: list[Future[Reply]] = [pool.submit(rows, made, 400, timeout=0) for _ in range(4)]
+        long: list[Future[Reply]] = [pool.submit(rows, made, 400, timeout=0) for _ in range(callers)]
+        wait_until(lambda: re.search(rb"edgeward_waiting_requests [1-9]", ask(made.port, "/metrics").body) is not None)
         told = threading.Event()
         expired: list[Reply] = []
 
