@@ -40,6 +40,38 @@ def test_the_readme_quotes_what_was_answered_a_second() -> None:
     assert f"FastAPI with orjson gives {_per_s('fastapi', 'tcp')}." in words
 
 
+def test_the_fleet_page_quotes_what_one_machine_carried() -> None:
+    page = (ROOT / "docs/edgeward-fleet.md").read_text()
+    assert "\n".join(fleet_rows()) in page
+
+
+def fleet_rows() -> list[str]:
+    """The table of docs/edgeward-fleet.md, from what was kept."""
+    kept = [json.loads((RESULTS / f"fleet_{link}.json").read_text())["rows"] for link in ("https", "mqtt")]
+    committed = "rollout, approval to committed"
+    during = [f"page {page}, during the rollout" for page in ("Fleet", "Devices", "Rollout")]
+    slowest = [max(rows[page]["p95_ms"] for page in during) for rows in kept]
+    return [
+        "|  | HTTPS | MQTT |",
+        "| --- | ---: | ---: |",
+        _row("all back after an outage, p95", "s", [rows["back after an outage"]["p95_s"] for rows in kept]),
+        _row("approved to committed, p95", "s", [rows[committed]["p95_s"] for rows in kept]),
+        _row("the fleet during the rollout, of one core", "%", [_cpu(rows[committed]) for rows in kept]),
+        _row("a page during the rollout, p95 of the slowest", "ms", slowest),
+        _row("the fleet at rest, of one core", "%", [_cpu(rows["idle"]) for rows in kept]),
+        _row("the page Fleet at rest, p95", "ms", [rows["page Fleet"]["p95_ms"] for rows in kept]),
+        _row("the fleet's memory", "MiB", [rows["idle"]["fleet_rss_mib"] for rows in kept]),
+    ]
+
+
+def _cpu(row: dict[str, float]) -> float:
+    return row["fleet_percent_of_a_core"]
+
+
+def _row(what: str, unit: str, figures: list[float]) -> str:
+    return f"| {what} | " + " | ".join(f"{each:,.0f} {unit}" for each in figures) + " |"
+
+
 def _per_s(server: str, way: str) -> str:
     """Of the small model, four connections, nothing pinned."""
     wanted = ("wdbc-risk", server, way, "free", 4)
