@@ -23,6 +23,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from edgeward_agent.outbox.receiver import read_frames
+from edgeward_agent.series import Series
 from edgeward_agent.serving.capture import NoCapture
 from edgeward_agent.serving.records import InferenceRecord
 from edgeward_agent.serving.session import Session
@@ -374,20 +376,26 @@ def features_request(rows: int = 1, **parameters: str) -> dict[str, object]:
 
 
 class Kept(NoCapture):
-    """Everything is recorded, and kept as it was offered."""
+    """Everything is recorded, and kept as the control process would read it."""
 
     def __init__(self) -> None:
-        self.records: list[InferenceRecord] = []
+        self.bodies: list[Json] = []
 
     def mode(self, policy: CaptureMode, asked: CaptureMode) -> CaptureMode:
         return policy
 
     def offer(self, record: InferenceRecord) -> None:
-        self.records.append(record)
+        self._keep(record.frame(1, durable=False))
+
+    def offer_row(self, series: Series, row: bytes) -> None:
+        self._keep(series.frame([row]))
 
     def commit(self, record: InferenceRecord, done: Callable[[str | None], None]) -> None:
-        self.records.append(record)
+        self._keep(record.frame(1, durable=True))
         asyncio.get_running_loop().call_later(0.02, done, None)
+
+    def _keep(self, frame: bytes) -> None:
+        self.bodies += [dict(each.draft.body) for each in read_frames(frame)]
 
 
 # -- the control process' end of the capture stream
@@ -434,10 +442,23 @@ class Sink:
             self._connections.append(connection)
             with connection, suppress(OSError), connection.makefile("rwb") as stream:
                 while length := stream.read(_LENGTH.size):
-                    frame = json.loads(stream.read(_LENGTH.unpack(length)[0]))
-                    self.frames.append(frame)
-                    answer = self.answer(frame) if frame["durable"] else None
-                    if answer is not None:
-                        data = json.dumps(answer).encode()
-                        stream.write(_LENGTH.pack(len(data)) + data)
-                        stream.flush()
+                    for frame in _documents(stream.read(_LENGTH.unpack(length)[0])):
+                        self.frames.append(frame)
+                        answer = self.answer(frame) if frame["durable"] else None
+                        if answer is not None:
+                            data = json.dumps(answer).encode()
+                            stream.write(_LENGTH.pack(len(data)) + data)
+                            stream.flush()
+
+
+def _documents(data: bytes) -> Iterator[Json]:
+    """The records of a frame, each as if it had come by itself."""
+    for frame in read_frames(data):
+        yield {
+            "id": frame.number,
+            "durable": frame.durable,
+            "kind": frame.draft.kind,
+            "class": frame.draft.record_class.value,
+            "wall_us": frame.draft.wall_us,
+            "body": dict(frame.draft.body),
+        }

@@ -15,6 +15,8 @@ from edgeward_agent.errors import ConfigError
 from edgeward_agent.outbox.model import StoreOptions
 from edgeward_agent.outbox.receiver import MAX_FRAME_BYTES, capture_receiver, encode_frame
 from edgeward_agent.outbox.store import Store, open_store
+from edgeward_agent.series import ROW_HEAD, Column, Series
+from edgeward_contract.manifest import Datatype
 from edgeward_contract.record import RecordClass
 from edgeward_contract.schema import JsonValue
 from support.outbox import DEVICE, number_of, until
@@ -150,12 +152,33 @@ def test_a_record_that_is_too_large_does_not_end_the_connection(tmp_path: Path) 
     play(tmp_path, work)
 
 
+def test_the_records_of_a_series_come_one_by_one(tmp_path: Path) -> None:
+    series = Series({"model": "toy"}, [Column("outputs", "y", Datatype.INT32, (1,))])
+
+    async def work(store: Store, connect: Connect) -> None:
+        sender = await connect()
+        rows = [ROW_HEAD.pack(1_800_000_000_000_000 + number, 7) + bytes([number, 0, 0, 0]) for number in range(1, 41)]
+        frame = series.frame(rows)
+        sender.send_raw(len(frame).to_bytes(4, "little") + frame)
+        sender.send(99)
+        assert await sender.answer() == {"id": 99, "ok": True}
+        batch = await store.head()
+        assert batch is not None
+        found = [(each.wall_us - 1_800_000_000_000_000, each.body) for each in batch.records[:-1]]
+        assert [number for number, _ in found] == list(range(1, 41))
+        told: JsonValue = {"y": {"datatype": "INT32", "shape": [1], "data": [7]}}
+        assert found[6][1] == {"model": "toy", "latency_us": 7, "outputs": told}
+        await sender.close()
+
+    play(tmp_path, work)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         (b"\0\0\0\0", "length: expected 1 to 1048576, got 0"),
         ((MAX_FRAME_BYTES + 1).to_bytes(4, "little"), "length: expected 1 to 1048576, got 1048577"),
-        (encode_frame({"id": 1}), "durable: expected a value, got nothing"),
+        (encode_frame({"id": 1}), "kind: expected a value, got nothing"),
         (b"\5\0\0\0hello", "expected JSON"),
         (b"\2\0\0\0\xff\xff", "expected UTF-8"),
         (

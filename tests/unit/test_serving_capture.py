@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgeward_agent.outbox.receiver import MAX_FRAME_BYTES
+from edgeward_agent.series import ROW_HEAD, Series
 from edgeward_agent.serving.capture import CaptureLimits, CaptureStream, NoCapture
-from edgeward_agent.serving.records import InferenceRecord
+from edgeward_agent.serving.records import InferenceRecord, series_of
 from edgeward_agent.serving.tensors import Array
 from edgeward_contract.artifact import Sha256
 from edgeward_contract.manifest import CaptureMode
@@ -201,10 +203,53 @@ def test_what_waits_is_bounded_and_what_is_dropped_is_counted(tmp_path: Path) ->
 def test_memory_is_bounded_too(tmp_path: Path) -> None:
     async def client(stream: CaptureStream) -> None:
         for _ in range(3):
-            stream.offer(_record(outputs={"y": np.zeros(1 << 16)}))
-        assert (stream.queued, stream.dropped) == (1, 2)
+            stream.offer(_record(outputs={"y": np.zeros(1 << 13)}))
+        assert (stream.queued, stream.dropped) == (2, 1)
+
+    _run(client, tmp_path, CaptureLimits(size_bytes=100_000))
+
+
+def test_a_record_is_what_was_answered_whatever_is_written_there_later(tmp_path: Path) -> None:
+    """The next request may have the same memory."""
+
+    async def client(stream: CaptureStream) -> None:
+        lent = np.array([1.0])
+        with Sink(tmp_path / "r.sock") as sink:
+            stream.offer(_record(outputs={"y": lent}))
+            stream.commit(_record(outputs={"y": lent}), lambda problem: None)
+            lent[:] = 2.0
+            await until(lambda: len(sink.frames) == 2)
+            assert [frame["body"]["outputs"]["y"]["data"] for frame in sink.frames] == [[1.0], [1.0]]
 
     _run(client, tmp_path)
+
+
+def test_a_record_that_cannot_be_built_costs_nothing_else(tmp_path: Path) -> None:
+    async def client(stream: CaptureStream) -> None:
+        broken = _record(outputs={"y": np.zeros(1, np.complex64)})  # no datatype of the protocol
+        told: list[str | None] = []
+        with Sink(tmp_path / "r.sock") as sink:
+            stream.offer(broken)
+            stream.commit(broken, told.append)
+            assert told == ["the record could not be built: see the log of the serving process"]
+            assert (stream.queued, stream.dropped) == (0, 1)
+            assert await _commit(stream) is None
+            assert len(sink.frames) == 1
+
+    _run(client, tmp_path)
+
+
+def test_many_records_go_before_they_fill_the_socket(tmp_path: Path) -> None:
+    async def client(stream: CaptureStream) -> None:
+        link = _Writes()
+        stream.opened(link)  # type: ignore[arg-type]
+        for _ in range(1000):
+            stream.offer(_record())
+            await asyncio.sleep(0)
+        assert sum(link.sizes) > 100
+        assert max(link.sizes) < 900
+
+    _run(client, tmp_path, CaptureLimits())
 
 
 def test_what_waits_at_the_end_is_handed_over(tmp_path: Path) -> None:
@@ -277,8 +322,10 @@ class _Writes:
     def __init__(self) -> None:
         self.transport = self
         self.sizes: list[int] = []
+        self.bytes: list[int] = []
 
     def write(self, data: bytes) -> None:
+        self.bytes.append(len(data))
         self.sizes.append(data.count(b'"kind"'))
 
     def close(self) -> None:
@@ -303,3 +350,77 @@ def test_asynchronous_records_go_together_and_a_durable_one_takes_them_along(tmp
         assert link.sizes == [4, 1]
 
     _run(client, tmp_path, CaptureLimits())
+
+
+def _row(number: int) -> bytes:
+    return ROW_HEAD.pack(1_000 + number, number) + np.array([number], np.float32).tobytes()
+
+
+def _series(model: str = "toy") -> Series:
+    series = series_of(model, 1, Sha256("a" * 64), {}, {"score": np.zeros(1, np.float32)})
+    assert series is not None
+    return series
+
+
+def test_rows_of_several_series_arrive_each_in_its_order(tmp_path: Path) -> None:
+    async def client(stream: CaptureStream) -> None:
+        one, two = _series("one"), _series("two")
+        with Sink(tmp_path / "r.sock") as sink:
+            for number in range(2000):
+                stream.offer_row(one if number % 3 else two, _row(number))
+                if number % 500 == 0:
+                    stream.offer(_record())
+                    await asyncio.sleep(0.03)
+            assert await _commit(stream) is None
+            rows = [frame["body"] for frame in sink.frames if frame["body"]["model"] != "toy"]
+            for name, found in (("one", lambda n: n % 3), ("two", lambda n: not n % 3)):
+                said = [body["outputs"]["score"]["data"][0] for body in rows if body["model"] == name]
+                assert said == [number for number in range(2000) if found(number)]
+            assert (stream.queued, stream.dropped) == (0, 0)
+
+    _run(client, tmp_path, CaptureLimits())
+
+
+def test_rows_count_among_what_waits(tmp_path: Path) -> None:
+    async def client(stream: CaptureStream) -> None:
+        series = _series()
+        stream.offer(_record())
+        for number in range(4):
+            stream.offer_row(series, _row(number))
+        assert (stream.queued, stream.dropped) == (3, 2)
+        assert await _commit(stream) == "expected room among 3 waiting records, the queue is full"
+        with Sink(tmp_path / "r.sock") as sink:
+            await until(lambda: len(sink.frames) == 3)
+            assert stream.queued == 0
+            stream.offer_row(series, _row(9))
+            await until(lambda: len(sink.frames) == 4)
+
+    _run(client, tmp_path)
+
+
+def test_more_rows_than_a_batch_holds_go_in_several(tmp_path: Path) -> None:
+    async def client(stream: CaptureStream) -> None:
+        series = series_of("toy", 1, Sha256("a" * 64), {}, {"y": np.zeros(256)})
+        assert series is not None
+        link = _Writes()
+        row = ROW_HEAD.pack(1, 2) + np.zeros(256).tobytes()
+        for _ in range(400):
+            stream.offer_row(series, row)
+        stream.opened(link)  # type: ignore[arg-type]
+        await until(lambda: stream.queued == 0)
+        assert len(link.sizes) > 2
+        assert max(link.bytes) < MAX_FRAME_BYTES
+
+    _run(client, tmp_path, CaptureLimits())
+
+
+def test_rows_that_wait_at_the_end_are_handed_over(tmp_path: Path) -> None:
+    async def client(stream: CaptureStream) -> None:
+        with Sink(tmp_path / "r.sock") as sink:
+            await until(lambda: stream.connected)
+            for number in range(3):
+                stream.offer_row(_series(), _row(number))
+            stream.close()
+            await until(lambda: len(sink.frames) == 3)
+
+    _run(client, tmp_path)

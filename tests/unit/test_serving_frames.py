@@ -199,8 +199,8 @@ def test_records_keep_what_was_answered(tmp_path: Path, mode: CaptureMode) -> No
             client.inputs["a"][...] = client.inputs["b"][...] = number
             assert client.ask().status == 200
             assert client.output("sum", "<i4", (1, 4)).tolist() == [[2 * number] * 4]
-    assert [each.inputs["a"].tolist() for each in capture.records] == [[[number] * 4] for number in range(6)]
-    assert [each.outputs["sum"].tolist() for each in capture.records] == [[[2 * number] * 4] for number in range(6)]
+    assert [each["inputs"]["a"]["data"] for each in capture.bodies] == [[number] * 4 for number in range(6)]
+    assert [each["outputs"]["sum"]["data"] for each in capture.bodies] == [[2 * number] * 4 for number in range(6)]
 
 
 # -- what a model says

@@ -1,15 +1,15 @@
 """The control side of the capture stream: records from the serving process, over a private socket.
 
-Frames are a 4-byte little-endian length and a JSON object. A durable frame is answered after its commit, by its `id`;
-the rest are taken in silence. Reading stops while too many records wait for the disk, and the serving process notices
-by its own full queue: nothing grows without bound here.
+Frames are a 4-byte little-endian length and a JSON object: one record, or a series of them (`edgeward_agent.series`).
+A durable frame is answered after its commit, by its `id`; the rest are taken in silence. Reading stops while too many
+records wait for the disk, and the serving process notices by its own full queue: nothing grows without bound here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Final, Protocol
 from edgeward_agent.errors import OutboxError, OutboxFull
 from edgeward_agent.outbox.model import Draft, Receipt, RecordRefused
 from edgeward_agent.private_socket import private_socket
+from edgeward_agent.series import Series
 from edgeward_contract.record import RecordClass
 from edgeward_contract.schema import ContractError, JsonValue, canonical_json, parse_json
 
@@ -43,20 +44,31 @@ class Frame:
     durable: bool
     draft: Draft
 
-    @classmethod
-    def parse(cls, data: bytes) -> Frame:
-        """Raises ContractError, which names the key."""
-        fields = parse_json(data, limit_bytes=MAX_FRAME_BYTES)
-        return cls(
-            number=fields.integer("id", minimum=0),
-            durable=fields.boolean("durable"),
-            draft=Draft(
-                record_class=fields.choice("class", RecordClass),
-                kind=fields.text("kind", max_length=64),
-                body=fields.object("body").members(),
-                wall_us=fields.integer("wall_us", minimum=0),
-            ),
-        )
+
+def read_frames(data: bytes) -> Iterator[Frame]:
+    """The records of one frame, in the order in which they happened.
+
+    Raises:
+        ContractError: names the key.
+    """
+    fields = parse_json(data, limit_bytes=MAX_FRAME_BYTES)
+    kind = fields.text("kind", max_length=64)
+    record_class = fields.choice("class", RecordClass)
+    if fields.has("series"):
+        for wall_us, body in Series.parse(fields).records(fields.text("series", max_length=MAX_FRAME_BYTES)):
+            draft = Draft(record_class=record_class, kind=kind, body=body, wall_us=wall_us)
+            yield Frame(number=0, durable=False, draft=draft)
+        return
+    yield Frame(
+        number=fields.integer("id", minimum=0),
+        durable=fields.boolean("durable"),
+        draft=Draft(
+            record_class=record_class,
+            kind=kind,
+            body=fields.object("body").members(),
+            wall_us=fields.integer("wall_us", minimum=0),
+        ),
+    )
 
 
 def capture_receiver(path: Path, store: Intake) -> AbstractAsyncContextManager[None]:
@@ -78,7 +90,8 @@ class _Connection:
     async def serve(self, reader: asyncio.StreamReader) -> None:
         try:
             while True:
-                await self._take(await _read_frame(reader))
+                for frame in read_frames(await _read(reader)):
+                    await self._take(frame)
         except asyncio.IncompleteReadError as error:
             if error.partial:
                 log.warning("capture: the connection ended inside a frame")
@@ -111,11 +124,11 @@ class _Connection:
             self._writer.write(encode_frame(_answer(frame.number, error)))
 
 
-async def _read_frame(reader: asyncio.StreamReader) -> Frame:
+async def _read(reader: asyncio.StreamReader) -> bytes:
     size = int.from_bytes(await reader.readexactly(LENGTH_BYTES), "little")
     if not 0 < size <= MAX_FRAME_BYTES:
         raise ContractError("length", f"expected 1 to {MAX_FRAME_BYTES}, got {size}")
-    return Frame.parse(await reader.readexactly(size))
+    return await reader.readexactly(size)
 
 
 def encode_frame(document: Mapping[str, JsonValue]) -> bytes:

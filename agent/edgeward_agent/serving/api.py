@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
@@ -24,6 +24,7 @@ from edgeward_agent.serving.refusal import Refusal
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.release import Version
 from edgeward_agent.serving.routes import Route, What, parse_target
+from edgeward_agent.serving.standing import Standing
 from edgeward_agent.serving.tensors import Array, Buffer
 from edgeward_contract.manifest import CaptureMode
 from edgeward_contract.schema import JsonValue
@@ -108,11 +109,18 @@ class DataApi:
             version.traffic.invalid += 1
             raise
         if self._runner.capture.mode(version.capture.mode, asked.capture) is not _DURABLE:
-            version.plans.learn(body, header_length, asked)
+            plan = version.plans.learn(body, header_length, asked)
+            if plan is not None and Standing.possible(self._runner, version, asked):
+                plan.standing = Standing(self._runner, version, plan.asked, plan.rerun, plan.body_bytes)
         self._runner.submit(_HttpInference(self._runner, version, request, asked, self._ways))
 
     def _infer_again(self, plan: Plan, version: Version, request: Request) -> None:
         plan.take(request.lies)
+        standing = plan.standing
+        if standing is not None and (results := standing.run()) is not None:
+            _answer_again(plan, version, request, results, self._ways)
+            standing.answered(results, request.received_ns)
+            return
         inference = _HttpInferenceAgain(self._runner, version, request, plan, self._ways)
         request.lies = b""  # the plan has it
         plan.busy = True
@@ -180,21 +188,10 @@ class _HttpInference(Inference):
         return self._request.gone
 
     def answer(self, results: list[Array]) -> None:
-        self._send(*self._build(results))
+        _send(self._request, *_build(self.version, self.asked, results, self._ways), self._ways)
 
     def refuse(self, status: HTTPStatus, message: str) -> None:
         self._request.refuse(status, message)
-
-    def _build(self, results: list[Array]) -> tuple[int | None, list[Buffer]]:
-        version = self.version
-        return build_infer(version.interface, version.head, self.asked, results, self._ways.terms)
-
-    def _send(self, header_length: int | None, parts: list[Buffer]) -> None:
-        request = self._request
-        if request.head.accepts is None:
-            request.answer(parts, header_length=header_length)
-        else:
-            self._ways.codec.answer(request, request.head.accepts, parts, header_length)
 
 
 class _HttpInferenceAgain(_HttpInference):
@@ -207,19 +204,10 @@ class _HttpInferenceAgain(_HttpInference):
         self._plan = plan
 
     def compute(self) -> list[Array]:
-        return self._plan.run(self.version.session)
+        return self._plan.rerun.run(self.version.session)
 
     def answer(self, results: list[Array]) -> None:
-        plan, request = self._plan, self._request
-        if request.head.accepts is None and plan.answer is not None and plan.knows(results):
-            request.answer_known(plan.answer)
-            return
-        header_length, parts = self._build(results)
-        plan.learn_answer(results, header_length, parts)
-        self._send(header_length, parts)
-
-    def recorded_inputs(self) -> Mapping[str, Array]:
-        return {name: each.copy() for name, each in self.asked.feeds.items()}
+        _answer_again(self._plan, self.version, self._request, results, self._ways)
 
     def finish(self) -> None:
         super().finish()
@@ -228,6 +216,26 @@ class _HttpInferenceAgain(_HttpInference):
     def drop(self, outcome: Outcome) -> None:
         super().drop(outcome)
         self._plan.busy = False
+
+
+def _answer_again(plan: Plan, version: Version, request: Request, results: list[Array], ways: _Ways) -> None:
+    if request.head.accepts is None and plan.answer is not None and plan.knows(results):
+        request.answer_known(plan.answer)
+        return
+    header_length, parts = _build(version, plan.asked, results, ways)
+    plan.learn_answer(results, header_length, parts)
+    _send(request, header_length, parts, ways)
+
+
+def _build(version: Version, asked: InferRequest, results: list[Array], ways: _Ways) -> tuple[int | None, list[Buffer]]:
+    return build_infer(version.interface, version.head, asked, results, ways.terms)
+
+
+def _send(request: Request, header_length: int | None, parts: list[Buffer], ways: _Ways) -> None:
+    if request.head.accepts is None:
+        request.answer(parts, header_length=header_length)
+    else:
+        ways.codec.answer(request, request.head.accepts, parts, header_length)
 
 
 def _wrong_method(request: Request, method: str) -> Refusal:

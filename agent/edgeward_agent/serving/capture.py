@@ -1,8 +1,10 @@
 """Records on their way to the control process: a bounded queue and one unix-socket stream.
 
-An asynchronous record is built and sent a moment after its answer, with others; when there is no room it is dropped
-and counted. A durable one goes at once, with all that wait before it, and is answered by the control process after its
-commit; when that cannot be, the request is refused, and inference for everybody else goes on.
+A record is built when it is offered, which is right after its answer: each request pays for its own, and nobody waits
+for a batch to be built; of those that are alike only the numbers are kept (`edgeward_agent.series`). An asynchronous
+one is sent a moment later, with others; when there is no room it is dropped and counted. A durable one goes at once,
+with all that wait before it, and is answered by the control process after its commit; when that cannot be, the request
+is refused, and inference for everybody else goes on.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Final, Protocol, cast
 
 import msgspec
 
+from edgeward_agent.series import Series
 from edgeward_agent.serving.records import InferenceRecord
 from edgeward_contract.manifest import CaptureMode
 
@@ -27,11 +30,11 @@ _LENGTH: Final = struct.Struct("<I")
 _RANK: Final = {mode: rank for rank, mode in enumerate(CaptureMode)}  # from least to most
 _MODES: Final = tuple(CaptureMode)
 _OFF: Final = CaptureMode.OFF
-_GATHER_S: Final = 0.005
+_GATHER_S: Final = 0.02
 """How long an asynchronous record may wait for others. Each write wakes a process on another core, which costs the loop
 more than the whole answer to a small request; a batch costs it once."""
-_BATCH_RECORDS: Final = 8
-"""As many go at once and no more in a turn of the loop: who asks meanwhile waits for a batch to be built."""
+_GATHER_BYTES: Final = 160 << 10
+"""As much goes at once: more would not fit into the socket."""
 _BATCH_BYTES: Final = 256 << 10
 _MAX_REPLY_BYTES: Final = 64 << 10
 _RECONNECT_S: Final = (0.05, 1.0)
@@ -47,10 +50,13 @@ class Capture(Protocol):
         """What to do with a result: a request may ask for more than the release does, never for less."""
 
     def offer(self, record: InferenceRecord) -> None:
-        """Keep a record if there is room; the answer has gone already."""
+        """Keep a record if there is room; the answer has gone already. Its tensors are not looked at again."""
+
+    def offer_row(self, series: Series, row: bytes) -> None:
+        """The same for one of a series."""
 
     def commit(self, record: InferenceRecord, done: Done) -> None:
-        """Keep a record and tell when it is committed."""
+        """Keep a record and tell when it is committed. Its tensors are not looked at again."""
 
 
 class NoCapture:
@@ -60,6 +66,9 @@ class NoCapture:
         return CaptureMode.DURABLE if asked is CaptureMode.DURABLE else CaptureMode.OFF
 
     def offer(self, record: InferenceRecord) -> None:
+        raise AssertionError("mode() never asks for this")
+
+    def offer_row(self, series: Series, row: bytes) -> None:
         raise AssertionError("mode() never asks for this")
 
     def commit(self, record: InferenceRecord, done: Done) -> None:
@@ -77,15 +86,13 @@ class CaptureLimits:
 
 
 @dataclass(slots=True, eq=False)
-class _Entry:
-    record: InferenceRecord
-    size_bytes: int
-    done: Done | None = None
-    timer: asyncio.TimerHandle | None = None
+class _Durable:
+    """A record that somebody waits for; `done` is None when nobody does any more."""
 
-    @property
-    def durable(self) -> bool:
-        return self.done is not None or self.timer is not None
+    frame_id: int
+    frame: bytes
+    done: Done | None
+    timer: asyncio.TimerHandle | None = None
 
 
 class CaptureStream:
@@ -95,8 +102,10 @@ class CaptureStream:
         self._path = path
         self._limits = limits or CaptureLimits()
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[_Entry] = deque()
-        self._unanswered: dict[int, _Entry] = {}
+        self._queue: deque[bytes | _Durable] = deque()
+        self._rows: dict[Series, list[bytes]] = {}
+        self._queued_rows = 0
+        self._unanswered: dict[int, _Durable] = {}
         self._link: _Link | None = None
         self._queued_bytes = 0
         self._last_id = 0
@@ -111,7 +120,7 @@ class CaptureStream:
 
     @property
     def queued(self) -> int:
-        return len(self._queue)
+        return len(self._queue) + self._queued_rows
 
     def mode(self, policy: CaptureMode, asked: CaptureMode) -> CaptureMode:
         if asked is _OFF:  # nearly always; and a member of an enum is slow to hash
@@ -119,20 +128,35 @@ class CaptureStream:
         return _MODES[max(_RANK[policy], _RANK[asked])]
 
     def offer(self, record: InferenceRecord) -> None:
-        entry = _Entry(record, record.size_bytes)
-        if self._has_room(entry):
-            self._push(entry)
+        frame = None if self._full else self._built(record, durable=False)
+        if frame is not None:
+            self._push(frame, len(frame))
         else:
             self.dropped += 1
 
+    def offer_row(self, series: Series, row: bytes) -> None:
+        if self._full:
+            self.dropped += 1
+            return
+        rows = self._rows.get(series)
+        if rows is None:
+            rows = self._rows[series] = []
+        rows.append(row)
+        self._queued_rows += 1
+        self._count(len(row))
+
     def commit(self, record: InferenceRecord, done: Done) -> None:
-        entry = _Entry(record, record.size_bytes, done)
-        if not self._has_room(entry):
+        if self._full:
             done(f"expected room among {self._limits.records} waiting records, the queue is full")
             return
+        frame = self._built(record, durable=True)
+        if frame is None:
+            done("the record could not be built: see the log of the serving process")
+            return
+        entry = _Durable(self._last_id, frame, done)
         self._set_timer(entry, self._limits.send_s, "expected the agent to take the record, it does not answer")
         self._urgent = True
-        self._push(entry)
+        self._push(entry, len(frame))
 
     async def run(self) -> None:
         """Keep a connection. The control process may come late, go and come back."""
@@ -149,7 +173,7 @@ class CaptureStream:
 
     def close(self) -> None:
         """Hand what waits to the system, if somebody is there to take it."""
-        while self._queue and self._link is not None:
+        while self.queued and self._link is not None:
             self._send_batch(self._link)
         if self._link is not None:
             self._link.transport.close()
@@ -176,81 +200,99 @@ class CaptureStream:
 
     # -- inside
 
-    def _has_room(self, entry: _Entry) -> bool:
-        limits = self._limits
-        return len(self._queue) < limits.records and self._queued_bytes + entry.size_bytes <= limits.size_bytes
+    def _built(self, record: InferenceRecord, *, durable: bool) -> bytes | None:
+        """The frame with its length; None when it cannot be built."""
+        self._last_id += 1
+        try:
+            frame = record.frame(self._last_id, durable=durable)
+        except Exception:
+            _log.exception("a record of %s could not be built", record.model)
+            return None
+        return _LENGTH.pack(len(frame)) + frame
 
-    def _push(self, entry: _Entry) -> None:
+    @property
+    def _full(self) -> bool:
+        limits = self._limits
+        return self.queued >= limits.records or self._queued_bytes >= limits.size_bytes
+
+    def _push(self, entry: bytes | _Durable, size_bytes: int) -> None:
         self._queue.append(entry)
-        self._queued_bytes += entry.size_bytes
-        self._schedule()
+        self._count(size_bytes)
+
+    def _count(self, size_bytes: int) -> None:
+        self._queued_bytes += size_bytes
+        if self._flush_soon is None or self._urgent or self._queued_bytes >= _GATHER_BYTES:
+            self._schedule()
 
     def _schedule(self) -> None:
-        if not self._queue or self._link is None or self._link.stalled:
+        if not self.queued or self._link is None or self._link.stalled:
             return
-        if self._flush_soon is None:
-            self._flush_soon = self._flush_later()
-        elif self._gathering and self._hurried():
+        hurried = self._urgent or self._queued_bytes >= _GATHER_BYTES
+        if self._flush_soon is not None:
+            if not (hurried and self._gathering):
+                return
             self._flush_soon.cancel()
-            self._flush_soon = self._flush_later()
-
-    def _flush_later(self) -> asyncio.Handle:
-        self._gathering = not self._hurried()
-        return self._loop.call_later(_GATHER_S, self._flush) if self._gathering else self._loop.call_soon(self._flush)
-
-    def _hurried(self) -> bool:
-        return self._urgent or len(self._queue) >= _BATCH_RECORDS
+        self._gathering = not hurried
+        loop = self._loop
+        self._flush_soon = loop.call_soon(self._flush) if hurried else loop.call_later(_GATHER_S, self._flush)
 
     def _flush(self) -> None:
         self._flush_soon = None
         if self._link is None or self._link.stalled:
             return
         self._send_batch(self._link)
-        self._urgent = bool(self._queue)  # what did not fit into this batch has waited already
+        self._urgent = bool(self.queued)  # what did not fit into this batch has waited already
         self._schedule()
 
     def _send_batch(self, link: _Link) -> None:
-        batch: list[bytes] = []
-        size_bytes = 0
-        while self._queue and len(batch) < _BATCH_RECORDS and size_bytes < _BATCH_BYTES:
-            frame = self._next_built()
-            if frame is not None:
-                batch += (_LENGTH.pack(len(frame)), frame)
-                size_bytes += len(frame)
-        if batch:
+        batch = self._take_rows()
+        size_bytes = sum(map(len, batch))
+        while self._queue and size_bytes < _BATCH_BYTES:
+            frame = self._next()
+            batch.append(frame)
+            size_bytes += len(frame)
+            self._queued_bytes -= len(frame)
+        if size_bytes:
             link.transport.write(b"".join(batch))
 
-    def _next_built(self) -> bytes | None:
-        """The next frame; none when its caller has gone, or when it cannot be built."""
+    def _take_rows(self) -> list[bytes]:
+        """Frames of all rows that one batch has room for."""
+        batch: list[bytes] = []
+        room_bytes = _BATCH_BYTES
+        for series, rows in tuple(self._rows.items()):
+            count = max(1, min(len(rows), room_bytes * 3 // 4 // series.row_bytes))
+            frame = series.frame(rows[:count])
+            batch += (_LENGTH.pack(len(frame)), frame)
+            room_bytes -= len(frame)
+            self._queued_rows -= count
+            self._queued_bytes -= count * series.row_bytes
+            if count < len(rows):
+                del rows[:count]
+            else:
+                del self._rows[series]
+            if room_bytes <= 0:
+                break
+        return batch
+
+    def _next(self) -> bytes:
+        """The next frame; nothing of one whose time was up while it waited: its caller was told so."""
         entry = self._queue.popleft()
-        self._queued_bytes -= entry.size_bytes
-        if entry.durable and entry.done is None:
-            return None  # its time was up while it waited: its caller was told that it is not recorded
-        self._last_id += 1
-        try:
-            frame = entry.record.frame(self._last_id, durable=entry.durable)
-        except Exception:
-            _log.exception("a record of %s could not be built", entry.record.model)
-            self._discard(entry)
-            return None
-        if entry.durable:
-            self._unanswered[self._last_id] = entry
-            self._set_timer(entry, self._limits.commit_s, "expected the agent to commit the record, it took too long")
-        return frame
+        if isinstance(entry, bytes):
+            return entry
+        if entry.done is None:
+            self._queued_bytes -= len(entry.frame)
+            return b""
+        self._unanswered[entry.frame_id] = entry
+        self._set_timer(entry, self._limits.commit_s, "expected the agent to commit the record, it took too long")
+        return entry.frame
 
-    def _discard(self, entry: _Entry) -> None:
-        if entry.durable:
-            _settle(entry, "the record could not be built: see the log of the serving process")
-        else:
-            self.dropped += 1
-
-    def _set_timer(self, entry: _Entry, delay_s: float, problem: str) -> None:
+    def _set_timer(self, entry: _Durable, delay_s: float, problem: str) -> None:
         if entry.timer is not None:
             entry.timer.cancel()
         entry.timer = self._loop.call_later(delay_s, _settle, entry, problem)
 
 
-def _settle(entry: _Entry, problem: str | None) -> None:
+def _settle(entry: _Durable, problem: str | None) -> None:
     done, entry.done = entry.done, None
     if entry.timer is not None:
         entry.timer.cancel()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final
 
@@ -118,16 +118,6 @@ class Inference(ABC):
     def refuse(self, status: HTTPStatus, message: str) -> None:
         """Send an error."""
 
-    def recorded_inputs(self) -> Mapping[str, Array]:
-        """The inputs as they must still be when the record is built, after the answer."""
-        return self.asked.feeds
-
-    def recorded_outputs(self, results: list[Array]) -> Mapping[str, Array]:
-        """The same for the results. Copies: what the runtime returned keeps the whole arena of its session alive, and a
-        record may wait for days.
-        """
-        return {name: each.copy() for name, each in zip(self.asked.outputs, results, strict=True)}
-
     def compute(self) -> list[Array]:
         """Run the model, on any thread. May raise what `Session.run` does."""
         asked = self.asked
@@ -195,9 +185,7 @@ class Inference(ABC):
     @property
     def rows(self) -> int:
         """How many inferences this is."""
-        if not self.version.interface.batched:
-            return 1
-        return int(next(iter(self.asked.feeds.values())).shape[0])
+        return self.version.interface.rows(self.asked.feeds)
 
     def count_failure(self) -> None:
         """A request that was good will get an error."""
@@ -227,21 +215,10 @@ class Inference(ABC):
 
     def _answer(self, results: list[Array]) -> None:
         self.answer(results)
-        now_ns = time.perf_counter_ns()
-        traffic = self.version.traffic
-        traffic.answered(now_ns - self.received_ns)
-        if now_ns > self.deadline_ns:
-            traffic.late += 1
-        self._count(now_ns)
-
-    def _count(self, now_ns: int) -> None:
-        statistics, rows = self.version.statistics, self.rows
-        input_ns, infer_ns = self.read_ns - self.received_ns, self.ended_ns - self.began_ns
-        output_ns = now_ns - self.ended_ns
-        statistics.last_ns = now_ns
-        statistics.answered(rows, input_ns, self.began_ns - self.read_ns, infer_ns, output_ns)
-        if self.run_ns:  # of those that ran as one the first tells
-            statistics.executed(self.ran_rows or rows, input_ns, infer_ns, output_ns)
+        rows = self.rows
+        ran_rows = self.ran_rows or rows if self.run_ns else 0  # of those that ran as one the first tells
+        times = (self.received_ns, self.read_ns, self.began_ns, self.ended_ns)
+        count_answered(self.version, rows, ran_rows, *times, self.deadline_ns)
 
     def _answer_when_recorded(self, results: list[Array]) -> None:
         def recorded(problem: str | None) -> None:
@@ -263,15 +240,47 @@ class Inference(ABC):
         self.refuse(HTTPStatus.INTERNAL_SERVER_ERROR, message)
 
     def _record(self, results: list[Array]) -> InferenceRecord:
-        version, asked = self.version, self.asked
-        policy = version.capture
-        return InferenceRecord(
-            wall_us=time.time_ns() // 1000,
-            latency_us=(time.perf_counter_ns() - self.received_ns) // 1000,
-            model=version.name,
-            version=version.version,
-            release_sha256=version.sha256,
-            request_id=asked.id,
-            inputs=self.recorded_inputs() if policy.inputs else {},
-            outputs=self.recorded_outputs(results) if policy.outputs else {},
-        )
+        return record_of(self.version, self.asked, results, self.received_ns)
+
+
+def count_answered(
+    version: Version,
+    rows: int,
+    ran_rows: int,
+    received_ns: int,
+    read_ns: int,
+    began_ns: int,
+    ended_ns: int,
+    deadline_ns: int,
+) -> None:
+    """Count a request that was answered just now.
+
+    Args:
+        rows: how many inferences it was.
+        ran_rows: of the run, where it is this request that tells of it; else 0.
+    """
+    now_ns = time.perf_counter_ns()
+    traffic, statistics = version.traffic, version.statistics
+    traffic.answered(now_ns - received_ns)
+    if now_ns > deadline_ns:
+        traffic.late += 1
+    input_ns, infer_ns, output_ns = read_ns - received_ns, ended_ns - began_ns, now_ns - ended_ns
+    statistics.last_ns = now_ns
+    statistics.answered(rows, input_ns, began_ns - read_ns, infer_ns, output_ns)
+    if ran_rows:
+        statistics.executed(ran_rows, input_ns, infer_ns, output_ns)
+
+
+def record_of(version: Version, asked: InferRequest, results: list[Array], received_ns: int) -> InferenceRecord:
+    """The record of an answer, as the capture policy wants it. Its tensors are lent."""
+    policy = version.capture
+    return InferenceRecord(
+        wall_us=time.time_ns() // 1000,
+        latency_us=(time.perf_counter_ns() - received_ns) // 1000,
+        model=version.name,
+        version=version.version,
+        release_sha256=version.sha256,
+        request_id=asked.id,
+        inputs=asked.feeds if policy.inputs else {},
+        outputs=dict(zip(asked.outputs, results, strict=True)) if policy.outputs else {},
+    )

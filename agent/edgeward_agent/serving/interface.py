@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from edgeward_contract.manifest import Datatype, TensorSpec
 
@@ -36,6 +38,10 @@ class Interface:
         given = {each.name: each for each in inputs}
         batched = bool(given) and all(each.shape[:1] == (-1,) for each in (*given.values(), *named.values()))
         return cls(given, named, heads, all_in_json, batched)
+
+    def rows(self, feeds: Mapping[str, npt.NDArray[np.generic]]) -> int:
+        """How many inferences these inputs are, by name: the rows of a batch, or one."""
+        return int(next(iter(feeds.values())).shape[0]) if self.batched else 1
 
 
 def response_head(model: str, version: int) -> bytes:

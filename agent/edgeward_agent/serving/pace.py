@@ -79,12 +79,15 @@ class Learned:
     def add(self, run_ns: int, now_ns: int) -> None:
         past = self.usual_ns
         # One run that lost the processor must not send the next ones to a thread: none counts for more than four.
-        usual = (past * (_WEIGHT - 1) + min(run_ns, 4 * past)) // _WEIGHT
-        self.usual_ns = usual = usual if usual and not self.stale(now_ns) else run_ns
+        usual = (past * (_WEIGHT - 1) + (run_ns if run_ns < 4 * past else 4 * past)) // _WEIGHT
+        if not usual or now_ns - self._ran_ns > STALE_NS:
+            usual = run_ns
+        self.usual_ns = usual
         self.short = usual < INLINE_BELOW_NS
         self._tail.add(run_ns)
         self._ran_ns = now_ns
-        self.p99_ns = max(self._tail.value, usual)
+        tail_ns = self._tail.value
+        self.p99_ns = tail_ns if tail_ns > usual else usual  # as a call it would cost more than the rest
 
     def stale(self, now_ns: int) -> bool:
         """Nothing has run for so long that the next run may tell another story."""

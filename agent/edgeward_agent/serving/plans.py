@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from edgeward_agent.serving.asked import InferRequest
 from edgeward_agent.serving.exchange import KnownAnswer
 from edgeward_agent.serving.rerun import Rerun
-from edgeward_agent.serving.session import Session
 from edgeward_agent.serving.tensors import Array, Buffer
 from edgeward_contract.manifest import CaptureMode
+
+if TYPE_CHECKING:  # which knows versions, and these know their plans
+    from edgeward_agent.serving.standing import Standing
 
 _MAX_PLANS: Final = 16
 _MAX_PLAN_BYTES: Final = 2 << 20  # of the binary part
@@ -33,18 +35,19 @@ _PLAIN: Final = "iuf"
 class Plan:
     """One form of request. `busy` while a request has its memory."""
 
-    __slots__ = ("_inputs", "_known", "_rerun", "answer", "asked", "body_bytes", "busy")
+    __slots__ = ("_inputs", "_known", "answer", "asked", "body_bytes", "busy", "rerun", "standing")
 
     def __init__(self, asked: InferRequest, header_length: int, body_bytes: int) -> None:
         own = {name: np.empty(array.shape, array.dtype) for name, array in asked.feeds.items()}
         self.asked = replace(asked, feeds=own)
         self.body_bytes = body_bytes
         self.busy = False
+        self.standing: Standing | None = None  # the short way, where there is one
         self.answer: KnownAnswer | None = None  # once it is known
         self._known: list[Array] | None = None  # the results that `answer` looks at
         # Larger results are sent from where they lie, which takes as long as the client takes to read them: the next
         # request would write its own into the rest of the answer.
-        self._rerun = Rerun(own, list(asked.outputs), _JOINED_BELOW_BYTES)
+        self.rerun = Rerun(own, list(asked.outputs), _JOINED_BELOW_BYTES)
         self._inputs: list[tuple[memoryview, int, int]] = []
         at = header_length
         for array in own.values():
@@ -59,17 +62,13 @@ class Plan:
         for own, begin, end in self._inputs:
             own[:] = body[begin:end]
 
-    def run(self, session: Session) -> list[Array]:
-        """As `Session.run`. The results are valid until the next run."""
-        return self._rerun.run(session)
-
     def knows(self, results: list[Array]) -> bool:
         """Whether `answer` is the answer with these results."""
         return self.answer is not None and results is self._known
 
     def learn_answer(self, results: list[Array], header_length: int | None, parts: Sequence[Buffer]) -> None:
         """Keep of an answer with these results what is the same as long as the shapes are."""
-        if results is not self._rerun.results or header_length is None:
+        if results is not self.rerun.results or header_length is None:
             return
         views: list[Buffer] = [each.reshape(-1).view(np.uint8).data for each in results]
         if len(parts[0]) + sum(map(len, views)) < _JOINED_BELOW_BYTES:  # what is joined is copied, before the next run
@@ -93,20 +92,22 @@ class Plans:
             return None
         return plan
 
-    def learn(self, body: bytes | bytearray, header_length: int | None, asked: InferRequest) -> None:
+    def learn(self, body: bytes | bytearray, header_length: int | None, asked: InferRequest) -> Plan | None:
         """Make a plan of a request that was read, when it comes for the second time and is one that can be copied."""
         if header_length is None or not 0 < header_length <= _MAX_HEADER_BYTES or asked.id:
-            return  # an id makes it the only one of its kind
+            return None  # an id makes it the only one of its kind
         header = bytes(body[:header_length])
         if header in self._plans:
-            return  # it is busy, or the binary part is of another length
+            return None  # it is busy, or the binary part is of another length
         if header not in self._seen:
             self._note(header)
         elif _can_be_copied(asked, memoryview(body)[header_length:]):
             self._seen.discard(header)
             if len(self._plans) >= _MAX_PLANS:
                 del self._plans[next(iter(self._plans))]
-            self._plans[header] = Plan(asked, header_length, len(body))
+            plan = self._plans[header] = Plan(asked, header_length, len(body))
+            return plan
+        return None
 
     def _note(self, header: bytes) -> None:
         if len(self._seen) >= _MAX_SEEN:

@@ -13,18 +13,23 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from edgeward_agent.series import DATATYPES, SIDES, Column, Series
 from edgeward_agent.serving import tensors
 from edgeward_agent.serving.tensors import DATATYPE, Array
 from edgeward_contract.artifact import Sha256
+from edgeward_contract.schema import JsonValue
 
 _LIST_ELEMENTS: Final = 256
 # A record may have 256 KiB with its envelope; base64 adds a third.
 _MAX_TENSORS_BYTES: Final = 144 << 10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)  # frozen, it would take twice as long to make
 class InferenceRecord:
-    """What is known of an answered request. `inputs` and `outputs` are empty where the capture policy says so."""
+    """What is known of an answered request. `inputs` and `outputs` are empty where the capture policy says so.
+
+    They may be lent: the record is good for as long as nobody writes to them, and to be kept as its frame.
+    """
 
     wall_us: int
     latency_us: int
@@ -35,34 +40,52 @@ class InferenceRecord:
     inputs: Mapping[str, Array]
     outputs: Mapping[str, Array]
 
-    @property
-    def size_bytes(self) -> int:
-        """About what it holds in memory while it waits."""
-        return 512 + sum(each.nbytes for each in (*self.inputs.values(), *self.outputs.values()))
-
     def frame(self, frame_id: int, *, durable: bool) -> bytes:
         """The frame for the control process: JSON without its length prefix. Non-finite numbers become null."""
-        tensors_json, room = b"", _MAX_TENSORS_BYTES
-        for key, arrays in ((b"outputs", self.outputs), (b"inputs", self.inputs)):
-            if arrays:
-                document, room = _tensors(arrays, room)
-                tensors_json += b',"%b":{%b}' % (key, document)
-        return _FRAME % (
-            frame_id,
-            _TRUE if durable else _FALSE,
-            self.wall_us,
-            _release(self.model, self.version, self.release_sha256),
-            msgspec.json.encode(self.request_id),
-            self.latency_us,
-            tensors_json,
-        )
+        release = _release(self.model, self.version, self.release_sha256)
+        request_id = msgspec.json.encode(self.request_id) if self.request_id else _NO_ID
+        parts = [_HEAD % (frame_id, _TRUE if durable else _FALSE, self.wall_us, release, request_id, self.latency_us)]
+        room = _MAX_TENSORS_BYTES
+        if self.outputs:
+            room = _add_tensors(parts, b',"outputs":{', self.outputs, room)
+        if self.inputs:
+            _add_tensors(parts, b',"inputs":{', self.inputs, room)
+        parts.append(b"}}")
+        return b"".join(parts)
+
+
+def series_of(
+    model: str, version: int, release_sha256: Sha256, inputs: Mapping[str, Array], outputs: Mapping[str, Array]
+) -> Series | None:
+    """What records of such answers have in common, if they are short and their tensors as large each time; else None.
+
+    A row is `ROW_HEAD` and then the bytes of the tensors: inputs first, each side in its order.
+    """
+    columns = []
+    for side, arrays in zip(SIDES, (inputs, outputs), strict=True):
+        for name, array in arrays.items():
+            datatype = DATATYPE.get(array.dtype)
+            if datatype not in DATATYPES or array.size > _LIST_ELEMENTS:
+                return None
+            columns.append(Column(side, name, datatype, array.shape))
+    if sum(each.count for each in columns) > _LIST_ELEMENTS:
+        return None
+    body: dict[str, JsonValue] = {
+        "model": model,
+        "version": version,
+        "release_sha256": release_sha256,
+        "request_id": "",
+        "outcome": "ok",
+    }
+    return Series(body, columns)
 
 
 _TRUE: Final = b"true"
 _FALSE: Final = b"false"
-_FRAME: Final = (
+_NO_ID: Final = b'""'
+_HEAD: Final = (
     b'{"id":%d,"durable":%b,"kind":"inference","class":"result","wall_us":%d,'
-    b'"body":{%b,"request_id":%b,"outcome":"ok","latency_us":%d%b}}'
+    b'"body":{%b,"request_id":%b,"outcome":"ok","latency_us":%d'
 )
 """Written together from parts that stay the same: a record is built on the loop, between the answers to others."""
 
@@ -75,23 +98,31 @@ def _release(model: str, version: int, sha256: Sha256) -> bytes:
 @lru_cache(maxsize=256)
 def _described(name: str, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> bytes:
     """The constant beginning of a tensor: its name, and the object with its datatype and shape."""
-    return msgspec.json.encode({name: {"datatype": DATATYPE[dtype].value, "shape": shape}})[1:-2]
+    return msgspec.json.encode({name: {"datatype": DATATYPE[dtype].value, "shape": shape}})[1:-2] + b","
 
 
-def _tensors(arrays: Mapping[str, Array], room: int) -> tuple[bytes, int]:
-    documents = []
+def _add_tensors(parts: list[bytes], key: bytes, arrays: Mapping[str, Array], room: int) -> int:
+    """Add an object with these tensors. Returns the room that is left."""
+    before = key
     for name, array in arrays.items():
-        document, used = _tensor(array, room)
-        documents.append(b"%b,%b}" % (_described(name, array.dtype, array.shape), document))
+        parts += (before, _described(name, array.dtype, array.shape))
+        # A number takes up to 25 characters as text, where bytes take a third more than themselves.
+        used = array.size * 20
+        if array.size <= _LIST_ELEMENTS and used <= room and not array.dtype.hasobject:
+            parts += (b'"data":', msgspec.json.encode(tensors.to_elements(array)))
+        else:
+            text, used = _long(array, room)
+            parts.append(text)
+        before = b"},"
         room -= used
-    return b",".join(documents), room
+    parts.append(b"}}")
+    return room
 
 
-def _tensor(array: Array, room: int) -> tuple[bytes, int]:
-    """A tensor as a list, or long ones as base64; one that finds no room is recorded by its size alone."""
+def _long(array: Array, room: int) -> tuple[bytes, int]:
+    """A long tensor as base64, text as a list; one that finds no room is recorded by its size alone."""
     is_long = array.size > _LIST_ELEMENTS
     raw = bytes(tensors.to_bytes(array)) if is_long or array.dtype.hasobject else b""
-    # A number takes up to 25 characters as text, where bytes take a third more than themselves.
     used = len(raw) or array.size * 20
     if used > room:
         return b'"omitted_bytes":%d' % (len(raw) or array.nbytes), 0

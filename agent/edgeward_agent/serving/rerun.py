@@ -32,15 +32,22 @@ class Rerun:
         """Where a run that is bound leaves its results; None while none is."""
         return self._bound.results if self._bound is not None else None
 
+    def again(self, session: Session) -> list[Array] | None:
+        """As `run`, where it is bound already and no more than that is needed; else None."""
+        bound = self._bound
+        if bound is None or session is not self._session:
+            return None
+        if bound.run():
+            return bound.results
+        self._bound = None  # the model failed, or its data decides the shape of a result
+        return None
+
     def run(self, session: Session) -> list[Array]:
         """As `Session.run`. The results are valid until the next run."""
         if session is not self._session:
             self._session, self._bound, self._bindings = session, None, 0
-        bound = self._bound
-        if bound is not None:
-            if bound.run():
-                return bound.results
-            self._bound = None  # the model failed, or its data decides the shape of a result
+        if (again := self.again(session)) is not None:
+            return again
         results = session.run(self._names, self._feeds)
         if self._bindings < _MAX_BINDINGS and sum(each.nbytes for each in results) < self._limit_bytes:
             self._bindings += 1

@@ -51,8 +51,11 @@ class TrafficMeter:
         self.requests += 1
         self.latency_ns += latency_ns
         us = latency_ns // 1000
-        shift = max(us.bit_length() - _SUB_BITS - 1, 0)
-        self._counts[min((shift << _SUB_BITS) + (us >> shift), _BUCKETS - 1)] += 1
+        bucket = us
+        if us >= 2 * _STEPS:
+            shift = us.bit_length() - _SUB_BITS - 1
+            bucket = min((shift << _SUB_BITS) + (us >> shift), _BUCKETS - 1)
+        self._counts[bucket] += 1
 
     def not_run(self, outcome: Outcome) -> None:
         if outcome is Outcome.REFUSED:

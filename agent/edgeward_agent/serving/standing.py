@@ -1,0 +1,107 @@
+"""The short way: a request that came before, of which all is known but its numbers, to a model that is quick.
+
+Where nobody waits it runs at once, in one go and with nothing made for it. Whatever is not so simple, and whatever goes
+wrong, takes the way of `inference`; what is counted and recorded is the same.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import numpy as np
+
+from edgeward_agent.series import MAX_LATENCY_US, ROW_HEAD, Series
+from edgeward_agent.serving.asked import InferRequest
+from edgeward_agent.serving.inference import Runner, count_answered, record_of
+from edgeward_agent.serving.line import NEVER_NS
+from edgeward_agent.serving.records import series_of
+from edgeward_agent.serving.release import Version
+from edgeward_agent.serving.rerun import Rerun
+from edgeward_agent.serving.tensors import Array
+from edgeward_contract.manifest import CaptureMode
+
+_now_ns: Final = time.perf_counter_ns
+
+
+class Standing:
+    """One form of request to one version. Touched on the loop's thread alone, one request at a time.
+
+    It is for requests that bring no deadline of their own: those that do are weighed against what waits.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_began_ns",
+        "_budget_ns",
+        "_ended_ns",
+        "_recorded",
+        "_recorded_results",
+        "_rerun",
+        "_rows",
+        "_runner",
+        "_series",
+        "_size_bytes",
+        "_version",
+        "_views",
+    )
+
+    def __init__(self, runner: Runner, version: Version, asked: InferRequest, rerun: Rerun, size_bytes: int) -> None:
+        self._runner = runner
+        self._version = version
+        self._asked = asked
+        self._rerun = rerun
+        self._size_bytes = size_bytes
+        self._rows = version.interface.rows(asked.feeds)
+        self._budget_ns = version.budget_ns if asked.timeout_us is None else NEVER_NS
+        self._recorded = runner.capture.mode(version.capture.mode, asked.capture) is CaptureMode.ASYNC
+        self._recorded_results: list[Array] | None = None
+        self._series: Series | None = None
+        self._views: list[memoryview] = []
+        self._began_ns = self._ended_ns = 0
+
+    @staticmethod
+    def possible(runner: Runner, version: Version, asked: InferRequest) -> bool:
+        """Whether such requests may be answered before anything else has happened."""
+        durable = runner.capture.mode(version.capture.mode, asked.capture) is CaptureMode.DURABLE
+        return not (durable or asked.timeout_us or asked.aside)
+
+    def run(self) -> list[Array] | None:
+        """The results, valid until the next run; `answered` has to follow. None: take the long way."""
+        runner, version = self._runner, self._version
+        if runner.scheduler.waiting or not version.pace.of(self._size_bytes).short:
+            return None
+        self._began_ns = _now_ns()
+        results = self._rerun.again(version.session)
+        self._ended_ns = _now_ns()
+        return results
+
+    def answered(self, results: list[Array], received_ns: int) -> None:
+        """Count and record it: its answer is on its way, where this costs nobody anything."""
+        version, rows, began_ns, ended_ns = self._version, self._rows, self._began_ns, self._ended_ns
+        due_ns = received_ns + self._budget_ns
+        count_answered(version, rows, rows, received_ns, began_ns, began_ns, ended_ns, due_ns)
+        version.pace.learn(self._size_bytes, ended_ns - began_ns, ended_ns)
+        if self._recorded:
+            self._record(results, received_ns)
+
+    def _record(self, results: list[Array], received_ns: int) -> None:
+        if results is not self._recorded_results:
+            self._look_at(results)
+        capture, series = self._runner.capture, self._series
+        if series is None:
+            capture.offer(record_of(self._version, self._asked, results, received_ns))
+            return
+        latency_us = min((_now_ns() - received_ns) // 1000, MAX_LATENCY_US)
+        head = ROW_HEAD.pack(time.time_ns() // 1000, latency_us)
+        capture.offer_row(series, b"".join((head, *self._views)))
+
+    def _look_at(self, results: list[Array]) -> None:
+        """They come again with other numbers, where these are: the model is bound to them."""
+        version, policy = self._version, self._version.capture
+        inputs = self._asked.feeds if policy.inputs else {}
+        outputs = dict(zip(self._asked.outputs, results, strict=True)) if policy.outputs else {}
+        self._recorded_results = results
+        self._series = series_of(version.name, version.version, version.sha256, inputs, outputs)
+        if self._series is not None:
+            self._views = [each.reshape(-1).view(np.uint8).data for each in (*inputs.values(), *outputs.values())]

@@ -1,0 +1,182 @@
+"""The short way: who may take it, and that it counts and records as the long one does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeward_agent.serving.asked import InferRequest
+from edgeward_agent.serving.capture import NoCapture
+from edgeward_agent.serving.inference import Inference, Runner
+from edgeward_agent.serving.local import load_file
+from edgeward_agent.serving.pace import INLINE_BELOW_NS
+from edgeward_agent.serving.release import Version
+from edgeward_agent.serving.rerun import Rerun
+from edgeward_agent.serving.scheduler import Scheduler
+from edgeward_agent.serving.standing import Standing
+from edgeward_agent.serving.tensors import Array
+from edgeward_contract.manifest import CaptureMode, CapturePolicy
+from support.serving import Kept, sum_model
+
+OFF, ASYNC, DURABLE = CaptureMode.OFF, CaptureMode.ASYNC, CaptureMode.DURABLE
+LIMIT_BYTES = 1 << 16
+
+
+@pytest.fixture(name="version")
+def _version(tmp_path: Path) -> Version:
+    return load_file(sum_model(tmp_path / "sums.onnx"))
+
+
+def _asked(*, timeout_us: int | None = None, capture: CaptureMode = OFF) -> InferRequest:
+    one = np.ones((1, 4), np.int32)
+    return InferRequest("", {"a": one, "b": one.copy()}, {"sum": True}, capture, timeout_us)
+
+
+class _Told(Inference):
+    """One that goes the long way."""
+
+    @property
+    def abandoned(self) -> bool:
+        return False
+
+    def answer(self, results: list[Array]) -> None:
+        self.told = results
+
+    def refuse(self, status: HTTPStatus, message: str) -> None:
+        raise AssertionError(message)
+
+
+def _play(work: Callable[[Runner], None], capture: NoCapture | None = None) -> None:
+    async def main() -> None:
+        scheduler = Scheduler(asyncio.get_running_loop())
+        work(Runner(scheduler, capture or NoCapture()))
+
+    asyncio.run(main())
+
+
+def _standing(runner: Runner, version: Version, asked: InferRequest) -> tuple[Standing, Rerun]:
+    rerun = Rerun(asked.feeds, list(asked.outputs), LIMIT_BYTES)
+    return Standing(runner, version, asked, rerun, 32), rerun
+
+
+def _known(version: Version, run_ns: int = 1_000) -> None:
+    version.pace.learn(32, run_ns, 1)
+
+
+def test_a_model_that_is_bound_and_quick_answers_at_once(version: Version) -> None:
+    def work(runner: Runner) -> None:
+        _known(version)
+        asked = _asked()
+        standing, rerun = _standing(runner, version, asked)
+        assert standing.run() is None  # it ran never: nothing is bound
+        rerun.run(version.session)
+        for number in range(3):
+            asked.feeds["a"][...] = number
+            results = standing.run()
+            assert results is not None
+            assert results[0].tolist() == [[number + 1] * 4]
+
+    _play(work)
+
+
+def test_a_model_that_is_not_known_to_be_quick_takes_the_long_way(version: Version) -> None:
+    def work(runner: Runner) -> None:
+        standing, rerun = _standing(runner, version, _asked())
+        rerun.run(version.session)
+        assert standing.run() is None
+        _known(version, 2 * INLINE_BELOW_NS)
+        assert standing.run() is None
+
+    _play(work)
+
+
+def test_nobody_goes_before_those_who_wait(version: Version) -> None:
+    def work(runner: Runner) -> None:
+        standing, rerun = _standing(runner, version, _asked())
+        rerun.run(version.session)
+        runner.submit(_Told(runner, version, _asked(), size_bytes=32, received_ns=0))  # no thread has begun to work
+        _known(version)
+        assert runner.scheduler.waiting == 1
+        assert standing.run() is None
+
+    _play(work)
+
+
+def test_a_version_that_was_released_answers_nobody(version: Version) -> None:
+    def work(runner: Runner) -> None:
+        _known(version)
+        standing, rerun = _standing(runner, version, _asked())
+        rerun.run(version.session)
+        assert standing.run() is not None
+        version.session.close()
+        assert standing.run() is None
+
+    _play(work)
+
+
+@pytest.mark.parametrize(
+    ("policy", "asked", "possible"),
+    [
+        (OFF, _asked(), True),
+        (ASYNC, _asked(), True),
+        (OFF, _asked(timeout_us=0), True),
+        (OFF, _asked(timeout_us=5_000), False),
+        (DURABLE, _asked(), False),
+        (OFF, _asked(capture=DURABLE), False),
+    ],
+)
+def test_what_waits_for_something_takes_the_long_way(
+    version: Version, policy: CaptureMode, asked: InferRequest, possible: bool
+) -> None:
+    class Highest(NoCapture):
+        def mode(self, policy: CaptureMode, asked: CaptureMode) -> CaptureMode:
+            return max(policy, asked, key=list(CaptureMode).index)
+
+    def work(runner: Runner) -> None:
+        assert Standing.possible(runner, version, asked) is possible
+
+    version.capture = CapturePolicy(mode=policy)
+    _play(work, Highest())
+
+
+def test_both_ways_count_and_record_the_same(tmp_path: Path) -> None:
+    def counted(*, short: bool) -> object:
+        version = load_file(sum_model(tmp_path / "sums.onnx"))
+        version.capture = CapturePolicy(mode=ASYNC, inputs=True, outputs=True)
+        version.budget_ns = 1  # all are late
+        capture = Kept()
+        _play(partial(_ask, version, short=short), capture)
+        document = version.statistics.document("sums", 1, 0)
+        assert all(each.pop("latency_us") > 0 for each in capture.bodies)
+        assert version.statistics.infer_ns > 0
+        assert version.in_flight == 0
+        assert len(capture.bodies) == 5
+        return (
+            version.traffic.outcomes(),
+            [document["inference_count"], document["execution_count"]],
+            version.statistics.requests,
+            capture.bodies,
+        )
+
+    assert counted(short=True) == counted(short=False)
+
+
+def _ask(version: Version, runner: Runner, *, short: bool) -> None:
+    _known(version)
+    asked = _asked()
+    standing, rerun = _standing(runner, version, asked)
+    rerun.run(version.session)
+    for number in range(5):
+        asked.feeds["a"][...] = number
+        if short:
+            results = standing.run()
+            assert results is not None
+            standing.answered(results, 1)
+        else:
+            runner.submit(_Told(runner, version, asked, size_bytes=32, received_ns=1))
