@@ -57,7 +57,7 @@ def test_times_fall_into_buckets_of_powers_of_two(loaded: Version) -> None:
     traffic = loaded.traffic = TrafficMeter()
     for us in (1, 8, 31, 32, 33, 5_000_000, 3_600_000_000):
         traffic.answered(us * 1000)
-        loaded.statistics.answered(1, 0, us * 1000, 2 * us * 1000, 0)
+        loaded.statistics.answered(1, 0, 0, us * 1000, 2 * us * 1000, 0)
     page = _page(loaded)
     labels = 'model="toy",version="3"'
     for name, factor in (("request", 1), ("queue", 1), ("compute", 2)):

@@ -180,3 +180,14 @@ def _ask(version: Version, runner: Runner, *, short: bool) -> None:
             standing.answered(results, 1)
         else:
             runner.submit(_Told(runner, version, asked, size_bytes=32, received_ns=1))
+
+
+def test_a_record_that_cannot_be_kept_is_no_second_answer(version: Version, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Kept):
+        def offer_row(self, series: object, row: bytes) -> None:
+            raise RuntimeError("no")
+
+    version.capture = CapturePolicy(mode=ASYNC, outputs=True)
+    _play(partial(_ask, version, short=True), Broken())
+    assert version.traffic.requests == 5
+    assert "could not be counted" in caplog.text

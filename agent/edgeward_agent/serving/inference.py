@@ -266,9 +266,7 @@ def count_answered(
         traffic.late += 1
     input_ns, infer_ns, output_ns = read_ns - received_ns, ended_ns - began_ns, now_ns - ended_ns
     statistics.last_ns = now_ns
-    statistics.answered(rows, input_ns, began_ns - read_ns, infer_ns, output_ns)
-    if ran_rows:
-        statistics.executed(ran_rows, input_ns, infer_ns, output_ns)
+    statistics.answered(rows, ran_rows, input_ns, began_ns - read_ns, infer_ns, output_ns)
 
 
 def record_of(version: Version, asked: InferRequest, results: list[Array], received_ns: int) -> InferenceRecord:

@@ -121,8 +121,12 @@ class Pace:
 
     def learn(self, size_bytes: int, run_ns: int, now_ns: int) -> None:
         """Count a run that ended at `now_ns`, of a clock that only has to go forward."""
+        self.learner(size_bytes).add(run_ns, now_ns)
+
+    def learner(self, size_bytes: int) -> Learned:
+        """What is known of this size, and will be: the same for as long as the version lives."""
         index = size_bytes.bit_length()
         learned = self._sizes[index]
         if learned is _UNKNOWN:
             learned = self._sizes[index] = Learned()
-        learned.add(run_ns, now_ns)
+        return learned

@@ -6,6 +6,7 @@ wrong, takes the way of `inference`; what is counted and recorded is the same.
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Final
 
@@ -21,6 +22,7 @@ from edgeward_agent.serving.rerun import Rerun
 from edgeward_agent.serving.tensors import Array
 from edgeward_contract.manifest import CaptureMode
 
+_log: Final = logging.getLogger(__name__)
 _now_ns: Final = time.perf_counter_ns
 
 
@@ -35,13 +37,13 @@ class Standing:
         "_began_ns",
         "_budget_ns",
         "_ended_ns",
+        "_learned",
         "_recorded",
         "_recorded_results",
         "_rerun",
         "_rows",
         "_runner",
         "_series",
-        "_size_bytes",
         "_version",
         "_views",
     )
@@ -51,7 +53,7 @@ class Standing:
         self._version = version
         self._asked = asked
         self._rerun = rerun
-        self._size_bytes = size_bytes
+        self._learned = version.pace.learner(size_bytes)
         self._rows = version.interface.rows(asked.feeds)
         self._budget_ns = version.budget_ns if asked.timeout_us is None else NEVER_NS
         self._recorded = runner.capture.mode(version.capture.mode, asked.capture) is CaptureMode.ASYNC
@@ -68,22 +70,24 @@ class Standing:
 
     def run(self) -> list[Array] | None:
         """The results, valid until the next run; `answered` has to follow. None: take the long way."""
-        runner, version = self._runner, self._version
-        if runner.scheduler.waiting or not version.pace.of(self._size_bytes).short:
+        if not self._learned.short or self._runner.scheduler.waiting:
             return None
         self._began_ns = _now_ns()
-        results = self._rerun.again(version.session)
+        results = self._rerun.again(self._version.session)
         self._ended_ns = _now_ns()
         return results
 
     def answered(self, results: list[Array], received_ns: int) -> None:
         """Count and record it: its answer is on its way, where this costs nobody anything."""
-        version, rows, began_ns, ended_ns = self._version, self._rows, self._began_ns, self._ended_ns
-        due_ns = received_ns + self._budget_ns
-        count_answered(version, rows, rows, received_ns, began_ns, began_ns, ended_ns, due_ns)
-        version.pace.learn(self._size_bytes, ended_ns - began_ns, ended_ns)
-        if self._recorded:
-            self._record(results, received_ns)
+        try:
+            rows, began_ns, ended_ns = self._rows, self._began_ns, self._ended_ns
+            due_ns = received_ns + self._budget_ns
+            count_answered(self._version, rows, rows, received_ns, began_ns, began_ns, ended_ns, due_ns)
+            self._learned.add(ended_ns - began_ns, ended_ns)
+            if self._recorded:
+                self._record(results, received_ns)
+        except Exception:  # a bug here must not be a second answer
+            _log.exception("an answer of %s could not be counted", self._version.name)
 
     def _record(self, results: list[Array], received_ns: int) -> None:
         if results is not self._recorded_results:

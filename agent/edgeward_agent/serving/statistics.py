@@ -60,8 +60,12 @@ class Statistics:
         self.infer_counts = [0] * POWERS
         self._batches: dict[int, _Batch] = {}
 
-    def answered(self, rows: int, input_ns: int, queue_ns: int, infer_ns: int, output_ns: int) -> None:
-        """A request was answered. `infer_ns` is what the whole execution took, also when it was shared with others."""
+    def answered(self, rows: int, ran_rows: int, input_ns: int, queue_ns: int, infer_ns: int, output_ns: int) -> None:
+        """A request was answered. `infer_ns` is what the whole execution took, also when it was shared with others.
+
+        Args:
+            ran_rows: of the execution, where this request is the one that tells of it; else 0.
+        """
         self.requests += 1
         self.inferences += rows
         self.input_ns += input_ns
@@ -70,15 +74,13 @@ class Statistics:
         self.output_ns += output_ns
         self.queue_counts[(queue_ns // 1000).bit_length()] += 1
         self.infer_counts[(infer_ns // 1000).bit_length()] += 1
-
-    def executed(self, rows: int, input_ns: int, infer_ns: int, output_ns: int) -> None:
-        """The model ran on so many rows. Called once for each run; the rest is of the request that led it."""
-        batch = self._batches.get(rows) or self._new(rows)
-        self.executions += 1
-        batch.count += 1
-        batch.input_ns += input_ns
-        batch.infer_ns += infer_ns
-        batch.output_ns += output_ns
+        if ran_rows:
+            batch = self._batches.get(ran_rows) or self._new(ran_rows)
+            self.executions += 1
+            batch.count += 1
+            batch.input_ns += input_ns
+            batch.infer_ns += infer_ns
+            batch.output_ns += output_ns
 
     def failed(self, ns: int) -> None:
         """A request that was good got an error, `ns` after it came."""

@@ -184,7 +184,17 @@ class FrameConnection:
                 raise invalid(f"expected a request, got kind {kind}; another plan wants another connection")
             if self.busy:
                 raise Refusal(HTTPStatus.CONFLICT, "expected one request at a time, the one before is not answered yet")
-            self._ask(opened, sequence, timeout_us, priority, packet[RUN_HEAD.size :], now_ns)
+            version = self._registry.find(opened.plan.model, opened.plan.version)
+            if version is not opened.version:
+                opened.bind(version)
+            opened.take_inputs()
+            usual = len(packet) == RUN_HEAD.size and not (timeout_us or priority)
+            standing = opened.standing
+            if usual and standing is not None and (results := standing.run()) is not None:
+                self.answer(opened, sequence, results)
+                standing.answered(results, now_ns)
+            else:
+                self._ask(opened, sequence, timeout_us, priority, packet[RUN_HEAD.size :], now_ns)
         except Refusal as refusal:
             if refusal.status < HTTPStatus.INTERNAL_SERVER_ERROR:
                 opened.version.traffic.invalid += 1
@@ -196,12 +206,6 @@ class FrameConnection:
     def _ask(
         self, opened: Opened, sequence: int, timeout_us: int, priority: int, name: bytes, received_ns: int
     ) -> None:
-        version = self._registry.find(opened.plan.model, opened.plan.version)
-        if version is not opened.version:
-            opened.bind(version)
-        opened.take_inputs()
-        if not (name or timeout_us or priority) and self._answer_at_once(opened, sequence, received_ns):
-            return
         asked = opened.request(_text(name), _timeout(timeout_us), priority)
         inference = _FrameInference(self, opened, sequence, asked, received_ns)
         self.busy = True
@@ -210,15 +214,6 @@ class FrameConnection:
         except Refusal:
             self.busy = False
             raise
-
-    def _answer_at_once(self, opened: Opened, sequence: int, received_ns: int) -> bool:
-        standing = opened.standing
-        results = standing.run() if standing is not None else None
-        if standing is None or results is None:
-            return False
-        self.answer(opened, sequence, results)
-        standing.answered(results, received_ns)
-        return True
 
     # -- answers, called by inferences
 
