@@ -112,7 +112,7 @@ def _document(
 
 
 class FramesHost:
-    """A frames server on a loop in a thread. `call` runs something there."""
+    """A frames server on a loop in a thread."""
 
     def __init__(self, path: Path, registry: Registry, capture: Capture, limits: FrameLimits) -> None:
         self.path = path

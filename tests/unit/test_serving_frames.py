@@ -11,6 +11,7 @@ import struct
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ from edgeward_agent.serving.frames import wire
 from edgeward_agent.serving.frames.server import Access, FrameLimits
 from edgeward_agent.serving.frames.wire import FrameError, Kind
 from edgeward_agent.serving.local import load_file
+from edgeward_agent.serving.outcome import Outcome
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.release import Version
 from edgeward_contract.manifest import CaptureMode, CapturePolicy
@@ -76,6 +78,17 @@ def _descriptors() -> int:
 
 def _toy(host: FramesHost, **more: Json) -> FrameClient:
     return FrameClient(host.path, "toy", {"features": ONES}, {"score": 64}, **more)
+
+
+def _outcomes(host: FramesHost, model: str) -> Counter[Outcome]:
+    return Counter(host.registry.find(model, None).traffic.outcomes())
+
+
+def _ended(host: FramesHost, model: str, before: Counter[Outcome], **expected: int) -> bool:
+    """Whether requests have ended so since; the last is counted a moment after its answer."""
+    return _outcomes(host, model) - before == Counter(
+        {Outcome[name.upper()]: count for name, count in expected.items()}
+    )
 
 
 # -- answers
@@ -216,8 +229,10 @@ def test_a_failure_of_the_model_is_an_answer(host: FramesHost) -> None:
 
 def test_an_output_that_does_not_fit_its_place_is_said(host: FramesHost) -> None:
     with FrameClient(host.path, "toy", {"features": np.ones((2, FEATURES), np.float32)}, {"score": 4}) as client:
+        before = _outcomes(host, "toy")
         answer = client.ask()
         assert (answer.status, answer.error) == (400, "output 'score': expected a place of at least 8 bytes, got 4")
+        wait_until(lambda: _ended(host, "toy", before, invalid=1))
 
 
 # -- plans that are none
@@ -406,11 +421,13 @@ def test_a_first_packet_that_is_none_is_refused(host: FramesHost, packet: bytes,
 def test_a_request_that_is_none_is_refused_and_the_next_is_answered(
     host: FramesHost, packet: bytes, words: str
 ) -> None:
+    before = _outcomes(host, "toy")
     with _toy(host) as client:
         client.connection.send(packet)
         refused = client.receive()
         assert refused.status == 400 and words in refused.error
         assert client.ask().status == 200
+    wait_until(lambda: _ended(host, "toy", before, invalid=1, answered=1))
 
 
 def test_descriptors_that_come_with_requests_go_nowhere(host: FramesHost) -> None:

@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection of the serving process: bytes from the loop to requests, answers back in order.
 
-The grammar is llhttp's (httptools), never ours. What is ours: limits, timeouts, order under pipelining, and that
-nothing a client sends harms any connection but its own.
+`parsing` reads them. Here are timeouts, order under pipelining, and that nothing a client sends harms any connection
+but its own.
 """
 
 from __future__ import annotations
@@ -14,56 +14,19 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final, cast
 
-import httptools
-
-from edgeward_agent.serving.encoding import check_encoding
-from edgeward_agent.serving.exchange import (
-    ACCEPT_ENCODING,
-    AUTHORIZATION,
-    CONTENT_ENCODING,
-    HOST,
-    INFERENCE_LENGTH,
-    ORIGIN,
-    Guard,
-    Head,
-    KnownAnswer,
-    Request,
-    ServerState,
-    answer_head,
-    whole_number,
-)
-from edgeward_agent.serving.refusal import Full, Refusal, error_body, invalid
+from edgeward_agent.serving.exchange import Guard, Head, KnownAnswer, Request, ServerState, answer_head
+from edgeward_agent.serving.parsing import IN_PIECES, Parser, may_come_again
+from edgeward_agent.serving.refusal import Full, Refusal, error_body
 from edgeward_agent.serving.tensors import Buffer
 from edgeward_agent.serving.whole import LARGEST_BYTES, SMALLEST_BYTES, Known, WholeReader
 
 _log: Final = logging.getLogger(__name__)
 
 _OK: Final = HTTPStatus.OK
-_CONTENT_LENGTH: Final = b"content-length"
-_TRANSFER_ENCODING: Final = b"transfer-encoding"
-_EXPECT: Final = b"expect"
-_KEPT: Final = frozenset(
-    {
-        HOST,
-        ORIGIN,
-        AUTHORIZATION,
-        INFERENCE_LENGTH,
-        _CONTENT_LENGTH,
-        CONTENT_ENCODING,
-        ACCEPT_ENCODING,
-        _TRANSFER_ENCODING,
-        _EXPECT,
-    }
-)
-_ONCE_ONLY: Final = frozenset({_TRANSFER_ENCODING, CONTENT_ENCODING, _EXPECT})
-"""A request with one of these is more than a head and as many bytes as it says."""
-_DENIED_BELOW_BYTES: Final = 1 << 16
 _MAX_READERS_BYTES: Final = 32 << 20  # of all connections
 _MAX_MISSED: Final = 2
-_ONE_IN_PIECES: Final = 2
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _JOIN_BELOW_BYTES: Final = 1 << 16
-_READ_BYTES: Final = 1 << 18  # what the loop hands over at once, at most
 
 
 class Connection(asyncio.Protocol):
@@ -71,28 +34,20 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, server: ServerState, guard: Guard) -> None:
         self._server = server
-        self._guard = guard
         self._loop = asyncio.get_running_loop()
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser = Parser(self, guard, server.limits)
         self._waiting: deque[Request | Refusal] = deque()
         self._current: Request | None = None
         self._pumping = False
         self._last = False  # no further request will be read: leave after the answers that are due
         self._leaving = False  # all is said: what still comes in is thrown away
         self._eof = self._stalled = self._paused = self.closed = False
-        self._receiving = self._in_head = False
         self._known: Known | None = None
         self._begin: bytes | None = None  # of a request that comes in pieces: what lies before its body
         self._reader: WholeReader | None = None
         self._missed = 0  # how often another request came than the reader expected
         self._turns = self._turns_seen = 0
-        self._begun = 0  # messages that have a part in what the parser is fed now; more than one is many
-        self._head: Head | None = None
-        self._denied: Refusal | None = None
-        self._headers: dict[bytes, bytes] = {}
-        self._target = b""
-        self._body: bytes | bytearray = b""
-        self._head_bytes = self._wire_bytes = self._held_bytes = 0
+        self._held_bytes = 0
         self._deadline = math.inf
 
     # -- called by the loop
@@ -129,7 +84,7 @@ class Connection(asyncio.Protocol):
             known is not None
             and len(data) == known.size
             and self._current is None
-            and not (self._receiving or self._waiting or self._last or self._stalled)
+            and not (self._parser.receiving or self._waiting or self._last or self._stalled)
             and data.startswith(known.begin)
         ):
             self._serve(Request(self, known.head, data[known.body_at :], 0))
@@ -140,17 +95,16 @@ class Connection(asyncio.Protocol):
         if self._last or self.closed:
             return
         busy = self._current is not None
-        self._begun = _ONE_IN_PIECES if self._receiving else 0
         try:
-            self._feed(data)
-            self._remember(data)
-            self._expect_whole()
-        except httptools.HttpParserUpgrade:
-            self._last = True  # we stay with HTTP/1.1: answer, then leave
-        except (httptools.HttpParserError, Refusal) as error:
-            self._waiting.append(_refusal(error))
+            if self._parser.feed(data):
+                self._remember(data)
+                self._expect_whole()
+            else:
+                self._last = True  # we stay with HTTP/1.1: answer, then leave
+        except Refusal as refusal:
+            self._waiting.append(refusal)
             self._last = True
-            self._receiving = False
+            self._parser.receiving = False
         self._pump()
         # Who sends more while an answer is due has to wait; others are listened to, to learn when they leave.
         if (self._waiting or (busy and self._current)) and not self._paused:
@@ -180,19 +134,19 @@ class Connection(asyncio.Protocol):
 
     def came_whole(self, body: memoryview) -> None:
         """A request with the known head. Its body is lent: the next one will be read to the same memory."""
-        self._receiving = False
+        self._parser.receiving = False
         if self._known is not None:
             request = Request(self, self._known.head, body, 0)
             self._serve(request)
             request.keep()  # whoever looks at it later finds a copy
 
     def came_in_part(self) -> None:
-        self._receiving = True
+        self._parser.receiving = True  # it would read what follows
         self._restart_timer()
 
     def came_otherwise(self, data: bytes) -> None:
         self._missed += 1
-        self._receiving = False
+        self._parser.receiving = False
         self._known = None
         self._drop_reader()
         self._read_with(self)
@@ -200,63 +154,20 @@ class Connection(asyncio.Protocol):
 
     # -- called by the parser
 
-    def on_message_begin(self) -> None:
-        self._receiving = self._in_head = True
-        self._begun += 1
-        self._headers = {}
-        self._target = self._body = b""
-        self._head_bytes = self._wire_bytes = 0
+    def began(self) -> None:
         self._restart_timer()
 
-    def on_url(self, url: bytes) -> None:
-        self._target += url
-        self._count_head(len(url))
+    def came(self, head: Head, body: Buffer, held_bytes: int) -> None:
+        self._waiting.append(Request(self, head, body, held_bytes))
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._count_head(len(name) + len(value) + 4)
-        key = name.lower()
-        if key in _KEPT and self._in_head:  # a trailer must not change what was checked
-            if key in self._headers:
-                if key != ACCEPT_ENCODING:
-                    raise invalid(f"expected the header {key.decode()} once, got it twice")
-                value = self._headers[key] + b"," + value  # RFC 9110 5.3: a list may come in pieces
-            self._headers[key] = value
+    def check_room(self, more: int) -> None:
+        if self._server.held_bytes + more > self._server.limits.held_bytes:
+            raise Full("expected room for the request, too many large ones wait")
 
-    def on_headers_complete(self) -> None:
-        self._in_head = False
-        self._denied = self._guard(self._target, self._headers)
-        if CONTENT_ENCODING in self._headers:
-            self._read_encoding(self._headers.pop(CONTENT_ENCODING))
-        size = whole_number(self._headers.get(_CONTENT_LENGTH)) or 0
-        if self._denied is not None and (size >= _DENIED_BELOW_BYTES or _ONCE_ONLY & self._headers.keys()):
-            raise self._denied  # to keep more of it would take room from those who may ask
-        self._check_body(size)
-        if _EXPECT in self._headers:
-            self._expect(self._headers[_EXPECT])
-
-    def on_body(self, data: bytes) -> None:
-        if not self._body:
-            self._body = data
-        else:  # one buffer, not a list of pieces: two-byte chunks would take 24 times their size
-            if not isinstance(self._body, bytearray):
-                self._body = bytearray(self._body)
-            self._body += data
-        self._held_bytes += len(data)
-        self._server.held_bytes += len(data)
-        self._check_body(len(self._body))
-
-    def on_message_complete(self) -> None:
-        self._receiving = False
-        keep_alive = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
-        self._head = Head(
-            method=self._parser.get_method(),
-            target=self._target,
-            headers=self._headers,
-            keep_alive=keep_alive,
-            denied=self._denied,
-        )
-        self._waiting.append(Request(self, self._head, self._body, len(self._body)))
-        self._body = b""
+    def invite(self) -> None:
+        # While an earlier answer is due this would stand in its place; the client then sends unasked, as it may.
+        if self._current is None and not self._waiting:
+            self._transport.write(_CONTINUE)
 
     # -- called by the server and by requests
 
@@ -305,19 +216,19 @@ class Connection(asyncio.Protocol):
         if self.closed:
             return  # nothing of it is counted any more
         if size > 0:
-            self._check_room(size)
+            self.check_room(size)
         self._held_bytes += size
         self._server.held_bytes += size
 
     def check_time(self, now: float) -> None:
         if self._turns != self._turns_seen:  # answered since the last look: no timer is set for each answer
             self._turns_seen = self._turns
-            if not (self._receiving or self._stalled or self._leaving):
+            if not (self._parser.receiving or self._stalled or self._leaving):
                 self._restart_timer()
         if now < self._deadline or (self._current and not self._stalled):
             return
-        if self._receiving and not self._stalled:
-            self._receiving = False
+        if self._parser.receiving and not self._stalled:
+            self._parser.receiving = False
             self._last = True
             self._waiting.append(Refusal(HTTPStatus.REQUEST_TIMEOUT, "expected a whole request, its time is up"))
             self._pump()
@@ -334,42 +245,34 @@ class Connection(asyncio.Protocol):
 
     # -- inside
 
-    def _feed(self, data: bytes) -> None:
-        self._wire_bytes += len(data)
-        self._parser.feed_data(data)
-        # The parser gathers long headers, and chunks of one byte, without telling: count what comes off the wire.
-        limits = self._server.limits
-        allowed = _READ_BYTES + (limits.head_bytes if self._in_head else 2 * limits.body_bytes)
-        if self._receiving and self._wire_bytes > allowed:
-            raise self._head_too_large() if self._in_head else self._body_too_large()
-
     def _remember(self, data: bytes) -> None:
         """Keep the head of a request that came alone, if it is sure where its body begins.
 
         After the body the parser skips empty lines without a word; so a body that ends like one tells nothing.
         """
-        if self._begun == 1:
+        parser = self._parser
+        if parser.begun == 1:
             self._begin = None
-            if self._in_head or self._last:
+            if parser.in_head or self._last:
                 return
-            if self._receiving:
-                self._begin = data[: len(data) - len(self._body)]
+            if parser.receiving:
+                self._begin = data[: len(data) - len(parser.body)]
                 return
-        if self._receiving or not self._waiting:
+        if parser.receiving or not self._waiting:
             return
         request = self._waiting[-1]
-        if isinstance(request, Refusal) or not _may_come_again(request):
+        if isinstance(request, Refusal) or not may_come_again(request.head, len(request.lies)):
             return
-        size = len(request.body)
-        if self._begun == 1 and data[-1] not in b"\r\n":
+        size = len(request.lies)
+        if parser.begun == 1 and data[-1] not in b"\r\n":
             self._known = Known(request.head, data[: len(data) - size], len(data))
-        elif self._begun == _ONE_IN_PIECES and self._begin is not None:
+        elif parser.begun == IN_PIECES and self._begin is not None:
             self._known = Known(request.head, self._begin, len(self._begin) + size)
 
     def _expect_whole(self) -> None:
         """Read the next request to where it lies, if it is large and will be as this one."""
         known = self._known
-        if known is None or self._receiving or self._reader is not None:
+        if known is None or self._parser.receiving or self._reader is not None:
             return
         size = known.size - known.body_at
         if size < SMALLEST_BYTES:
@@ -460,57 +363,5 @@ class Connection(asyncio.Protocol):
         elif self._leaving:
             allowed_s = limits.linger_s
         else:
-            allowed_s = limits.request_s if self._receiving else limits.idle_s
+            allowed_s = limits.request_s if self._parser.receiving else limits.idle_s
         self._deadline = self._loop.time() + allowed_s
-
-    def _read_encoding(self, value: bytes) -> None:
-        encoding = check_encoding(value)
-        if encoding is not None:
-            self._headers[CONTENT_ENCODING] = encoding
-
-    def _expect(self, expectation: bytes) -> None:
-        if expectation.lower() != b"100-continue":
-            raise Refusal(HTTPStatus.EXPECTATION_FAILED, "expected `Expect: 100-continue` or none, got another")
-        # While an earlier answer is due this would stand in its place; the client then sends unasked, as it may.
-        if self._current is None and not self._waiting:
-            self._transport.write(_CONTINUE)
-
-    def _count_head(self, size: int) -> None:
-        self._head_bytes += size
-        if self._head_bytes > self._server.limits.head_bytes:
-            raise self._head_too_large()
-
-    def _check_body(self, size: int) -> None:
-        if size > self._server.limits.body_bytes:
-            raise self._body_too_large()
-        self._check_room(0)
-
-    def _check_room(self, more: int) -> None:
-        if self._server.held_bytes + more > self._server.limits.held_bytes:
-            raise Full("expected room for the request, too many large ones wait")
-
-    def _head_too_large(self) -> Refusal:
-        allowed = self._server.limits.head_bytes
-        return Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"expected at most {allowed} bytes of headers")
-
-    def _body_too_large(self) -> Refusal:
-        allowed = self._server.limits.body_bytes
-        return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected a body of at most {allowed} bytes")
-
-
-def _may_come_again(request: Request) -> bool:
-    """Whether another request with the same head would be as long, and be read in the same way."""
-    head = request.head
-    sized = _CONTENT_LENGTH in head.headers and not _ONCE_ONLY & head.headers.keys()
-    return sized and head.denied is None and head.keep_alive and len(request.body) > 0
-
-
-def _refusal(error: Exception) -> Refusal:
-    """What to answer when the parser gives up. It hides an exception of our callbacks in the context of its own."""
-    cause = error if isinstance(error, Refusal) else error.__context__
-    if isinstance(cause, Refusal):
-        return cause
-    if cause is None:
-        return invalid(f"expected an HTTP/1.1 request, got another thing: {error}")
-    _log.error("a connection failed", exc_info=cause)
-    return Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error: see the log of the serving process")

@@ -175,11 +175,12 @@ class FrameConnection:
 
     def _run(self, opened: Opened, packet: bytes) -> None:
         now_ns = self.last_ns = time.perf_counter_ns()
-        if not RUN_HEAD.size <= len(packet) <= _MAX_RUN_BYTES:
-            self._refuse(0, HTTPStatus.BAD_REQUEST, f"expected {RUN_HEAD.size} to {_MAX_RUN_BYTES} bytes, got others")
-            return
-        kind, priority, sequence, timeout_us = RUN_HEAD.unpack_from(packet)
+        sequence = 0
         try:
+            size = len(packet)
+            if not RUN_HEAD.size <= size <= _MAX_RUN_BYTES:
+                raise invalid(f"expected {RUN_HEAD.size} to {_MAX_RUN_BYTES} bytes, got others")
+            kind, priority, sequence, timeout_us = RUN_HEAD.unpack_from(packet)
             if kind != _RUN:
                 raise invalid(f"expected a request, got kind {kind}; another plan wants another connection")
             if self.busy:
@@ -188,7 +189,7 @@ class FrameConnection:
             if version is not opened.version:
                 opened.bind(version)
             opened.take_inputs()
-            usual = len(packet) == RUN_HEAD.size and not (timeout_us or priority)
+            usual = size == RUN_HEAD.size and not (timeout_us or priority)
             standing = opened.standing
             if usual and standing is not None and (results := standing.run()) is not None:
                 self.answer(opened, sequence, results)

@@ -60,8 +60,6 @@ class _Stream:
                 while (pending := await self._due.get()) is not None:
                     await self._write(pending)
                     self._room.release()
-            except TimeoutError:
-                self.ended = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "expected answers to be read, they were not")
             finally:
                 self._reading.cancel()
                 self._abandon()
@@ -89,8 +87,9 @@ class _Stream:
         # Nobody waits behind this future but the call: when the caller leaves, it is cancelled with it.
         reply = await pending.reply
         message = reply if isinstance(reply, bytes) else streamed_error(pending.id, str(reply))
-        async with asyncio.timeout(self._limits.write_s):
-            await self._context.write(message)
+        # Without a limit in time: a call with a write under way cannot be ended from this side. Who does not read holds
+        # a window of requests and one call, until he goes.
+        await self._context.write(message)
 
     def _abandon(self) -> None:
         """Nobody waits any more: what has not run need not."""

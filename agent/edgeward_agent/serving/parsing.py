@@ -1,0 +1,210 @@
+"""Requests out of the bytes of one connection. The grammar is llhttp's (httptools), never ours; the limits are."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Final, Protocol
+
+import httptools
+
+from edgeward_agent.serving.encoding import check_encoding
+from edgeward_agent.serving.exchange import (
+    ACCEPT_ENCODING,
+    AUTHORIZATION,
+    CONTENT_ENCODING,
+    HOST,
+    INFERENCE_LENGTH,
+    ORIGIN,
+    Guard,
+    Head,
+    Limits,
+    whole_number,
+)
+from edgeward_agent.serving.refusal import Refusal, invalid
+from edgeward_agent.serving.tensors import Buffer
+
+_log: Final = logging.getLogger(__name__)
+
+_CONTENT_LENGTH: Final = b"content-length"
+_TRANSFER_ENCODING: Final = b"transfer-encoding"
+_EXPECT: Final = b"expect"
+_KEPT: Final = frozenset(
+    {
+        HOST,
+        ORIGIN,
+        AUTHORIZATION,
+        INFERENCE_LENGTH,
+        _CONTENT_LENGTH,
+        CONTENT_ENCODING,
+        ACCEPT_ENCODING,
+        _TRANSFER_ENCODING,
+        _EXPECT,
+    }
+)
+_ONCE_ONLY: Final = frozenset({_TRANSFER_ENCODING, CONTENT_ENCODING, _EXPECT})
+"""A request with one of these is more than a head and as many bytes as it says."""
+_DENIED_BELOW_BYTES: Final = 1 << 16
+_READ_BYTES: Final = 1 << 18  # what the loop hands over at once, at most
+IN_PIECES: Final = 2
+
+
+class Receiver(Protocol):
+    """The connection that the bytes came from."""
+
+    def began(self) -> None:
+        """A message has begun to come."""
+
+    def came(self, head: Head, body: Buffer, held_bytes: int) -> None:
+        """A request is whole; its body counts for `held_bytes` among those that wait."""
+
+    def hold(self, size: int) -> None:
+        """Count bytes that are kept until the answer is sent. Raises Refusal 503: there is no room."""
+
+    def check_room(self, more: int) -> None:
+        """Raises Refusal 503: there is no room for as much."""
+
+    def invite(self) -> None:
+        """Tell a client that waits for it that its body may come, if nothing else is due to it."""
+
+
+class Parser:
+    """What of a request has come so far. `begun` counts the messages with a part in what was fed last.
+
+    A message that began earlier counts as IN_PIECES.
+    """
+
+    def __init__(self, receiver: Receiver, guard: Guard, limits: Limits) -> None:
+        self._receiver = receiver
+        self._guard = guard
+        self._limits = limits
+        self._parser = httptools.HttpRequestParser(self)
+        self.receiving = self.in_head = False
+        self.begun = 0
+        self.body: bytes | bytearray = b""
+        self._denied: Refusal | None = None
+        self._headers: dict[bytes, bytes] = {}
+        self._target = b""
+        self._head_bytes = self._wire_bytes = 0
+
+    def feed(self, data: bytes) -> bool:
+        """Read on. False when what follows is another protocol's.
+
+        Raises:
+            Refusal: it is no request, or one that may not be; nothing more can be read.
+        """
+        self.begun = IN_PIECES if self.receiving else 0
+        self._wire_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            return False
+        except httptools.HttpParserError as error:
+            raise _refusal(error) from None
+        # The parser gathers long headers, and chunks of one byte, without telling: count what comes off the wire.
+        allowed = _READ_BYTES + (self._limits.head_bytes if self.in_head else 2 * self._limits.body_bytes)
+        if self.receiving and self._wire_bytes > allowed:
+            raise self._head_too_large() if self.in_head else self._body_too_large()
+        return True
+
+    # -- called by httptools
+
+    def on_message_begin(self) -> None:
+        self.receiving = self.in_head = True
+        self.begun += 1
+        self._headers = {}
+        self._target = self.body = b""
+        self._head_bytes = self._wire_bytes = 0
+        self._receiver.began()
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+        self._count_head(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count_head(len(name) + len(value) + 4)
+        key = name.lower()
+        if key in _KEPT and self.in_head:  # a trailer must not change what was checked
+            if key in self._headers:
+                if key != ACCEPT_ENCODING:
+                    raise invalid(f"expected the header {key.decode()} once, got it twice")
+                value = self._headers[key] + b"," + value  # RFC 9110 5.3: a list may come in pieces
+            self._headers[key] = value
+
+    def on_headers_complete(self) -> None:
+        self.in_head = False
+        self._denied = self._guard(self._target, self._headers)
+        if CONTENT_ENCODING in self._headers:
+            self._read_encoding(self._headers.pop(CONTENT_ENCODING))
+        size = whole_number(self._headers.get(_CONTENT_LENGTH)) or 0
+        if self._denied is not None and (size >= _DENIED_BELOW_BYTES or _ONCE_ONLY & self._headers.keys()):
+            raise self._denied  # to keep more of it would take room from those who may ask
+        self._check_size(size)
+        self._receiver.check_room(0)
+        if _EXPECT in self._headers:
+            if self._headers[_EXPECT].lower() != b"100-continue":
+                raise Refusal(HTTPStatus.EXPECTATION_FAILED, "expected `Expect: 100-continue` or none, got another")
+            self._receiver.invite()
+
+    def on_body(self, data: bytes) -> None:
+        self._check_size(len(self.body) + len(data))
+        self._receiver.hold(len(data))
+        if not self.body:
+            self.body = data
+        else:  # one buffer, not a list of pieces: two-byte chunks would take 24 times their size
+            if not isinstance(self.body, bytearray):
+                self.body = bytearray(self.body)
+            self.body += data
+
+    def on_message_complete(self) -> None:
+        self.receiving = False
+        head = Head(
+            method=self._parser.get_method(),
+            target=self._target,
+            headers=self._headers,
+            keep_alive=self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1",
+            denied=self._denied,
+        )
+        body, self.body = self.body, b""
+        self._receiver.came(head, body, len(body))
+
+    # -- inside
+
+    def _read_encoding(self, value: bytes) -> None:
+        encoding = check_encoding(value)
+        if encoding is not None:
+            self._headers[CONTENT_ENCODING] = encoding
+
+    def _count_head(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > self._limits.head_bytes:
+            raise self._head_too_large()
+
+    def _check_size(self, size: int) -> None:
+        if size > self._limits.body_bytes:
+            raise self._body_too_large()
+
+    def _head_too_large(self) -> Refusal:
+        allowed = self._limits.head_bytes
+        return Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"expected at most {allowed} bytes of headers")
+
+    def _body_too_large(self) -> Refusal:
+        allowed = self._limits.body_bytes
+        return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected a body of at most {allowed} bytes")
+
+
+def may_come_again(head: Head, body_bytes: int) -> bool:
+    """Whether another request with the same head would be as long, and be read in the same way."""
+    sized = _CONTENT_LENGTH in head.headers and not _ONCE_ONLY & head.headers.keys()
+    return sized and head.denied is None and head.keep_alive and body_bytes > 0
+
+
+def _refusal(error: httptools.HttpParserError) -> Refusal:
+    """What to answer when the parser gives up. It hides an exception of our callbacks in the context of its own."""
+    cause = error.__context__
+    if isinstance(cause, Refusal):
+        return cause
+    if cause is None:
+        return invalid(f"expected an HTTP/1.1 request, got another thing: {error}")
+    _log.error("a connection failed", exc_info=cause)
+    return Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error: see the log of the serving process")

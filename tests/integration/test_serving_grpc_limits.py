@@ -1,0 +1,110 @@
+"""What one gRPC stream may take: silence ends it, and unread answers hold up nobody else. A real server and channel."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from grpc import StatusCode, aio
+from onnx import TensorProto
+
+from edgeward_agent.serving.asked import Terms
+from edgeward_agent.serving.capture import NoCapture
+from edgeward_agent.serving.exchange import Limits
+from edgeward_agent.serving.inference import Runner
+from edgeward_agent.serving.local import load_file
+from edgeward_agent.serving.management import Management
+from edgeward_agent.serving.outcome import Outcome
+from edgeward_agent.serving.registry import Registry
+from edgeward_agent.serving.release import Version
+from edgeward_agent.serving.rpc import inference_pb2 as pb
+from edgeward_agent.serving.rpc.server import RpcServer
+from edgeward_agent.serving.scheduler import Scheduler
+from edgeward_agent.serving.shared_memory import NoRegions
+from support.serving import identity_model, until
+
+STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
+Channel = Any  # its stubs do not say what a call without serializers carries
+LARGE = np.zeros(1 << 18, np.float32)
+
+
+def _request(array: np.typing.NDArray[np.float32], name: str = "in") -> bytes:
+    request = pb.ModelInferRequest(model_name="echo")
+    request.inputs.add(name=name, datatype="FP32", shape=array.shape)
+    request.raw_input_contents.append(array.tobytes())
+    return request.SerializeToString()
+
+
+def _answer(data: bytes) -> pb.ModelStreamInferResponse:
+    return pb.ModelStreamInferResponse.FromString(data)
+
+
+def _play(folder: Path, limits: Limits, work: Callable[[Channel, Version], Awaitable[None]]) -> None:
+    async def main() -> None:
+        version = load_file(identity_model(folder / "echo.onnx", TensorProto.FLOAT, ["n"]))
+        registry = Registry()
+        registry.adopt(version)
+        scheduler = Scheduler(asyncio.get_running_loop())
+        scheduler.start()
+        management = Management(registry, NoRegions(), body_bytes=limits.body_bytes)
+        runner = Runner(scheduler, NoCapture())
+        server = RpcServer(registry, runner, management=management, terms=Terms(), limits=limits)
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+        await server.listen(address)
+        try:
+            async with asyncio.timeout(30), aio.insecure_channel(address) as channel:
+                await work(channel, version)
+        finally:
+            await server.drain(0.1)
+            await scheduler.close()
+
+    asyncio.run(main())
+
+
+def test_a_stream_that_asks_nothing_is_ended(tmp_path: Path) -> None:
+    async def work(channel: Channel, version: Version) -> None:
+        call = channel.stream_stream(STREAM)()
+        await call.write(_request(np.ones(1, np.float32)))
+        answer = _answer(await call.read())
+        assert not answer.error_message
+        with pytest.raises(aio.AioRpcError) as caught:
+            await call.read()
+        assert caught.value.code() is StatusCode.UNAVAILABLE
+        assert caught.value.details() == "expected another request, its time is up"
+
+    _play(tmp_path, Limits(idle_s=0.3), work)
+
+
+def test_a_stream_whose_answers_are_not_read_holds_a_window_and_nobody_else(tmp_path: Path) -> None:
+    async def work(channel: Channel, version: Version) -> None:
+        call = channel.stream_stream(STREAM)()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(2):
+                for _ in range(256):  # far more than a window and what flow control lets wait on the way
+                    await call.write(_request(LARGE))
+        assert 0 < version.traffic.requests <= 64
+        again = channel.stream_stream(STREAM)()
+        await again.write(_request(np.ones(1, np.float32)))
+        assert not _answer(await again.read()).error_message
+        call.cancel()
+        await until(lambda: not version.in_flight)
+
+    _play(tmp_path, Limits(), work)
+
+
+def test_what_the_caller_did_wrong_is_counted_as_such(tmp_path: Path) -> None:
+    async def work(channel: Channel, version: Version) -> None:
+        call = channel.stream_stream(STREAM)()
+        await call.write(_request(np.ones(1, np.float32), name="other"))
+        answer = _answer(await call.read())
+        assert "expected inputs 'in'" in answer.error_message
+        outcomes = version.traffic.outcomes()
+        assert (outcomes[Outcome.INVALID], outcomes[Outcome.ANSWERED], outcomes[Outcome.FAILED]) == (1, 0, 0)
+
+    _play(tmp_path, Limits(), work)
