@@ -102,9 +102,12 @@ def test_an_unfinished_commit_behind_the_last_is_no_damage(store: Path) -> None:
     assert find_damage(wal[:live] + bytes(header) + b"torn" * (PAGE // 4), PAGE) is None
 
 
-@pytest.mark.parametrize("written", [FRAME_HEADER_BYTES, FRAME_HEADER_BYTES + 1000, STEP - 1])
+@pytest.mark.parametrize("written", [FRAME_HEADER_BYTES, FRAME_HEADER_BYTES + 1000, STEP - 64])
 def test_a_commit_that_was_cut_short_over_an_older_generation_is_no_damage(store: Path, written: int) -> None:
-    """The head is there, of the page only a part: behind it lies what was there before."""
+    """The head is there, of the page only a part: behind it lies what was there before.
+
+    A disk cuts between sectors. Where a single byte were missing, it could differ from the old one in a single bit.
+    """
     wal = _wal(store)
     live = _live_bytes(wal)
     older = wal[live + FRAME_HEADER_BYTES : live + STEP]
