@@ -6,7 +6,7 @@
  *
  *     echo tcp 0 REQUEST_BYTES ANSWER_FILE        prints the port
  *     echo stream|seqpacket PATH REQUEST_BYTES ANSWER_FILE
- *     echo drain PATH
+ *     echo drain PATH ANSWER_FILE      (which it says once, to each who connects)
  */
 #include "common.h"
 #include <pthread.h>
@@ -44,9 +44,11 @@ static int read_request(int fd, char *buffer) {
 static void *serve(void *argument) {
     int fd = (int)(intptr_t)argument;
     char *buffer = malloc(CHUNK);
-    if (draining)
-        while (recv(fd, buffer, CHUNK, 0) > 0)
-            ;
+    if (draining) {
+        if (write_all(fd, answer, answer_bytes) == 0)
+            while (recv(fd, buffer, CHUNK, 0) > 0)
+                ;
+    }
     else
         while (read_request(fd, buffer) == 0 && write_all(fd, answer, answer_bytes) == 0)
             ;
@@ -87,14 +89,13 @@ static int open_listener(const char *kind, const char *where) {
 
 int main(int argc, char **argv) {
     prctl(PR_SET_PDEATHSIG, SIGTERM);
-    draining = argc == 3 && strcmp(argv[1], "drain") == 0;
+    draining = argc == 4 && strcmp(argv[1], "drain") == 0;
     if (argc != 5 && !draining)
-        die("usage: echo tcp|stream|seqpacket PORT|PATH REQUEST_BYTES ANSWER_FILE, or: echo drain PATH");
+        die("usage: echo tcp|stream|seqpacket PORT|PATH REQUEST_BYTES ANSWER_FILE, or: echo drain PATH ANSWER_FILE");
     int listener = open_listener(argv[1], argv[2]);
-    if (!draining) {
+    if (!draining)
         request_bytes = strtoull(argv[3], NULL, 10);
-        answer = whole_file(argv[4], &answer_bytes);
-    }
+    answer = whole_file(argv[argc - 1], &answer_bytes);
     fflush(stdout);
     for (;;) {
         int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);

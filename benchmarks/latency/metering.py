@@ -21,11 +21,10 @@ def measure() -> Figures:
     meter, statistics = TrafficMeter(), Statistics()
 
     def count(latency_ns: int) -> None:
-        """As `Inference` does it."""
+        """As `inference.count_answered` does it."""
         meter.answered(latency_ns)
         statistics.last_ns = latency_ns
-        statistics.answered(1, 2_000, latency_ns >> 3, latency_ns >> 1, 3_000)
-        statistics.executed(1, 2_000, latency_ns >> 1, 3_000)
+        statistics.answered(1, 1, 2_000, latency_ns >> 3, latency_ns >> 1, 3_000)
 
     return {"us": (_timed_ns(count) - _timed_ns(_nothing)) / _CALLS / 1e3}
 

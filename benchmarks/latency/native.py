@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.latency.frames import Plan
+from edgeward_agent.outbox.receiver import GREETING
 
 SOURCES: Final = Path(__file__).parent
 CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "edgeward-bench"
@@ -207,8 +208,11 @@ def echo(kind: Kind, *, request_bytes: int, answer: bytes) -> Iterator[Echo]:
 @contextmanager
 def drain(path: Path) -> Iterator[int]:
     """Somebody who takes records at `path` and forgets them; gives the number of the process."""
-    with _running([program("echo"), "drain", path]) as (pid, _):
-        yield pid
+    with tempfile.TemporaryDirectory(prefix="edgeward-drain-") as folder:
+        greeting = Path(folder) / "greeting"
+        greeting.write_bytes(GREETING)
+        with _running([program("echo"), "drain", path, greeting]) as (pid, _):
+            yield pid
 
 
 @contextmanager

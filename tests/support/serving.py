@@ -23,7 +23,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeward_agent.outbox.receiver import read_frames
+from edgeward_agent.outbox.receiver import GREETING, read_frames
 from edgeward_agent.series import Series
 from edgeward_agent.serving.capture import NoCapture
 from edgeward_agent.serving.records import InferenceRecord
@@ -402,9 +402,15 @@ class Kept(NoCapture):
 
 
 class Sink:
-    """Takes records as the control process does. `answer` decides what a durable one is told; None is silence."""
+    """Takes records as the control process does. `answer` decides what a durable one is told; None is silence.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        greeting: what it says first. One that is older says nothing, and reads no series.
+    """
+
+    def __init__(self, path: Path, *, greeting: bytes = GREETING) -> None:
+        self._greeting = greeting
+        self.lengths: list[int] = []
         self.frames: list[Json] = []
         self.answer: Callable[[Json], Json | None] = lambda frame: {"id": frame["id"], "ok": True}
         self._listener = socket.socket(socket.AF_UNIX)
@@ -441,8 +447,11 @@ class Sink:
                 return
             self._connections.append(connection)
             with connection, suppress(OSError), connection.makefile("rwb") as stream:
+                stream.write(self._greeting)
+                stream.flush()
                 while length := stream.read(_LENGTH.size):
-                    for frame in _documents(stream.read(_LENGTH.unpack(length)[0])):
+                    self.lengths += _LENGTH.unpack(length)
+                    for frame in _documents(stream.read(self.lengths[-1])):
                         self.frames.append(frame)
                         answer = self.answer(frame) if frame["durable"] else None
                         if answer is not None:

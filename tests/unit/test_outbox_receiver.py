@@ -69,7 +69,9 @@ def play(tmp_path: Path, work: Callable[[Store, Connect], Awaitable[None]]) -> N
     path = tmp_path / "capture.sock"
 
     async def connect() -> Sender:
-        return Sender(*await asyncio.open_unix_connection(str(path)))
+        sender = Sender(*await asyncio.open_unix_connection(str(path)))
+        assert await sender.answer() == {"id": 0, "ok": True, "reads": "series"}
+        return sender
 
     async def run() -> None:
         async with (

@@ -46,9 +46,11 @@ def _alone(wall_us: int, latency_us: int, inputs: Mapping[str, Array], outputs: 
     return next(read_frames(record.frame(7, durable=False))).draft
 
 
-arrays = hnp.arrays(
-    dtype=st.sampled_from(NUMBERS), shape=hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
+SHAPES = st.one_of(
+    hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4),
+    st.sampled_from([(256,), (257,), (2, 300)]),  # told as bytes from 257 on
 )
+arrays = st.builds(np.resize, hnp.arrays(st.sampled_from(NUMBERS), st.just((5,))), SHAPES)
 sides = st.dictionaries(st.text(max_size=5).filter(lambda name: name.isprintable()), arrays, max_size=3)
 
 
@@ -79,16 +81,17 @@ def test_rows_keep_their_order() -> None:
 
 @pytest.mark.parametrize(
     "array",
-    [np.zeros(257, np.float32), np.array(["text"], object), np.zeros(1, np.complex64)],
-    ids=["long", "text", "no datatype"],
+    [np.zeros((1 << 14) + 1, np.float32), np.array(["text"], object), np.zeros(1, np.complex64)],
+    ids=["large", "text", "no datatype"],
 )
-def test_what_is_no_short_row_of_numbers_has_records_of_its_own(array: Array) -> None:
+def test_what_is_no_row_of_numbers_has_records_of_its_own(array: Array) -> None:
     assert _series({}, {"y": array}) is None
     assert _series({"x": array}, {}) is None
 
 
-def test_many_short_tensors_are_long_together() -> None:
-    assert _series({}, {f"y{index}": np.zeros(200) for index in range(2)}) is None
+def test_many_tensors_are_large_together() -> None:
+    assert _series({}, {f"y{index}": np.zeros(256) for index in range(12)}) is not None
+    assert _series({}, {f"y{index}": np.zeros(256) for index in range(13)}) is None
 
 
 def _document(**other: Any) -> dict[str, Any]:

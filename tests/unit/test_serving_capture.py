@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeward_agent.outbox.receiver import MAX_FRAME_BYTES
+from edgeward_agent.outbox.receiver import GREETING, MAX_FRAME_BYTES
 from edgeward_agent.series import ROW_HEAD, Series
 from edgeward_agent.serving.capture import CaptureLimits, CaptureStream, NoCapture
 from edgeward_agent.serving.records import InferenceRecord, series_of
@@ -318,6 +318,7 @@ class _Writes:
     """A link whose writes are looked at."""
 
     stalled = False
+    reads_series = True
 
     def __init__(self) -> None:
         self.transport = self
@@ -377,6 +378,39 @@ def test_rows_of_several_series_arrive_each_in_its_order(tmp_path: Path) -> None
                 said = [body["outputs"]["score"]["data"][0] for body in rows if body["model"] == name]
                 assert said == [number for number in range(2000) if found(number)]
             assert (stream.queued, stream.dropped) == (0, 0)
+
+    _run(client, tmp_path, CaptureLimits())
+
+
+@pytest.mark.parametrize("greeting", [GREETING, b""], ids=["reads series", "older"])
+def test_a_control_process_gets_what_it_reads(tmp_path: Path, greeting: bytes) -> None:
+    async def client(stream: CaptureStream) -> None:
+        with Sink(tmp_path / "r.sock", greeting=greeting) as sink:
+            await until(lambda: stream.connected)
+            for number in range(100):
+                stream.offer_row(_series(), _row(number))
+            await until(lambda: len(sink.frames) == 100)
+            assert [frame["wall_us"] for frame in sink.frames] == [1_000 + number for number in range(100)]
+            assert len(sink.lengths) == (100 if not greeting else 1)
+            assert (stream.queued, stream.dropped) == (0, 0)
+
+    _run(client, tmp_path, CaptureLimits())
+
+
+def test_rows_wait_while_the_control_process_does_not_read(tmp_path: Path) -> None:
+    async def client(stream: CaptureStream) -> None:
+        link = _Writes()
+        stream.opened(link)  # type: ignore[arg-type]
+        link.stalled = True
+        done: list[str | None] = []
+        stream.offer_row(_series(), _row(1))
+        stream.commit(_record(), done.append)
+        await asyncio.sleep(0.05)
+        assert (link.sizes, stream.queued) == ([], 2)
+        link.stalled = False
+        stream.writable()
+        await until(lambda: link.sizes)
+        assert (link.sizes, stream.queued, done) == ([2], 0, [])
 
     _run(client, tmp_path, CaptureLimits())
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgeward_agent.serving.connection import Connection
@@ -479,6 +481,11 @@ _MESSAGES = [
 ]
 
 
+_OTHER = b"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\n"
+
+
+@example([_HEAD % 3 + b"a", b"bc" + _OTHER + b"abd", _HEAD % 3 + b"abe" + _OTHER + b"abf", _HEAD % 3 + b"now"])
+@example([_HEAD % 3 + b"a", b"bc" + _OTHER + b"a", b"bd", _HEAD % 3 + b"now"])
 @given(st.lists(st.lists(st.sampled_from(_MESSAGES), min_size=1, max_size=2).map(b"".join), max_size=12))
 def test_a_head_that_came_before_means_what_it_meant(pieces: list[bytes]) -> None:
     """Answers are the same, byte for byte, whether heads are remembered or each is parsed."""
@@ -511,6 +518,32 @@ def test_a_head_is_remembered_and_forgotten() -> None:
         assert transport.written.endswith(b"</abe>")
         connection.data_received(_HEAD % 4 + b"abcd")
         assert connection._known.begin == _HEAD % 4
+        connection.connection_lost(None)
+
+    asyncio.run(main())
+
+
+def test_many_requests_in_one_piece_do_not_hold_up_the_loop() -> None:
+    def slow(request: Request) -> None:
+        time.sleep(0.002)
+        request.answer((b"{}",))
+
+    async def main() -> None:
+        server = HttpServer(slow, SMALL)
+        connection = Connection(server.state, _guard())
+        transport = _Transport()
+        connection.connection_made(transport)
+        seen: list[int] = []
+
+        def look() -> None:
+            seen.append(transport.written.count(b"200 OK"))
+            if seen[-1] < 20:
+                asyncio.get_running_loop().call_soon(look)
+
+        asyncio.get_running_loop().call_soon(look)
+        connection.data_received((_HEAD % 3 + b"abc") * 20)
+        await until(lambda: seen and seen[-1] == 20)
+        assert max(later - earlier for earlier, later in itertools.pairwise([0, *seen])) <= 2
         connection.connection_lost(None)
 
     asyncio.run(main())

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from edgeward_agent.serving.cores import usable_cores
 from edgeward_agent.serving.line import NEVER_NS, Company, Job
 from edgeward_agent.serving.outcome import Outcome
-from edgeward_agent.serving.pace import Pace
+from edgeward_agent.serving.pace import ALONE_BELOW_NS, Pace
 from edgeward_agent.serving.scheduler import Scheduler, Turned
 from edgeward_agent.serving.traffic import TrafficMeter
 from support.serving import until
@@ -113,6 +113,30 @@ def test_a_short_job_runs_at_once_and_a_long_one_elsewhere() -> None:
             scheduler.submit(long)
             await until(lambda: long.finished_on)
             assert (long.ran_on, long.finished_on) == ("inference-0", here)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("run_ns", "callers", "inline"),
+    [
+        (ALONE_BELOW_NS // 2, 1, True),
+        (ALONE_BELOW_NS // 2, 2, False),
+        (ALONE_BELOW_NS // 2, 0, False),  # nobody says who is there
+        (2 * ALONE_BELOW_NS, 1, False),
+        (0, 1, False),  # not known yet
+    ],
+)
+def test_who_is_alone_is_answered_on_the_loop(run_ns: int, callers: int, inline: bool) -> None:
+    async def main() -> None:
+        async with _scheduler() as scheduler:
+            scheduler.callers.count = callers
+            job = _Job()
+            if run_ns:
+                job.pace.learn(job.size_bytes, run_ns, time.perf_counter_ns())
+            scheduler.submit(job)
+            await until(lambda: job.finished_on)
+            assert (job.ran_on == threading.current_thread().name) is inline
 
     asyncio.run(main())
 

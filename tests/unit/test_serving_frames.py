@@ -15,12 +15,15 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from onnx import TensorProto
 
 from edgeward_agent.serving.frames import wire
+from edgeward_agent.serving.frames.connection import FrameConnection
 from edgeward_agent.serving.frames.server import Access, FrameLimits
 from edgeward_agent.serving.frames.wire import FrameError, Kind
 from edgeward_agent.serving.local import load_file
@@ -37,6 +40,7 @@ from support.serving import (
     constant_model,
     failing_model,
     identity_model,
+    nonzero_model,
     slow_model,
     sum_model,
     wait_until,
@@ -164,6 +168,33 @@ def test_the_live_version_answers_and_another_interface_is_said(tmp_path: Path) 
         changed = client.ask()
         assert (changed.status, changed.sequence) == (400, 3)
         assert changed.error == "expected inputs ['a', 'b'], each once, got ['features']"
+
+
+def test_what_is_kept_of_results_follows_the_version(tmp_path: Path) -> None:
+    """From the third request on the places of the results are known: those of the version that answers."""
+    registry = Registry()
+    first, second = (_version(tmp_path, value, number) for number, value in enumerate((0.25, 0.75), start=1))
+    registry.adopt(first)
+    with frames_host(tmp_path, registry) as host, _toy(host) as client:
+        for version, value in ((first, 0.25), (second, 0.75), (first, 0.25)):
+            registry.adopt(version)
+            for _ in range(5):
+                answer = client.ask()
+                assert (answer.status, answer.version, answer.shapes) == (200, version.version, ((1, 1),))
+                assert client.output("score", "<f4", (1, 1)) == np.float32(value)
+
+
+def test_what_is_kept_of_results_follows_their_shape(tmp_path: Path) -> None:
+    registry = Registry()
+    registry.adopt(load_file(nonzero_model(tmp_path / "nonzero.onnx")))
+    inputs = {"in": np.zeros(6, np.float32)}
+    with frames_host(tmp_path, registry) as host, FrameClient(host.path, "nonzero", inputs, {"where": 64}) as client:
+        for places in ([1], [2], [3], [0, 5], [1, 4], [2, 3], [], [5], [4], [0, 1, 2, 3, 4, 5]):
+            client.inputs["in"][...] = 0
+            client.inputs["in"][places] = 1
+            answer = client.ask()
+            assert (answer.status, answer.shapes) == (200, ((1, len(places)),))
+            assert client.output("where", "<i8", (1, len(places))).tolist() == [places]
 
 
 def test_outputs_of_another_type_are_said_before_they_are_misread(tmp_path: Path) -> None:
@@ -504,6 +535,32 @@ def test_many_clients_at_once_are_all_answered_rightly(host: FramesHost) -> None
     for each in threads:
         each.join()
     assert not wrong
+
+
+def test_who_asks_at_once_again_leaves_the_loop_to_others_in_time() -> None:
+    """Where client and server share a core there is always a next request."""
+    runs: list[bytes] = []
+
+    class Asked(FrameConnection):
+        def _run(self, opened: object, packet: bytes) -> None:
+            self.last_ns = time.perf_counter_ns()
+            runs.append(packet)
+            time.sleep(0.0001)
+
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        ours.setblocking(False)
+        connection = Asked(cast(Any, SimpleNamespace(runner=None, registry=None)), ours)
+        connection._opened = cast(Any, "opened")
+        for _ in range(64):
+            for _ in range(8):
+                theirs.send(b"next")
+            before = len(runs)
+            connection.readable()
+            assert 1 <= len(runs) - before <= 4
+            while len(runs) % 8:
+                connection.readable()
+        assert len(runs) == 64 * 8
 
 
 # -- who may connect

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import gc
+import gzip
 import itertools
 import json
 import socket
+import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -32,7 +36,18 @@ from edgeward_agent.serving.scheduler import Scheduler
 from edgeward_agent.serving.shared_memory import NoRegions
 from edgeward_agent.serving.tensors import DATATYPE, Array
 from edgeward_contract.manifest import CaptureMode, CapturePolicy
-from support.serving import Json, Kept, failing_model, identity_model, nonzero_model, slow_model, sum_model, until
+from support.serving import (
+    FEATURES,
+    Json,
+    Kept,
+    constant_model,
+    failing_model,
+    identity_model,
+    nonzero_model,
+    slow_model,
+    sum_model,
+    until,
+)
 
 
 class Wire(asyncio.Transport):
@@ -52,6 +67,13 @@ class Wire(asyncio.Transport):
     def write_eof(self) -> None: ...
 
     def close(self) -> None: ...
+
+    def set_protocol(self, protocol: object) -> None:
+        """What is fed goes to the connection all the same."""
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
 
 
 class Asking:
@@ -420,3 +442,72 @@ def test_what_is_seen_once_is_bounded_too() -> None:
     for number in range(1000):
         plans._note(b"%d" % number)
     assert len(plans._seen) <= 256
+
+
+def test_a_request_that_is_let_in_by_an_answer_does_not_take_its_memory(tmp_path: Path) -> None:
+    """An answer may serve the next request of its connection before its own record is made."""
+    version = load_file(constant_model(tmp_path / "toy.onnx", 0.5))
+    version.capture = CapturePolicy(mode=CaptureMode.ASYNC, inputs=True)
+    capture = Kept()
+
+    def asked(number: int) -> bytes:
+        return _request("toy", {"features": np.full((700, FEATURES), number, np.float32)})
+
+    async def client(asking: Asking) -> None:
+        for _ in range(4):  # read, known, bound, and quick
+            await _ask(asking.connect(), asked(1))
+        connection, wire = asking.connect()
+        head, _, body = asked(7).partition(b"\r\n\r\n")
+        packed = gzip.compress(body)
+        lines = [line for line in head.split(b"\r\n") if not line.startswith(b"Content-Length")]
+        lines += [b"Content-Encoding: gzip", b"Content-Length: %d" % len(packed)]
+        connection.data_received(b"\r\n".join(lines) + b"\r\n\r\n" + packed + asked(9))
+        await until(lambda: len(capture.bodies) == 6)
+        recorded = [base64.b64decode(each["inputs"]["features"]["raw"]) for each in capture.bodies[-2:]]
+        assert {np.frombuffer(each, np.float32)[0] for each in recorded} == {7, 9}
+        assert b"".join(wire.written).count(b"200 OK") == 2
+
+    _run(client, [version], capture)
+
+
+def test_a_version_that_is_replaced_takes_its_plans_along(sums: Path) -> None:
+    """What is in memory at the start is out of the collector's sight, and plans know their version."""
+    version = load_file(sums)
+    array = np.ones((1, 4), np.int32)
+
+    async def client(asking: Asking) -> None:
+        connection = asking.connect()
+        for _ in range(4):
+            await _ask(connection, _request("sums", {"a": array, "b": array}))
+        plan = weakref.ref(next(iter(version.plans._plans.values())).asked.feeds["a"])
+        gc.collect()
+        gc.freeze()
+        try:
+            assert plan() is not None
+            asking.registry.unload(version.name, None)
+            await until(lambda: not asking.registry.draining)
+            assert plan() is None
+        finally:
+            gc.unfreeze()
+
+    _run(client, [version])
+
+
+def test_the_short_way_packs_what_may_be_packed(tmp_path: Path) -> None:
+    version = load_file(constant_model(tmp_path / "toy.onnx", 0.5))
+
+    async def client(asking: Asking) -> None:
+        connection = asking.connect()
+        plain = _request("toy", {"features": np.ones((700, FEATURES), np.float32)})
+        request = plain.replace(b"\r\nHost", b"\r\nAccept-Encoding: gzip\r\nHost", 1)
+        for _ in range(5):
+            connection[1].written.clear()
+            connection[0].data_received(request)
+            await until(lambda: connection[1].written)
+            head, _, body = b"".join(connection[1].written).partition(b"\r\n\r\n")
+            assert b"Content-Encoding: gzip" in head
+            length = int(head.split(b"Inference-Header-Content-Length: ")[1].split(b"\r\n")[0])
+            assert gzip.decompress(body)[length:] == np.full((700, 1), 0.5, np.float32).tobytes()
+        assert next(iter(version.plans._plans.values())).standing is not None
+
+    _run(client, [version])

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 from edgeward_agent.errors import OutboxError, OutboxFull
 from edgeward_agent.outbox.model import Draft, Receipt, RecordRefused
 from edgeward_agent.private_socket import private_socket
-from edgeward_agent.series import Series
+from edgeward_agent.series import READS_SERIES, Series
 from edgeward_contract.record import RecordClass
 from edgeward_contract.schema import ContractError, JsonValue, canonical_json, parse_json
 
@@ -81,13 +81,14 @@ def capture_receiver(path: Path, store: Intake) -> AbstractAsyncContextManager[N
 
 
 class _Connection:
-    """One serving process. It reconnects after any error, and sends again what was not answered."""
+    """One serving process. It reconnects after any error."""
 
     def __init__(self, store: Intake, writer: asyncio.StreamWriter) -> None:
         self._store = store
         self._writer = writer
 
     async def serve(self, reader: asyncio.StreamReader) -> None:
+        self._writer.write(GREETING)
         try:
             while True:
                 for frame in read_frames(await _read(reader)):
@@ -135,6 +136,10 @@ def encode_frame(document: Mapping[str, JsonValue]) -> bytes:
     """The bytes of one frame, in either direction."""
     data = canonical_json(document)
     return len(data).to_bytes(LENGTH_BYTES, "little") + data
+
+
+GREETING: Final = encode_frame({"id": 0, "ok": True, "reads": READS_SERIES})
+"""What the control process says first. An older serving process takes it for an answer that nobody waits for."""
 
 
 def _answer(number: int, error: BaseException | None) -> dict[str, JsonValue]:

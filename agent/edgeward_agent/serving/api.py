@@ -117,13 +117,16 @@ class DataApi:
     def _infer_again(self, plan: Plan, version: Version, request: Request) -> None:
         plan.take(request.lies)
         standing = plan.standing
-        if standing is not None and (results := standing.run()) is not None:
-            _answer_again(plan, version, request, results, self._ways)
-            standing.answered(results, request.received_ns)
-            return
-        inference = _HttpInferenceAgain(self._runner, version, request, plan, self._ways)
         request.lies = b""  # the plan has it
         plan.busy = True
+        if standing is not None and (results := standing.run()) is not None:
+            try:
+                _answer_again(plan, version, request, results, self._ways)
+                standing.answered(results, request.received_ns)  # an answer may have let the next request in
+            finally:
+                plan.busy = False
+            return
+        inference = _HttpInferenceAgain(self._runner, version, request, plan, self._ways)
         try:
             self._runner.submit(inference)
         except Refusal:

@@ -20,7 +20,7 @@ from typing import Final, Protocol, cast
 
 import msgspec
 
-from edgeward_agent.series import Series
+from edgeward_agent.series import READS_SERIES, Series
 from edgeward_agent.serving.records import InferenceRecord
 from edgeward_contract.manifest import CaptureMode
 
@@ -36,6 +36,7 @@ more than the whole answer to a small request; a batch costs it once."""
 _GATHER_BYTES: Final = 160 << 10
 """As much goes at once: more would not fit into the socket."""
 _BATCH_BYTES: Final = 256 << 10
+_ALONE_AT_ONCE: Final = 16  # to write each out takes its time
 _MAX_REPLY_BYTES: Final = 64 << 10
 _RECONNECT_S: Final = (0.05, 1.0)
 
@@ -245,7 +246,7 @@ class CaptureStream:
         self._schedule()
 
     def _send_batch(self, link: _Link) -> None:
-        batch = self._take_rows()
+        batch = self._take_rows(link)
         size_bytes = sum(map(len, batch))
         while self._queue and size_bytes < _BATCH_BYTES:
             frame = self._next()
@@ -255,21 +256,21 @@ class CaptureStream:
         if size_bytes:
             link.transport.write(b"".join(batch))
 
-    def _take_rows(self) -> list[bytes]:
+    def _take_rows(self, link: _Link) -> list[bytes]:
         """Frames of all rows that one batch has room for."""
         batch: list[bytes] = []
         room_bytes = _BATCH_BYTES
         for series, rows in tuple(self._rows.items()):
-            count = max(1, min(len(rows), room_bytes * 3 // 4 // series.row_bytes))
-            frame = series.frame(rows[:count])
-            batch += (_LENGTH.pack(len(frame)), frame)
-            room_bytes -= len(frame)
-            self._queued_rows -= count
-            self._queued_bytes -= count * series.row_bytes
-            if count < len(rows):
-                del rows[:count]
-            else:
+            fitting = max(1, room_bytes * 3 // 4 // series.row_bytes)
+            some = rows[: fitting if link.reads_series else min(fitting, _ALONE_AT_ONCE)]
+            for frame in [series.frame(some)] if link.reads_series else map(series.alone, some):
+                batch += (_LENGTH.pack(len(frame)), frame)
+                room_bytes -= len(frame)
+            del rows[: len(some)]
+            if not rows:
                 del self._rows[series]
+            self._queued_rows -= len(some)
+            self._queued_bytes -= len(some) * series.row_bytes
             if room_bytes <= 0:
                 break
         return batch
@@ -304,6 +305,7 @@ class _Reply(msgspec.Struct):
     id: int
     ok: bool
     error: str = ""
+    reads: str = ""  # said once, before any answer
 
 
 class _Link(asyncio.Protocol):
@@ -313,7 +315,7 @@ class _Link(asyncio.Protocol):
         self._stream = stream
         self._buffer = bytearray()
         self._decoder = msgspec.json.Decoder(_Reply)
-        self.stalled = False
+        self.stalled = self.reads_series = False
         self.lost = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -337,6 +339,7 @@ class _Link(asyncio.Protocol):
         try:
             while (frame := self._next_frame()) is not None:
                 reply = self._decoder.decode(frame)
+                self.reads_series = self.reads_series or reply.reads == READS_SERIES
                 self._stream.answered(reply.id, None if reply.ok else reply.error or "the agent refused it")
         except (msgspec.MsgspecError, ValueError) as error:
             _log.error("the agent sent an answer that is none, starting again: %s", error)

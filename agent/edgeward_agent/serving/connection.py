@@ -7,26 +7,24 @@ but its own.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
+import time
 from collections import deque
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final, cast
 
 from edgeward_agent.serving.exchange import Guard, Head, KnownAnswer, Request, ServerState, answer_head
-from edgeward_agent.serving.parsing import IN_PIECES, Parser, may_come_again
+from edgeward_agent.serving.parsing import Parser, may_come_again
 from edgeward_agent.serving.refusal import Full, Refusal, error_body
-from edgeward_agent.serving.tensors import Buffer
+from edgeward_agent.serving.tensors import COPIED_BELOW_BYTES, Buffer
 from edgeward_agent.serving.whole import LARGEST_BYTES, SMALLEST_BYTES, Known, WholeReader
-
-_log: Final = logging.getLogger(__name__)
 
 _OK: Final = HTTPStatus.OK
 _MAX_READERS_BYTES: Final = 32 << 20  # of all connections
 _MAX_MISSED: Final = 2
+_TURN_NS: Final = 1_000_000  # for answers to one client in a row
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-_JOIN_BELOW_BYTES: Final = 1 << 16
 
 
 class Connection(asyncio.Protocol):
@@ -62,11 +60,14 @@ class Connection(asyncio.Protocol):
             self._transport.close()
             return
         self._server.connections.add(self)
+        self._server.callers.count += 1
         self._restart_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
-        self._server.connections.discard(self)
+        if self in self._server.connections:
+            self._server.connections.remove(self)
+            self._server.callers.count -= 1
         if not self._server.connections:
             self._server.emptied.set()
         self._server.held_bytes -= self._held_bytes
@@ -141,7 +142,7 @@ class Connection(asyncio.Protocol):
             request.keep()  # whoever looks at it later finds a copy
 
     def came_in_part(self) -> None:
-        self._parser.receiving = True  # it would read what follows
+        self._parser.receiving = True  # the time for a whole request runs
         self._restart_timer()
 
     def came_otherwise(self, data: bytes) -> None:
@@ -251,23 +252,23 @@ class Connection(asyncio.Protocol):
         After the body the parser skips empty lines without a word; so a body that ends like one tells nothing.
         """
         parser = self._parser
-        if parser.begun == 1:
-            self._begin = None
-            if parser.in_head or self._last:
-                return
-            if parser.receiving:
-                self._begin = data[: len(data) - len(parser.body)]
-                return
-        if parser.receiving or not self._waiting:
+        begin, self._begin = self._begin, None
+        if parser.begun + parser.continued != 1 or parser.in_head or self._last:
+            return  # it is not one message alone, or not known to be one
+        if parser.receiving:
+            self._begin = begin if parser.continued else data[: len(data) - len(parser.body)]
+            return
+        if not self._waiting:
             return
         request = self._waiting[-1]
         if isinstance(request, Refusal) or not may_come_again(request.head, len(request.lies)):
             return
         size = len(request.lies)
-        if parser.begun == 1 and data[-1] not in b"\r\n":
+        if parser.continued:
+            if begin is not None:
+                self._known = Known(request.head, begin, len(begin) + size)
+        elif data[-1] not in b"\r\n":
             self._known = Known(request.head, data[: len(data) - size], len(data))
-        elif parser.begun == IN_PIECES and self._begin is not None:
-            self._known = Known(request.head, self._begin, len(self._begin) + size)
 
     def _expect_whole(self) -> None:
         """Read the next request to where it lies, if it is large and will be as this one."""
@@ -303,9 +304,13 @@ class Connection(asyncio.Protocol):
         if self._pumping:
             return
         self._pumping = True
+        until_ns = time.perf_counter_ns() + _TURN_NS
         try:
             while self._waiting and self._current is None and not (self._stalled or self._leaving or self.closed):
                 self._take(self._waiting.popleft())
+                if self._waiting and time.perf_counter_ns() > until_ns:
+                    self._loop.call_soon(self._pump)  # others have their turn
+                    return
         finally:
             self._pumping = False
         if self._paused and self._current is None and not (self._stalled or self.closed):
@@ -339,7 +344,7 @@ class Connection(asyncio.Protocol):
     ) -> None:
         size = sum(map(len, parts))
         head = answer_head(status, size, header_length, encoding, keep_alive=keep_alive, fields=fields)
-        if size < _JOIN_BELOW_BYTES:
+        if size < COPIED_BELOW_BYTES:
             self._transport.write(b"".join((head, *parts)))
         else:
             self._transport.writelines((head, *parts))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final, Protocol
 
+from edgeward_agent.serving.callers import Callers
 from edgeward_agent.serving.refusal import Refusal, error_body, invalid
 from edgeward_agent.serving.tensors import Buffer
 
@@ -225,9 +226,10 @@ answered otherwise, and the next may be better. The same for the same bytes, alw
 class ServerState:
     """What all connections of a server share. Touched on the loop's thread alone."""
 
-    def __init__(self, handler: Handler, limits: Limits) -> None:
+    def __init__(self, handler: Handler, limits: Limits, callers: Callers | None = None) -> None:
         self.handler = handler
         self.limits = limits
+        self.callers = callers or Callers()
         self.connections: set[Timed] = set()
         self.held_bytes = 0
         self.readers_bytes = 0  # of memory that large requests are read to

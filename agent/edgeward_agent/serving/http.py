@@ -12,6 +12,7 @@ from typing import Final
 import httptools
 
 from edgeward_agent.serving.access import refused
+from edgeward_agent.serving.callers import Callers
 from edgeward_agent.serving.connection import Connection
 from edgeward_agent.serving.exchange import AUTHORIZATION, HOST, ORIGIN, Guard, Handler, Headers, Limits, ServerState
 from edgeward_agent.serving.loop import serve_unix
@@ -26,8 +27,11 @@ _FOR_ALL: Final = frozenset({b"/v2/health/live", b"/v2/health/ready"})
 class HttpServer:
     """Serves one handler on any number of listening sockets."""
 
-    def __init__(self, handler: Handler, limits: Limits | None = None) -> None:
-        self.state = ServerState(handler, limits or Limits())
+    def __init__(self, handler: Handler, limits: Limits | None = None, callers: Callers | None = None) -> None:
+        """Args:
+        callers: where connections are counted, if anybody wants to know.
+        """
+        self.state = ServerState(handler, limits or Limits(), callers)
         self._listeners: list[asyncio.Server] = []
 
     async def listen(self, listener: socket.socket) -> None:

@@ -216,9 +216,16 @@ class Inference(ABC):
     def _answer(self, results: list[Array]) -> None:
         self.answer(results)
         rows = self.rows
-        ran_rows = self.ran_rows or rows if self.run_ns else 0  # of those that ran as one the first tells
-        times = (self.received_ns, self.read_ns, self.began_ns, self.ended_ns)
-        count_answered(self.version, rows, ran_rows, *times, self.deadline_ns)
+        count_answered(
+            self.version,
+            rows,
+            (self.ran_rows or rows) if self.run_ns else None,  # of those that ran as one the first tells
+            received_ns=self.received_ns,
+            read_ns=self.read_ns,
+            began_ns=self.began_ns,
+            ended_ns=self.ended_ns,
+            deadline_ns=self.deadline_ns,
+        )
 
     def _answer_when_recorded(self, results: list[Array]) -> None:
         def recorded(problem: str | None) -> None:
@@ -246,7 +253,8 @@ class Inference(ABC):
 def count_answered(
     version: Version,
     rows: int,
-    ran_rows: int,
+    ran_rows: int | None,
+    *,
     received_ns: int,
     read_ns: int,
     began_ns: int,
@@ -257,7 +265,7 @@ def count_answered(
 
     Args:
         rows: how many inferences it was.
-        ran_rows: of the run, where it is this request that tells of it; else 0.
+        ran_rows: of the run, where it is this request that tells of it; else None.
     """
     now_ns = time.perf_counter_ns()
     traffic, statistics = version.traffic, version.statistics

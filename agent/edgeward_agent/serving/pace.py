@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 INLINE_BELOW_NS: Final = 1_000_000
+ALONE_BELOW_NS: Final = 10_000_000
 _WEIGHT: Final = 8  # of the past against the newest measurement
 _SIZES: Final = 64
 _BLOCK: Final = 32
@@ -65,14 +66,17 @@ def _third_largest(values: list[int]) -> int:
 
 
 class Learned:
-    """What is known of requests of one size. `short`: a run takes less than a hand-over to a thread is worth."""
+    """What is known of requests of one size. `short`: a run takes less than a hand-over to a thread is worth.
 
-    __slots__ = ("_ran_ns", "_tail", "p99_ns", "short", "usual_ns")
+    `brief`: it may hold up the loop where nobody else is there.
+    """
+
+    __slots__ = ("_ran_ns", "_tail", "brief", "p99_ns", "short", "usual_ns")
 
     def __init__(self) -> None:
         self.usual_ns = 0
         self.p99_ns = 0
-        self.short = False
+        self.short = self.brief = False
         self._ran_ns = 0
         self._tail = Tail()
 
@@ -84,6 +88,7 @@ class Learned:
             usual = run_ns
         self.usual_ns = usual
         self.short = usual < INLINE_BELOW_NS
+        self.brief = usual < ALONE_BELOW_NS
         self._tail.add(run_ns)
         self._ran_ns = now_ns
         tail_ns = self._tail.value

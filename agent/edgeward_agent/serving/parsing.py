@@ -46,7 +46,6 @@ _ONCE_ONLY: Final = frozenset({_TRANSFER_ENCODING, CONTENT_ENCODING, _EXPECT})
 """A request with one of these is more than a head and as many bytes as it says."""
 _DENIED_BELOW_BYTES: Final = 1 << 16
 _READ_BYTES: Final = 1 << 18  # what the loop hands over at once, at most
-IN_PIECES: Final = 2
 
 
 class Receiver(Protocol):
@@ -69,9 +68,9 @@ class Receiver(Protocol):
 
 
 class Parser:
-    """What of a request has come so far. `begun` counts the messages with a part in what was fed last.
+    """What of a request has come so far.
 
-    A message that began earlier counts as IN_PIECES.
+    `begun` counts the messages that began in what was fed last; `continued`: it went on with an earlier one.
     """
 
     def __init__(self, receiver: Receiver, guard: Guard, limits: Limits) -> None:
@@ -81,6 +80,7 @@ class Parser:
         self._parser = httptools.HttpRequestParser(self)
         self.receiving = self.in_head = False
         self.begun = 0
+        self.continued = False
         self.body: bytes | bytearray = b""
         self._denied: Refusal | None = None
         self._headers: dict[bytes, bytes] = {}
@@ -93,7 +93,8 @@ class Parser:
         Raises:
             Refusal: it is no request, or one that may not be; nothing more can be read.
         """
-        self.begun = IN_PIECES if self.receiving else 0
+        self.begun = 0
+        self.continued = self.receiving
         self._wire_bytes += len(data)
         try:
             self._parser.feed_data(data)

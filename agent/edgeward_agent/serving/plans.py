@@ -16,7 +16,7 @@ import numpy as np
 from edgeward_agent.serving.asked import InferRequest
 from edgeward_agent.serving.exchange import KnownAnswer
 from edgeward_agent.serving.rerun import Rerun
-from edgeward_agent.serving.tensors import Array, Buffer
+from edgeward_agent.serving.tensors import COPIED_BELOW_BYTES, Array, Buffer
 from edgeward_contract.manifest import CaptureMode
 
 if TYPE_CHECKING:  # which knows versions, and these know their plans
@@ -26,7 +26,6 @@ _MAX_PLANS: Final = 16
 _MAX_PLAN_BYTES: Final = 2 << 20  # of the binary part
 _MAX_HEADER_BYTES: Final = 8 << 10
 _MAX_SEEN: Final = 256
-_JOINED_BELOW_BYTES: Final = 1 << 16
 _DURABLE: Final = CaptureMode.DURABLE
 _PLAIN: Final = "iuf"
 """Kinds of arrays whose bytes are those of the wire. A BOOL has to be looked at, text to be decoded."""
@@ -47,7 +46,7 @@ class Plan:
         self._known: list[Array] | None = None  # the results that `answer` looks at
         # Larger results are sent from where they lie, which takes as long as the client takes to read them: the next
         # request would write its own into the rest of the answer.
-        self.rerun = Rerun(own, list(asked.outputs), _JOINED_BELOW_BYTES)
+        self.rerun = Rerun(own, list(asked.outputs), COPIED_BELOW_BYTES)
         self._inputs: list[tuple[memoryview, int, int]] = []
         at = header_length
         for array in own.values():
@@ -57,7 +56,7 @@ class Plan:
 
     def take(self, body: Buffer) -> None:
         """Copy the tensors out of a body."""
-        if len(body) >= _JOINED_BELOW_BYTES:
+        if len(body) >= COPIED_BELOW_BYTES:
             body = memoryview(body)  # a part of it is no copy
         for own, begin, end in self._inputs:
             own[:] = body[begin:end]
@@ -71,7 +70,7 @@ class Plan:
         if results is not self.rerun.results or header_length is None:
             return
         views: list[Buffer] = [each.reshape(-1).view(np.uint8).data for each in results]
-        if len(parts[0]) + sum(map(len, views)) < _JOINED_BELOW_BYTES:  # what is joined is copied, before the next run
+        if len(parts[0]) + sum(map(len, views)) < COPIED_BELOW_BYTES:  # what is joined is copied, before the next run
             self.answer = KnownAnswer(bytes(parts[0]), views, header_length)
             self._known = results
 

@@ -13,15 +13,16 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from edgeward_agent.series import DATATYPES, SIDES, Column, Series
+from edgeward_agent.series import DATATYPES, LISTED_ELEMENTS, SIDES, Column, Series
 from edgeward_agent.serving import tensors
 from edgeward_agent.serving.tensors import DATATYPE, Array
 from edgeward_contract.artifact import Sha256
 from edgeward_contract.schema import JsonValue
 
-_LIST_ELEMENTS: Final = 256
+_LISTED_BYTES: Final = 20  # of a number as text: up to 25, where bytes take a third more than themselves
 # A record may have 256 KiB with its envelope; base64 adds a third.
 _MAX_TENSORS_BYTES: Final = 144 << 10
+_MAX_ROW_BYTES: Final = 64 << 10
 
 
 @dataclass(slots=True, kw_only=True, eq=False)  # frozen, it would take twice as long to make
@@ -57,27 +58,28 @@ class InferenceRecord:
 def series_of(
     model: str, version: int, release_sha256: Sha256, inputs: Mapping[str, Array], outputs: Mapping[str, Array]
 ) -> Series | None:
-    """What records of such answers have in common, if they are short and their tensors as large each time; else None.
+    """What records of such answers have in common, if they are of numbers and not too many; else None.
 
     A row is `ROW_HEAD` and then the bytes of the tensors: inputs first, each side in its order.
     """
-    columns = []
+    columns, room = [], _MAX_ROW_BYTES
     for side, arrays in zip(SIDES, (inputs, outputs), strict=True):
         for name, array in arrays.items():
             datatype = DATATYPE.get(array.dtype)
-            if datatype not in DATATYPES or array.size > _LIST_ELEMENTS:
+            if datatype not in DATATYPES:
                 return None
             columns.append(Column(side, name, datatype, array.shape))
-    if sum(each.count for each in columns) > _LIST_ELEMENTS:
+            room -= array.size * _LISTED_BYTES if columns[-1].listed else array.nbytes
+    if room < 0:
         return None
-    body: dict[str, JsonValue] = {
-        "model": model,
-        "version": version,
-        "release_sha256": release_sha256,
-        "request_id": "",
-        "outcome": "ok",
-    }
-    return Series(body, columns)
+    return _series(model, version, release_sha256, tuple(columns))
+
+
+@lru_cache(maxsize=64)
+def _series(model: str, version: int, release_sha256: Sha256, columns: tuple[Column, ...]) -> Series:
+    """One for all who ask alike: their rows keep their order, and what they have in common is sent once."""
+    named: dict[str, JsonValue] = {"model": model, "version": version, "release_sha256": release_sha256}
+    return Series({**named, "request_id": "", "outcome": "ok"}, columns)
 
 
 _TRUE: Final = b"true"
@@ -106,9 +108,8 @@ def _add_tensors(parts: list[bytes], key: bytes, arrays: Mapping[str, Array], ro
     before = key
     for name, array in arrays.items():
         parts += (before, _described(name, array.dtype, array.shape))
-        # A number takes up to 25 characters as text, where bytes take a third more than themselves.
-        used = array.size * 20
-        if array.size <= _LIST_ELEMENTS and used <= room and not array.dtype.hasobject:
+        used = array.size * _LISTED_BYTES
+        if array.size <= LISTED_ELEMENTS and used <= room and not array.dtype.hasobject:
             parts += (b'"data":', msgspec.json.encode(tensors.to_elements(array)))
         else:
             text, used = _long(array, room)
@@ -121,9 +122,9 @@ def _add_tensors(parts: list[bytes], key: bytes, arrays: Mapping[str, Array], ro
 
 def _long(array: Array, room: int) -> tuple[bytes, int]:
     """A long tensor as base64, text as a list; one that finds no room is recorded by its size alone."""
-    is_long = array.size > _LIST_ELEMENTS
+    is_long = array.size > LISTED_ELEMENTS
     raw = bytes(tensors.to_bytes(array)) if is_long or array.dtype.hasobject else b""
-    used = len(raw) or array.size * 20
+    used = len(raw) or array.size * _LISTED_BYTES
     if used > room:
         return b'"omitted_bytes":%d' % (len(raw) or array.nbytes), 0
     if is_long:

@@ -17,6 +17,7 @@ from typing import Final
 
 from edgeward_agent.errors import ModelError
 from edgeward_agent.serving.memory import give_back
+from edgeward_agent.serving.plans import Plans
 from edgeward_agent.serving.refusal import Refusal
 from edgeward_agent.serving.release import Loading, Version, load_release
 from edgeward_agent.serving.session import RunFailed
@@ -167,6 +168,7 @@ class Registry:
     async def _drain(self, version: Version) -> None:
         """Wait for the requests that began with a version, then free it where it was made: large ones take a while."""
         await version.drained()
+        version.plans = Plans()  # they know the version: what was frozen at the start is never collected
         await asyncio.get_running_loop().run_in_executor(self._loader, _release, version)
         _log.info("released %s@%d", version.name, version.version)
 

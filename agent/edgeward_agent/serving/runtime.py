@@ -11,6 +11,7 @@ from typing import Final
 
 from edgeward_agent.serving.api import DataApi
 from edgeward_agent.serving.asked import Terms
+from edgeward_agent.serving.callers import Callers
 from edgeward_agent.serving.capture import Capture
 from edgeward_agent.serving.codec import Codec
 from edgeward_agent.serving.exchange import Handler, Limits
@@ -38,7 +39,7 @@ async def serving(
     Args:
         grpc: HOST:PORT to answer on over gRPC, which opens its own sockets; empty is not at all.
     """
-    scheduler = Scheduler(asyncio.get_running_loop())
+    scheduler = Scheduler(asyncio.get_running_loop(), callers=Callers())
     scheduler.start()
     runner = Runner(scheduler, capture)
     http = [each for each in listeners if each.type == socket.SOCK_STREAM]
@@ -70,7 +71,9 @@ async def answering_data(
     try:
         async with (
             answering_grpc(registry, runner, grpc, management, terms, limits),
-            answering(api, listeners, limits=limits),  # last: who is answered here finds the rest ready
+            answering(
+                api, listeners, limits=limits, callers=runner.scheduler.callers
+            ),  # last: who is answered here finds the rest ready
         ):
             yield
     finally:
@@ -97,10 +100,14 @@ async def answering_grpc(
 
 @asynccontextmanager
 async def answering(
-    handler: Handler, listeners: Sequence[socket.socket], *, limits: Limits | None = None
+    handler: Handler,
+    listeners: Sequence[socket.socket],
+    *,
+    limits: Limits | None = None,
+    callers: Callers | None = None,
 ) -> AsyncIterator[None]:
     """Run an HTTP server for as long as the context lasts; then drain."""
-    server = HttpServer(handler, limits)
+    server = HttpServer(handler, limits, callers)
     timekeeper = asyncio.get_running_loop().create_task(server.keep_time(), name="keep time")
     try:
         for listener in listeners:

@@ -1,7 +1,8 @@
 """Where an inference runs: on the loop when that is quicker than a hand-over, else in one line to few threads.
 
 A hand-over to a thread and back costs more than a small model takes. A long model on the loop would hold up
-everybody else: one line for all into as many threads as cores gave 1.9 times the throughput and fair tails.
+everybody else: one line for all into as many threads as cores gave 1.9 times the throughput and fair tails. Where only
+one connection is open there is nobody else, and one of at most 10 ms runs on the loop too (ADR 8).
 
 What is decided is decided in `line`; here are the threads around it.
 """
@@ -17,9 +18,11 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final
 
+from edgeward_agent.serving.callers import Callers
 from edgeward_agent.serving.cores import usable_cores
 from edgeward_agent.serving.line import NEVER_NS, Dropped, Job, Line, Turn
 from edgeward_agent.serving.outcome import Outcome
+from edgeward_agent.serving.pace import Learned
 from edgeward_agent.serving.refusal import Refusal, retry_after
 
 _CAPACITY: Final = 256
@@ -42,10 +45,19 @@ class Scheduler:
     """Runs jobs. Every method belongs to the loop's thread."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, *, threads: int | None = None, capacity: int = _CAPACITY
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        threads: int | None = None,
+        capacity: int = _CAPACITY,
+        callers: Callers | None = None,
     ) -> None:
+        """Args:
+        callers: who may ask; without it there may always be somebody else.
+        """
         count = threads or usable_cores()
         self._loop = loop
+        self.callers = callers or Callers()
         self._line = Line(threads=count, capacity=capacity)
         self._lock = threading.Lock()  # around every call of the line
         self._calls: queue.SimpleQueue[bool] = queue.SimpleQueue()  # one for each job in the line; False ends a thread
@@ -64,14 +76,17 @@ class Scheduler:
         for thread in self._threads:
             thread.start()
 
+    def runs_now(self, learned: Learned) -> bool:
+        """Whether such a run would hold up nobody."""
+        return not self._line.waiting and (learned.short or (learned.brief and self.callers.alone))
+
     def submit(self, job: Job) -> None:
         """Run now or soon.
 
         Raises:
             Turned: 503, the line is full, or the job could not make its deadline.
         """
-        learned = job.pace.of(job.size_bytes)
-        if learned.short and not self._line.waiting and (not job.strict or _in_time(job)):
+        if self.runs_now(job.pace.of(job.size_bytes)) and (not job.strict or _in_time(job)):
             job.run()
             job.finish()
             return

@@ -1,7 +1,7 @@
 """The short way: a request that came before, of which all is known but its numbers, to a model that is quick.
 
-Where nobody waits it runs at once, in one go and with nothing made for it. Whatever is not so simple, and whatever goes
-wrong, takes the way of `inference`; what is counted and recorded is the same.
+Where nobody waits it runs at once, in one go and with nothing made for it. Whatever is not so simple, and a run that
+fails, takes the way of `inference`; what is counted and recorded is the same.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Standing:
 
     def run(self) -> list[Array] | None:
         """The results, valid until the next run; `answered` has to follow. None: take the long way."""
-        if not self._learned.short or self._runner.scheduler.waiting:
+        if not self._runner.scheduler.runs_now(self._learned):
             return None
         self._began_ns = _now_ns()
         results = self._rerun.again(self._version.session)
@@ -81,8 +81,16 @@ class Standing:
         """Count and record it: its answer is on its way, where this costs nobody anything."""
         try:
             rows, began_ns, ended_ns = self._rows, self._began_ns, self._ended_ns
-            due_ns = received_ns + self._budget_ns
-            count_answered(self._version, rows, rows, received_ns, began_ns, began_ns, ended_ns, due_ns)
+            count_answered(
+                self._version,
+                rows,
+                rows,
+                received_ns=received_ns,
+                read_ns=began_ns,
+                began_ns=began_ns,
+                ended_ns=ended_ns,
+                deadline_ns=received_ns + self._budget_ns,
+            )
             self._learned.add(ended_ns - began_ns, ended_ns)
             if self._recorded:
                 self._record(results, received_ns)
@@ -105,7 +113,7 @@ class Standing:
         version, policy = self._version, self._version.capture
         inputs = self._asked.feeds if policy.inputs else {}
         outputs = dict(zip(self._asked.outputs, results, strict=True)) if policy.outputs else {}
-        self._recorded_results = results
         self._series = series_of(version.name, version.version, version.sha256, inputs, outputs)
         if self._series is not None:
             self._views = [each.reshape(-1).view(np.uint8).data for each in (*inputs.values(), *outputs.values())]
+        self._recorded_results = results

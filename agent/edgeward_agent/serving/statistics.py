@@ -60,11 +60,13 @@ class Statistics:
         self.infer_counts = [0] * POWERS
         self._batches: dict[int, _Batch] = {}
 
-    def answered(self, rows: int, ran_rows: int, input_ns: int, queue_ns: int, infer_ns: int, output_ns: int) -> None:
+    def answered(
+        self, rows: int, ran_rows: int | None, input_ns: int, queue_ns: int, infer_ns: int, output_ns: int
+    ) -> None:
         """A request was answered. `infer_ns` is what the whole execution took, also when it was shared with others.
 
         Args:
-            ran_rows: of the execution, where this request is the one that tells of it; else 0.
+            ran_rows: of the execution, where this request is the one that tells of it; else None.
         """
         self.requests += 1
         self.inferences += rows
@@ -74,7 +76,7 @@ class Statistics:
         self.output_ns += output_ns
         self.queue_counts[(queue_ns // 1000).bit_length()] += 1
         self.infer_counts[(infer_ns // 1000).bit_length()] += 1
-        if ran_rows:
+        if ran_rows is not None:
             batch = self._batches.get(ran_rows) or self._new(ran_rows)
             self.executions += 1
             batch.count += 1

@@ -46,8 +46,10 @@ DATATYPE: Final[dict[np.dtype[np.generic], Datatype]] = {dtype: name for name, d
 # On Python 3.11 a member of an enum costs a call to look up; these are looked up for every tensor.
 _BYTES: Final = Datatype.BYTES
 _BOOL: Final = Datatype.BOOL
-# Below this a copy is cheaper than the bookkeeping that avoids it.
-_COPY_BELOW_BYTES: Final = 1 << 16
+COPIED_BELOW_BYTES: Final = 1 << 16
+"""A copy of less is cheaper than the bookkeeping that avoids it. One number for all: what lies in memory that is used
+again is safe because everything smaller is copied, on every way out.
+"""
 _LENGTH: Final = struct.Struct("<I")
 _MAX_DIM: Final = (1 << 63) - 1
 
@@ -89,7 +91,7 @@ def to_bytes(array: Array) -> Buffer:
     """The binary form of `array`."""
     if array.dtype.hasobject:
         return join_bytes(array.ravel().tolist())
-    if array.nbytes < _COPY_BELOW_BYTES:
+    if array.nbytes < COPIED_BELOW_BYTES:
         return array.tobytes()
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 

@@ -96,7 +96,8 @@ class FrameServer:
 
     def lost(self, connection: FrameConnection) -> None:
         asyncio.get_running_loop().remove_reader(connection.socket)
-        self.connections.discard(connection)
+        self.connections.remove(connection)
+        self.runner.scheduler.callers.count -= 1
         self._shared_bytes -= connection.memory_bytes
 
     # -- time
@@ -157,6 +158,7 @@ class FrameServer:
         else:
             connection = FrameConnection(self, accepted)
             self.connections.add(connection)
+            self.runner.scheduler.callers.count += 1
             asyncio.get_running_loop().add_reader(accepted, connection.readable)
 
 

@@ -8,6 +8,7 @@ from grpc import aio
 
 from edgeward_agent.errors import PortInUse
 from edgeward_agent.serving.asked import Terms
+from edgeward_agent.serving.callers import MANY
 from edgeward_agent.serving.exchange import Limits
 from edgeward_agent.serving.inference import Runner
 from edgeward_agent.serving.management import Management
@@ -30,6 +31,7 @@ class RpcServer:
     ) -> None:
         asking = Asking(registry, runner, terms=terms, held_bytes=limits.held_bytes)
         self._streams = Streams(asking, limits)
+        self._callers = runner.scheduler.callers
         guards = [TokenGuard(limits.token, for_all=FOR_ALL)] if limits.token else []
         self._server = aio.server(interceptors=guards, options=_options(limits), maximum_concurrent_rpcs=_CALLS)
         self._server.add_generic_rpc_handlers((service(asking, management, self._streams),))
@@ -41,11 +43,13 @@ class RpcServer:
         except RuntimeError:
             raise PortInUse(f"{address}: expected a free address for gRPC, found it in use") from None
         await self._server.start()
+        self._callers.count += MANY
 
     async def drain(self, timeout_s: float) -> None:
         """Accept no more, answer what has been asked, then close; what is not done in time is cut."""
         self._streams.finish()
         await self._server.stop(timeout_s)
+        self._callers.count -= MANY
 
 
 def _options(limits: Limits) -> list[tuple[str, int]]:
