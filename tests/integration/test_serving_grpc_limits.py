@@ -57,11 +57,13 @@ def _play(folder: Path, limits: Limits, work: Callable[[Channel, Version], Await
         with socket.create_server(("127.0.0.1", 0)) as taken:
             address = f"127.0.0.1:{taken.getsockname()[1]}"
         await server.listen(address)
+        assert not scheduler.callers.alone  # one connection carries many calls
         try:
             async with asyncio.timeout(30), aio.insecure_channel(address) as channel:
                 await work(channel, version)
         finally:
             await server.drain(0.1)
+            assert scheduler.callers.count == 0
             await scheduler.close()
 
     asyncio.run(main())

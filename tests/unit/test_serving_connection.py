@@ -454,9 +454,11 @@ def test_no_bytes_break_a_connection(pieces: list[bytes]) -> None:
         connection.connection_made(_Transport())
         for piece in pieces:
             connection.data_received(piece)
+        assert server.state.callers.alone
         connection.eof_received()
         connection.connection_lost(None)
         assert not server.state.connections
+        assert server.state.callers.count == 0
         assert server.state.held_bytes == 0
 
     asyncio.run(main())

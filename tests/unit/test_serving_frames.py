@@ -68,12 +68,13 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FramesHost]:
 
 @pytest.fixture(autouse=True)
 def nothing_leaks(host: FramesHost) -> Iterator[None]:
-    """After each test the server has no connection, no memory and no descriptor more than before."""
+    """After each test the server has no connection, no caller, no memory and no descriptor more than before."""
     before = _descriptors()
     yield
     wait_until(lambda: not host.server.connections)
     wait_until(lambda: gc.collect() >= 0 and _descriptors() <= before)
     assert host.server.memory_room_bytes == FrameLimits().memory_bytes
+    assert host.server.runner.scheduler.callers.count == 0
 
 
 def _descriptors() -> int:
