@@ -12,7 +12,7 @@ from benchmarks.latency.names import SERVERS, WAYS
 from benchmarks.latency.result import CaseRow, Kept
 
 _WIDTH: Final = 860
-_LEFT: Final = 170
+_LEFT: Final = 200
 _RIGHT: Final = 80
 _LINE: Final = 20
 _HEAD: Final = 46
