@@ -71,9 +71,8 @@ async def answering_data(
     try:
         async with (
             answering_grpc(registry, runner, grpc, management, terms, limits),
-            answering(
-                api, listeners, limits=limits, callers=runner.scheduler.callers
-            ),  # last: who is answered here finds the rest ready
+            # Last: who is answered here finds the rest ready.
+            answering(api, listeners, limits=limits, callers=runner.scheduler.callers),
         ):
             yield
     finally:
