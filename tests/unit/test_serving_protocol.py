@@ -7,7 +7,7 @@ import json
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgeward_agent.serving.answer import build_infer
@@ -346,6 +346,7 @@ def test_whatever_comes_is_a_request_or_a_refusal(document: object, extra: bytes
             assert str(refusal)
 
 
+@example(datatype="BYTES", shape=[-1], data=None, size=0, extra=b"")
 @given(
     datatype=st.sampled_from(["FP32", "BYTES", "INT64", "BOOL"]),
     shape=st.lists(st.integers(-2, 4) | st.integers(), max_size=4),

@@ -75,6 +75,7 @@ def from_bytes(datatype: Datatype, shape: Sequence[int], data: Buffer) -> Array:
         TensorError: a wrong number of bytes, an impossible shape, BYTES that are not UTF-8.
     """
     if datatype is _BYTES:
+        element_count(shape)  # numpy would take -1 for whatever fits
         return _shaped(_object_array(split_bytes(data)), shape)
     dtype = CARRIER[datatype]
     expected = element_count(shape) * dtype.itemsize
