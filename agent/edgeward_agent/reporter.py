@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from edgeward_agent.clock import Clock
 from edgeward_agent.errors import LinkError, LinkLost
 from edgeward_agent.link.backoff import delay_s
+from edgeward_agent.link.pausing import sleep_or
 from edgeward_agent.ports import Link
 from edgeward_contract.artifact import ModelName
 from edgeward_contract.reported import DeviceHealth, ReportedModel, ReportedState
@@ -98,12 +98,4 @@ class Reporter:
     async def _rest(self, longest_s: float) -> None:
         """Between the shortest and the longest interval, until there is news."""
         await self._clock.sleep(min(self._rhythm.min_interval_s, longest_s))
-        sleeping = asyncio.ensure_future(self._clock.sleep(max(0.0, longest_s - self._rhythm.min_interval_s)))
-        news = asyncio.ensure_future(self._news.wait())
-        try:
-            await asyncio.wait((sleeping, news), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (sleeping, news):
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+        await sleep_or(self._clock, max(0.0, longest_s - self._rhythm.min_interval_s), self._news)

@@ -1,9 +1,8 @@
-"""A wait between two tries that ends early when somebody has seen that the link works."""
+"""A wait that ends early when something has happened."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 
 from edgeward_agent.clock import Clock
 
@@ -14,11 +13,16 @@ async def pause(clock: Clock, wait_s: float, *, nudged: asyncio.Event | None) ->
         await clock.sleep(wait_s)
         return
     nudged.clear()
-    waiters = [asyncio.ensure_future(clock.sleep(wait_s)), asyncio.ensure_future(nudged.wait())]
+    await sleep_or(clock, wait_s, nudged)
+
+
+async def sleep_or(clock: Clock, wait_s: float, event: asyncio.Event) -> None:
+    """Wait so long, or until `event` is set."""
+    waiters = (asyncio.ensure_future(clock.sleep(wait_s)), asyncio.ensure_future(event.wait()))
     try:
         await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for each in waiters:
             each.cancel()
-            with suppress(asyncio.CancelledError):
-                await each
+        # Not `await each` with its cancellation suppressed: that would take ours, and who was to end would go on.
+        await asyncio.wait(waiters)
