@@ -11,22 +11,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import struct
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol, cast
+from typing import Final, Protocol
 
-import msgspec
-
-from edgeward_agent.series import READS_SERIES, Series
+from edgeward_agent.series import Series
+from edgeward_agent.serving.capture_link import LENGTH, CaptureLink
 from edgeward_agent.serving.records import InferenceRecord
 from edgeward_contract.manifest import CaptureMode
 
 _log: Final = logging.getLogger(__name__)
 
-_LENGTH: Final = struct.Struct("<I")
 _RANK: Final = {mode: rank for rank, mode in enumerate(CaptureMode)}  # from least to most
 _MODES: Final = tuple(CaptureMode)
 _OFF: Final = CaptureMode.OFF
@@ -37,7 +34,6 @@ _GATHER_BYTES: Final = 160 << 10
 """As much goes at once: more would not fit into the socket."""
 _BATCH_BYTES: Final = 256 << 10
 _ALONE_AT_ONCE: Final = 16  # to write each out takes its time
-_MAX_REPLY_BYTES: Final = 64 << 10
 _RECONNECT_S: Final = (0.05, 1.0)
 
 Done = Callable[[str | None], None]
@@ -107,7 +103,7 @@ class CaptureStream:
         self._rows: dict[Series, list[bytes]] = {}
         self._queued_rows = 0
         self._unanswered: dict[int, _Durable] = {}
-        self._link: _Link | None = None
+        self._link: CaptureLink | None = None
         self._queued_bytes = 0
         self._last_id = 0
         self._flush_soon: asyncio.Handle | None = None
@@ -164,7 +160,7 @@ class CaptureStream:
         wait_s = _RECONNECT_S[0]
         while True:
             try:
-                _, link = await self._loop.create_unix_connection(lambda: _Link(self), str(self._path))
+                _, link = await self._loop.create_unix_connection(lambda: CaptureLink(self), str(self._path))
             except OSError:
                 await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, _RECONNECT_S[1])
@@ -181,7 +177,7 @@ class CaptureStream:
 
     # -- called by the connection
 
-    def opened(self, link: _Link) -> None:
+    def opened(self, link: CaptureLink) -> None:
         self._link = link
         self._schedule()
 
@@ -209,7 +205,7 @@ class CaptureStream:
         except Exception:
             _log.exception("a record of %s could not be built", record.model)
             return None
-        return _LENGTH.pack(len(frame)) + frame
+        return LENGTH.pack(len(frame)) + frame
 
     @property
     def _full(self) -> bool:
@@ -245,7 +241,7 @@ class CaptureStream:
         self._urgent = bool(self.queued)  # what did not fit into this batch has waited already
         self._schedule()
 
-    def _send_batch(self, link: _Link) -> None:
+    def _send_batch(self, link: CaptureLink) -> None:
         batch = self._take_rows(link)
         size_bytes = sum(map(len, batch))
         while self._queue and size_bytes < _BATCH_BYTES:
@@ -256,15 +252,16 @@ class CaptureStream:
         if size_bytes:
             link.transport.write(b"".join(batch))
 
-    def _take_rows(self, link: _Link) -> list[bytes]:
+    def _take_rows(self, link: CaptureLink) -> list[bytes]:
         """Frames of all rows that one batch has room for."""
         batch: list[bytes] = []
         room_bytes = _BATCH_BYTES
         for series, rows in tuple(self._rows.items()):
             fitting = max(1, room_bytes * 3 // 4 // series.row_bytes)
             some = rows[: fitting if link.reads_series else min(fitting, _ALONE_AT_ONCE)]
-            for frame in [series.frame(some)] if link.reads_series else map(series.alone, some):
-                batch += (_LENGTH.pack(len(frame)), frame)
+            frames = [series.frame(some)] if link.reads_series else [series.alone(row) for row in some]
+            for frame in frames:
+                batch += (LENGTH.pack(len(frame)), frame)
                 room_bytes -= len(frame)
             del rows[: len(some)]
             if not rows:
@@ -299,60 +296,3 @@ def _settle(entry: _Durable, problem: str | None) -> None:
         entry.timer.cancel()
     if done is not None:
         done(problem)
-
-
-class _Reply(msgspec.Struct):
-    id: int
-    ok: bool
-    error: str = ""
-    reads: str = ""  # said once, before any answer
-
-
-class _Link(asyncio.Protocol):
-    """One connection to the control process; replies have the same framing as records."""
-
-    def __init__(self, stream: CaptureStream) -> None:
-        self._stream = stream
-        self._buffer = bytearray()
-        self._decoder = msgspec.json.Decoder(_Reply)
-        self.stalled = self.reads_series = False
-        self.lost = asyncio.Event()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-        self.transport.set_write_buffer_limits(high=1 << 20)
-        self._stream.opened(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stream.closed()
-        self.lost.set()
-
-    def pause_writing(self) -> None:
-        self.stalled = True
-
-    def resume_writing(self) -> None:
-        self.stalled = False
-        self._stream.writable()
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        try:
-            while (frame := self._next_frame()) is not None:
-                reply = self._decoder.decode(frame)
-                self.reads_series = self.reads_series or reply.reads == READS_SERIES
-                self._stream.answered(reply.id, None if reply.ok else reply.error or "the agent refused it")
-        except (msgspec.MsgspecError, ValueError) as error:
-            _log.error("the agent sent an answer that is none, starting again: %s", error)
-            self.transport.abort()
-
-    def _next_frame(self) -> bytes | None:
-        if len(self._buffer) < _LENGTH.size:
-            return None
-        end = _LENGTH.size + _LENGTH.unpack_from(self._buffer)[0]
-        if end > _MAX_REPLY_BYTES:
-            raise ValueError(f"expected at most {_MAX_REPLY_BYTES} bytes, got {end}")
-        if len(self._buffer) < end:
-            return None
-        frame = bytes(self._buffer[_LENGTH.size : end])
-        del self._buffer[:end]
-        return frame
