@@ -21,7 +21,7 @@ def measure() -> Figures:
     meter, statistics = TrafficMeter(), Statistics()
 
     def count(latency_ns: int) -> None:
-        """As `inference.count_answered` does it."""
+        """As `inference.count_answered` does it for one that had to wait: the dearer of the two ways."""
         meter.answered(latency_ns)
         statistics.last_ns = latency_ns
         statistics.answered(1, 1, 2_000, latency_ns >> 3, latency_ns >> 1, 3_000)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from edgeward_agent.serving.metrics import METRICS, Look, exposition
 from edgeward_agent.serving.outcome import Outcome
 from edgeward_agent.serving.release import Version, load_model, read_manifest
+from edgeward_agent.serving.statistics import Statistics
 from edgeward_agent.serving.traffic import TrafficMeter
 from edgeward_contract.artifact import ModelName
 from support.serving import constant_release
@@ -95,3 +97,35 @@ def test_names_follow_the_rules_of_prometheus() -> None:
         assert re.fullmatch(r"[a-z_]+", name)
         assert name.endswith("_total") == (metric.kind == "counter")
         assert metric.help.endswith(".")
+
+
+def test_what_ran_together_is_counted_as_requests_rows_and_one_run() -> None:
+    statistics = Statistics()
+    statistics.ran(statistics.batch(2), 1_000, 20_000, 3_000)  # alone, and at once
+    statistics.answered(3, 8, 1_000, 500_000, 40_000, 2_000)  # the first of three that were one
+    statistics.answered(4, None, 1_000, 700_000, 40_000, 2_000)
+    statistics.answered(1, None, 1_000, 900_000, 40_000, 2_000)
+    assert (statistics.requests, statistics.inferences, statistics.executions) == (4, 10, 2)
+    assert statistics.infer_ns == 20_000 + 3 * 40_000
+    assert statistics.queue_ns == 2_100_000
+    assert sum(statistics.queue_counts) == sum(statistics.infer_counts) == 4
+    assert statistics.queue_counts[0] == 1
+    document = statistics.document("toy", 3, 0)
+    told = cast(Any, document["inference_stats"])
+    assert told["compute_input"] == {"count": 4, "ns": 4_000}
+    assert told["compute_output"] == {"count": 4, "ns": 9_000}
+    assert told["success"]["ns"] == 4_000 + 9_000 + statistics.infer_ns + statistics.queue_ns
+    batches = cast(Any, document["batch_stats"])
+    assert [(each["batch_size"], each["compute_infer"]) for each in batches] == [
+        (2, {"count": 1, "ns": 20_000}),
+        (8, {"count": 1, "ns": 40_000}),
+    ]
+
+
+def test_a_client_cannot_make_the_statistics_grow() -> None:
+    statistics = Statistics()
+    for rows in range(1, 1001):
+        statistics.answered(rows, rows, 0, 0, 1_000, 0)
+    assert statistics.inferences == sum(range(1001))
+    assert (statistics.requests, statistics.executions) == (1000, 1000)
+    assert len(cast(Any, statistics.document("toy", 3, 0)["batch_stats"])) == 64

@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeward_agent.serving.pace import STALE_NS, Learned, Pace, Tail
+from edgeward_agent.serving.pace import INLINE_BELOW_NS, STALE_NS, Learned, Pace, Tail
 
 MS = 1_000_000
 _BLOCK = 32
@@ -83,12 +83,10 @@ def test_after_a_long_rest_the_next_run_tells_what_is_usual() -> None:
     assert not learned.stale(STALE_NS + 2)
 
 
-def test_a_size_that_was_never_seen_is_not_short() -> None:
+def test_of_a_size_that_was_never_seen_nothing_is_known() -> None:
     pace = Pace()
-    assert not pace.of(100).short
     pace.learn(100, 10_000, 0)
-    assert pace.of(120).short
-    assert not pace.of(100_000).short
+    assert pace.of(120).usual_ns == 10_000
     assert (pace.of(100_000).usual_ns, pace.of(100_000).p99_ns) == (0, 0)
 
 
@@ -97,7 +95,7 @@ def test_a_model_that_becomes_slow_leaves_the_loop_and_comes_back() -> None:
     pace.learn(100, 10_000, 0)
     for _ in range(20):
         pace.learn(100, 5_000_000, 0)
-    assert not pace.of(100).short
+    assert pace.of(100).usual_ns > INLINE_BELOW_NS
     for _ in range(60):
         pace.learn(100, 10_000, 0)
-    assert pace.of(100).short
+    assert 0 < pace.of(100).usual_ns < INLINE_BELOW_NS

@@ -9,14 +9,19 @@ MANY: Final = 2
 
 
 class Callers:
-    """Touched on the loop's thread alone."""
+    """Touched on the loop's thread alone. `alone`: who asks now is the only one who can, nobody else is connected."""
 
-    __slots__ = ("count",)
+    __slots__ = ("alone", "count")
 
     def __init__(self) -> None:
         self.count = 0
+        self.alone = False
 
-    @property
-    def alone(self) -> bool:
-        """Who asks now is the only one who can: nobody else has a connection."""
-        return self.count == 1
+    def came(self, count: int = 1) -> None:
+        """A connection was opened."""
+        self.count += count
+        self.alone = self.count == 1
+
+    def left(self, count: int = 1) -> None:
+        """A connection has ended."""
+        self.came(-count)

@@ -60,14 +60,14 @@ class Connection(asyncio.Protocol):
             self._transport.close()
             return
         self._server.connections.add(self)
-        self._server.callers.count += 1
+        self._server.callers.came()
         self._restart_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         if self in self._server.connections:
             self._server.connections.remove(self)
-            self._server.callers.count -= 1
+            self._server.callers.left()
         if not self._server.connections:
             self._server.emptied.set()
         self._server.held_bytes -= self._held_bytes

@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import Final
 
 INLINE_BELOW_NS: Final = 1_000_000
+"""A run that usually takes less is quicker than a hand-over to a thread is worth."""
 ALONE_BELOW_NS: Final = 10_000_000
+"""One that does may hold up the loop where nobody else is there."""
 _WEIGHT: Final = 8  # of the past against the newest measurement
 _SIZES: Final = 64
 _BLOCK: Final = 32
@@ -37,15 +39,18 @@ class Tail:
 
     def add(self, value: int) -> None:
         """Costs two comparisons but for one value in twenty."""
-        top = self._top
-        if value > top[0]:
-            top[0] = value
-            top.sort()
-            if value > self.value:
-                self.value = _third_largest(self._kept + top)
+        if value > self._top[0]:
+            self._insert(value)
         self._count += 1
         if self._count == _BLOCK:
             self._close_block()
+
+    def _insert(self, value: int) -> None:
+        top = self._top
+        top[0] = value
+        top.sort()
+        if value > self.value:
+            self.value = _third_largest(self._kept + top)
 
     def forget(self) -> None:
         """Let go of the oldest block."""
@@ -66,19 +71,18 @@ def _third_largest(values: list[int]) -> int:
 
 
 class Learned:
-    """What is known of requests of one size. `short`: a run takes less than a hand-over to a thread is worth.
+    """What is known of requests of one size."""
 
-    `brief`: it may hold up the loop where nobody else is there.
-    """
-
-    __slots__ = ("_ran_ns", "_tail", "brief", "p99_ns", "short", "usual_ns")
+    __slots__ = ("_ran_ns", "_tail", "usual_ns")
 
     def __init__(self) -> None:
         self.usual_ns = 0
-        self.p99_ns = 0
-        self.short = self.brief = False
         self._ran_ns = 0
         self._tail = Tail()
+
+    @property
+    def p99_ns(self) -> int:
+        return max(self._tail.value, self.usual_ns)
 
     def add(self, run_ns: int, now_ns: int) -> None:
         past = self.usual_ns
@@ -87,12 +91,8 @@ class Learned:
         if not usual or now_ns - self._ran_ns > STALE_NS:
             usual = run_ns
         self.usual_ns = usual
-        self.short = usual < INLINE_BELOW_NS
-        self.brief = usual < ALONE_BELOW_NS
-        self._tail.add(run_ns)
         self._ran_ns = now_ns
-        tail_ns = self._tail.value
-        self.p99_ns = tail_ns if tail_ns > usual else usual  # as a call it would cost more than the rest
+        self._tail.add(run_ns)
 
     def stale(self, now_ns: int) -> bool:
         """Nothing has run for so long that the next run may tell another story."""
@@ -103,7 +103,6 @@ class Learned:
         would refuse the callers for ever: each refusal forgets an eighth of the p99, down to the usual time.
         """
         self._tail.forget()
-        self.p99_ns = max(self._tail.value, self.usual_ns)
 
 
 _UNKNOWN: Final = Learned()

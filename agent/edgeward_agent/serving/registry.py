@@ -73,6 +73,8 @@ class Registry:
 
     def adopt(self, version: Version) -> None:
         """Let a version answer that was loaded elsewhere: at the start, before anybody asks."""
+        for before in self._loaded(version.name).values():
+            before.retired = True
         self.models[version.name] = Model(version, {version.sha256: version})
         self._expected.add(version.name)
 
@@ -158,6 +160,7 @@ class Registry:
 
     def _retire(self, model: Model, version: Version) -> None:
         del model.loaded[version.sha256]
+        version.retired = True
         if model.live is version:
             model.live = None
         name = f"drain {version.name}@{version.version}"

@@ -46,7 +46,7 @@ class Loading:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Version:
-    """A version in memory. `in_flight` counts requests that began with it and must end with it."""
+    """A version in memory. `in_flight` counts requests that began with it and must end with it; `retired`: no more."""
 
     name: ModelName
     version: int
@@ -63,6 +63,7 @@ class Version:
     traffic: TrafficMeter = field(default_factory=TrafficMeter)
     statistics: Statistics = field(default_factory=Statistics)
     in_flight: int = 0
+    retired: bool = False
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:

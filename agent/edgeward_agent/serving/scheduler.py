@@ -22,7 +22,7 @@ from edgeward_agent.serving.callers import Callers
 from edgeward_agent.serving.cores import usable_cores
 from edgeward_agent.serving.line import NEVER_NS, Dropped, Job, Line, Turn
 from edgeward_agent.serving.outcome import Outcome
-from edgeward_agent.serving.pace import Learned
+from edgeward_agent.serving.pace import ALONE_BELOW_NS, INLINE_BELOW_NS, Learned
 from edgeward_agent.serving.refusal import Refusal, retry_after
 
 _CAPACITY: Final = 256
@@ -77,8 +77,10 @@ class Scheduler:
             thread.start()
 
     def runs_now(self, learned: Learned) -> bool:
-        """Whether such a run would hold up nobody."""
-        return not self._line.waiting and (learned.short or (learned.brief and self.callers.alone))
+        """Whether such a run would hold up nobody. One of which nothing is known yet might."""
+        usual_ns = learned.usual_ns
+        quick = usual_ns < INLINE_BELOW_NS or (usual_ns < ALONE_BELOW_NS and self.callers.alone)
+        return quick and usual_ns > 0 and not self._line.waiting
 
     def submit(self, job: Job) -> None:
         """Run now or soon.

@@ -14,7 +14,7 @@ import numpy as np
 
 from edgeward_agent.series import MAX_LATENCY_US, ROW_HEAD, Series
 from edgeward_agent.serving.asked import InferRequest
-from edgeward_agent.serving.inference import Runner, count_answered, record_of
+from edgeward_agent.serving.inference import Runner, record_of
 from edgeward_agent.serving.line import NEVER_NS
 from edgeward_agent.serving.records import series_of
 from edgeward_agent.serving.release import Version
@@ -34,6 +34,7 @@ class Standing:
 
     __slots__ = (
         "_asked",
+        "_batch",
         "_began_ns",
         "_budget_ns",
         "_ended_ns",
@@ -41,20 +42,23 @@ class Standing:
         "_recorded",
         "_recorded_results",
         "_rerun",
-        "_rows",
         "_runner",
+        "_runs_now",
         "_series",
+        "_statistics",
         "_version",
         "_views",
     )
 
     def __init__(self, runner: Runner, version: Version, asked: InferRequest, rerun: Rerun, size_bytes: int) -> None:
         self._runner = runner
+        self._runs_now = runner.scheduler.runs_now
         self._version = version
         self._asked = asked
         self._rerun = rerun
         self._learned = version.pace.learner(size_bytes)
-        self._rows = version.interface.rows(asked.feeds)
+        self._statistics = version.statistics
+        self._batch = version.statistics.batch(version.interface.rows(asked.feeds))
         self._budget_ns = version.budget_ns if asked.timeout_us is None else NEVER_NS
         self._recorded = runner.capture.mode(version.capture.mode, asked.capture) is CaptureMode.ASYNC
         self._recorded_results: list[Array] | None = None
@@ -70,7 +74,7 @@ class Standing:
 
     def run(self) -> list[Array] | None:
         """The results, valid until the next run; `answered` has to follow. None: take the long way."""
-        if not self._runner.scheduler.runs_now(self._learned):
+        if not self._runs_now(self._learned):
             return None
         self._began_ns = _now_ns()
         results = self._rerun.again(self._version.session)
@@ -80,18 +84,15 @@ class Standing:
     def answered(self, results: list[Array], received_ns: int) -> None:
         """Count and record it: its answer is on its way, where this costs nobody anything."""
         try:
-            rows, began_ns, ended_ns = self._rows, self._began_ns, self._ended_ns
-            count_answered(
-                self._version,
-                rows,
-                rows,
-                received_ns=received_ns,
-                read_ns=began_ns,
-                began_ns=began_ns,
-                ended_ns=ended_ns,
-                deadline_ns=received_ns + self._budget_ns,
-            )
-            self._learned.add(ended_ns - began_ns, ended_ns)
+            version, statistics = self._version, self._statistics
+            began_ns, ended_ns, now_ns = self._began_ns, self._ended_ns, _now_ns()
+            latency_ns, run_ns = now_ns - received_ns, ended_ns - began_ns
+            version.traffic.answered(latency_ns)
+            if latency_ns > self._budget_ns:
+                version.traffic.late += 1
+            statistics.last_ns = now_ns
+            statistics.ran(self._batch, began_ns - received_ns, run_ns, now_ns - ended_ns)
+            self._learned.add(run_ns, ended_ns)
             if self._recorded:
                 self._record(results, received_ns)
         except Exception:  # a bug here must not be a second answer

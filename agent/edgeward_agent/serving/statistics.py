@@ -5,6 +5,7 @@ Times are in ns, cumulative since the version was loaded: a client takes the dif
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from edgeward_agent.serving.traffic import POWERS
@@ -14,12 +15,13 @@ _MAX_SIZES: Final = 64
 _OTHER_SIZES: Final = 0
 
 
-class _Batch:
-    """Executions of one batch size."""
+class Batch:
+    """Executions of one size, and where the time of the requests that tell of them went."""
 
-    __slots__ = ("count", "infer_ns", "input_ns", "output_ns")
+    __slots__ = ("count", "infer_ns", "input_ns", "output_ns", "rows")
 
-    def __init__(self) -> None:
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
         self.count = 0
         self.input_ns = 0
         self.infer_ns = 0
@@ -27,38 +29,33 @@ class _Batch:
 
 
 class Statistics:
-    """Touched on the loop's thread alone; well under a microsecond for each request."""
+    """Touched on the loop's thread alone; well under a microsecond for each request.
+
+    What is counted for each is as little as can be: the sums are made when somebody looks.
+    """
 
     __slots__ = (
         "_batches",
-        "executions",
+        "_companions",
+        "_more_rows",
+        "_queue_counts",
         "fail_ns",
         "failures",
         "infer_counts",
-        "infer_ns",
-        "inferences",
-        "input_ns",
         "last_ns",
-        "output_ns",
-        "queue_counts",
         "queue_ns",
-        "requests",
     )
 
     def __init__(self) -> None:
-        self.requests = 0
-        self.inferences = 0
-        self.executions = 0
-        self.queue_ns = 0
-        self.input_ns = 0
-        self.infer_ns = 0
-        self.output_ns = 0
         self.failures = 0
         self.fail_ns = 0
         self.last_ns = 0
-        self.queue_counts = [0] * POWERS  # by the bit length of the time in µs
-        self.infer_counts = [0] * POWERS
-        self._batches: dict[int, _Batch] = {}
+        self.queue_ns = 0
+        self.infer_counts = [0] * POWERS  # by the bit length of the time in µs
+        self._queue_counts = [0] * POWERS  # of those that came to a line
+        self._batches: dict[int, Batch] = {}
+        self._companions = Batch(0)  # requests of whose execution another one tells
+        self._more_rows = 0  # beyond those that each execution had by its size
 
     def answered(
         self, rows: int, ran_rows: int | None, input_ns: int, queue_ns: int, infer_ns: int, output_ns: int
@@ -68,21 +65,52 @@ class Statistics:
         Args:
             ran_rows: of the execution, where this request is the one that tells of it; else None.
         """
-        self.requests += 1
-        self.inferences += rows
-        self.input_ns += input_ns
+        batch = self._companions if ran_rows is None else self.batch(ran_rows)
+        self._more_rows += rows - batch.rows
         self.queue_ns += queue_ns
-        self.infer_ns += infer_ns
-        self.output_ns += output_ns
-        self.queue_counts[(queue_ns // 1000).bit_length()] += 1
+        self._queue_counts[(queue_ns // 1000).bit_length()] += 1
+        self.ran(batch, input_ns, infer_ns, output_ns)
+
+    def ran(self, batch: Batch, input_ns: int, infer_ns: int, output_ns: int) -> None:
+        """A request was answered that did not wait and ran alone, with all the rows of its batch."""
+        batch.count += 1
+        batch.input_ns += input_ns
+        batch.infer_ns += infer_ns
+        batch.output_ns += output_ns
         self.infer_counts[(infer_ns // 1000).bit_length()] += 1
-        if ran_rows is not None:
-            batch = self._batches.get(ran_rows) or self._new(ran_rows)
-            self.executions += 1
-            batch.count += 1
-            batch.input_ns += input_ns
-            batch.infer_ns += infer_ns
-            batch.output_ns += output_ns
+
+    def batch(self, rows: int) -> Batch:
+        """Where executions of this size are counted, for as long as the version lives. Sizes beyond the first few
+        share one that is not told: a client must not make this grow.
+        """
+        found = self._batches.get(rows)
+        if found is None:
+            size = rows if len(self._batches) < _MAX_SIZES else _OTHER_SIZES
+            found = self._batches.setdefault(size, Batch(size))
+        return found
+
+    @property
+    def executions(self) -> int:
+        return sum(each.count for each in self._batches.values())
+
+    @property
+    def requests(self) -> int:
+        return self.executions + self._companions.count
+
+    @property
+    def inferences(self) -> int:
+        return sum(each.count * each.rows for each in self._batches.values()) + self._more_rows
+
+    @property
+    def infer_ns(self) -> int:
+        return sum(each.infer_ns for each in self._told())
+
+    @property
+    def queue_counts(self) -> list[int]:
+        """By the bit length of the time in µs."""
+        counts = list(self._queue_counts)
+        counts[0] += self.requests - sum(counts)
+        return counts
 
     def failed(self, ns: int) -> None:
         """A request that was good got an error, `ns` after it came."""
@@ -91,7 +119,10 @@ class Statistics:
 
     def document(self, name: str, version: int, last_ms: int) -> dict[str, JsonValue]:
         """One entry of `model_stats`. `last_ms` is when the last request was answered, since 1970; 0 is never."""
-        total_ns = self.input_ns + self.queue_ns + self.infer_ns + self.output_ns
+        input_ns = sum(each.input_ns for each in self._told())
+        output_ns = sum(each.output_ns for each in self._told())
+        requests, infer_ns = self.requests, self.infer_ns
+        total_ns = self.queue_ns + input_ns + infer_ns + output_ns
         return {
             "name": name,
             "version": str(version),
@@ -99,12 +130,12 @@ class Statistics:
             "inference_count": self.inferences,
             "execution_count": self.executions,
             "inference_stats": {
-                "success": _duration(self.requests, total_ns),
+                "success": _duration(requests, total_ns),
                 "fail": _duration(self.failures, self.fail_ns),
-                "queue": _duration(self.requests, self.queue_ns),
-                "compute_input": _duration(self.requests, self.input_ns),
-                "compute_infer": _duration(self.requests, self.infer_ns),
-                "compute_output": _duration(self.requests, self.output_ns),
+                "queue": _duration(requests, self.queue_ns),
+                "compute_input": _duration(requests, input_ns),
+                "compute_infer": _duration(requests, infer_ns),
+                "compute_output": _duration(requests, output_ns),
                 "cache_hit": _duration(0, 0),
                 "cache_miss": _duration(0, 0),
             },
@@ -113,17 +144,16 @@ class Statistics:
             "response_stats": {},
         }
 
-    def _new(self, rows: int) -> _Batch:
-        """Sizes beyond the first few share one entry that is not told: a client must not make this grow."""
-        size = rows if len(self._batches) < _MAX_SIZES else _OTHER_SIZES
-        return self._batches.setdefault(size, _Batch())
+    def _told(self) -> Iterator[Batch]:
+        yield self._companions
+        yield from self._batches.values()
 
 
 def _duration(count: int, ns: int) -> JsonValue:
     return {"count": count, "ns": ns}
 
 
-def _batch(rows: int, batch: _Batch) -> JsonValue:
+def _batch(rows: int, batch: Batch) -> JsonValue:
     return {
         "batch_size": rows,
         "compute_input": _duration(batch.count, batch.input_ns),

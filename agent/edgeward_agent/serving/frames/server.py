@@ -97,7 +97,7 @@ class FrameServer:
     def lost(self, connection: FrameConnection) -> None:
         asyncio.get_running_loop().remove_reader(connection.socket)
         self.connections.remove(connection)
-        self.runner.scheduler.callers.count -= 1
+        self.runner.scheduler.callers.left()
         self._shared_bytes -= connection.memory_bytes
 
     # -- time
@@ -158,7 +158,7 @@ class FrameServer:
         else:
             connection = FrameConnection(self, accepted)
             self.connections.add(connection)
-            self.runner.scheduler.callers.count += 1
+            self.runner.scheduler.callers.came()
             asyncio.get_running_loop().add_reader(accepted, connection.readable)
 
 

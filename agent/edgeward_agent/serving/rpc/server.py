@@ -43,13 +43,13 @@ class RpcServer:
         except RuntimeError:
             raise PortInUse(f"{address}: expected a free address for gRPC, found it in use") from None
         await self._server.start()
-        self._callers.count += MANY
+        self._callers.came(MANY)
 
     async def drain(self, timeout_s: float) -> None:
         """Accept no more, answer what has been asked, then close; what is not done in time is cut."""
         self._streams.finish()
         await self._server.stop(timeout_s)
-        self._callers.count -= MANY
+        self._callers.left(MANY)
 
 
 def _options(limits: Limits) -> list[tuple[str, int]]:
