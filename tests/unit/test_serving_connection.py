@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from edgeward_agent.serving.connection import Connection
 from edgeward_agent.serving.exchange import Limits, Request
 from edgeward_agent.serving.http import HostGuard, HttpServer, TcpGuard
+from edgeward_agent.serving.patience import Patience
 from edgeward_agent.serving.refusal import Refusal
 from support.serving import until
 
@@ -403,8 +404,8 @@ def test_an_opened_port_takes_addresses() -> None:
 class _Transport(asyncio.Transport):
     """Takes what a connection writes; for feeding bytes without a network."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **shown: object) -> None:
+        super().__init__(shown)
         self.ended = False
         self.written = b""
 
@@ -460,6 +461,35 @@ def test_no_bytes_break_a_connection(pieces: list[bytes]) -> None:
         assert not server.state.connections
         assert server.state.callers.count == 0
         assert server.state.held_bytes == 0
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("others", "data", "waits"),
+    [
+        (0, POST + b"Content-Length: 3\r\n\r\nabc", True),
+        (1, POST + b"Content-Length: 3\r\n\r\nabc", False),
+        (0, POST + b"Content-Length: 3\r\n\r\nab", False),  # it is not whole yet
+        (0, POST + b"Connection: close\r\nContent-Length: 3\r\n\r\nabc", False),
+    ],
+)
+def test_the_next_request_of_who_is_alone_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, others: int, data: bytes, waits: bool
+) -> None:
+    waited: list[Patience] = []
+    monkeypatch.setattr(Patience, "wait", lambda patience: waited.append(patience))
+
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            server = HttpServer(_echo, SMALL)
+            server.state.callers.came(others)
+            transport = _Transport(socket=ours)
+            connection = Connection(server.state, _guard())
+            connection.connection_made(transport)
+            connection.data_received(data)
+            assert bool(waited) is waits
 
     asyncio.run(main())
 

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -22,12 +23,14 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
+from edgeward_agent.serving.callers import Callers
 from edgeward_agent.serving.frames import wire
 from edgeward_agent.serving.frames.connection import FrameConnection
 from edgeward_agent.serving.frames.server import Access, FrameLimits
 from edgeward_agent.serving.frames.wire import FrameError, Kind
 from edgeward_agent.serving.local import load_file
 from edgeward_agent.serving.outcome import Outcome
+from edgeward_agent.serving.patience import Patience
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.release import Version
 from edgeward_contract.manifest import CaptureMode, CapturePolicy
@@ -538,30 +541,70 @@ def test_many_clients_at_once_are_all_answered_rightly(host: FramesHost) -> None
     assert not wrong
 
 
-def test_who_asks_at_once_again_leaves_the_loop_to_others_in_time() -> None:
-    """Where client and server share a core there is always a next request."""
-    runs: list[bytes] = []
+class Asked(FrameConnection):
+    """Counts what it is asked, and answers nobody."""
 
-    class Asked(FrameConnection):
-        def _run(self, opened: object, packet: bytes) -> None:
-            self.last_ns = time.perf_counter_ns()
-            runs.append(packet)
-            time.sleep(0.0001)
+    runs = 0
 
+    def _run(self, opened: object, packet: bytes) -> None:
+        self.last_ns = time.perf_counter_ns()
+        self.runs += 1
+        time.sleep(0.0001)
+
+
+@contextmanager
+def _asked(callers: Callers) -> Iterator[tuple[Asked, socket.socket]]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         ours.setblocking(False)
-        connection = Asked(cast(Any, SimpleNamespace(runner=None, registry=None)), ours)
+        runner = SimpleNamespace(scheduler=SimpleNamespace(callers=callers))
+        connection = Asked(cast(Any, SimpleNamespace(runner=runner, registry=None)), ours)
         connection._opened = cast(Any, "opened")
+        callers.came()
+        yield connection, theirs
+
+
+def test_who_is_alone_and_asks_at_once_again_leaves_the_loop_to_others_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where client and server share a core there is always a next request."""
+    monkeypatch.setattr("edgeward_agent.serving.frames.connection._TURN_NS", 300_000)
+    with _asked(Callers()) as (connection, theirs):
         for _ in range(64):
             for _ in range(8):
                 theirs.send(b"next")
-            before = len(runs)
+            before = connection.runs
             connection.readable()
-            assert 1 <= len(runs) - before <= 4
-            while len(runs) % 8:
+            assert 1 <= connection.runs - before <= 4
+            while connection.runs % 8:
                 connection.readable()
-        assert len(runs) == 64 * 8
+        assert connection.runs == 64 * 8
+
+
+def test_with_others_there_each_has_one_request_and_then_the_next_one_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Patience, "wait", lambda _: pytest.fail("somebody else waits too"))
+    callers = Callers()
+    callers.came()
+    with _asked(callers) as (connection, theirs):
+        for _ in range(8):
+            theirs.send(b"next")
+        for number in range(8):
+            connection.readable()
+            assert connection.runs == number + 1
+
+
+def test_the_next_request_of_who_is_alone_is_waited_for() -> None:
+    with _asked(Callers()) as (connection, theirs):
+        sent = iter(range(20))
+
+        def client(_: object) -> bool:
+            if next(sent, None) is None:
+                return False
+            theirs.send(b"next")
+            return True
+
+        connection._patience = cast(Any, SimpleNamespace(pays=lambda: True, wait=partial(client, None)))
+        theirs.send(b"first")
+        connection.readable()
+        assert connection.runs == 21
 
 
 # -- who may connect

@@ -16,6 +16,7 @@ from typing import Final, cast
 
 from edgeward_agent.serving.exchange import Guard, Head, KnownAnswer, Request, ServerState, answer_head
 from edgeward_agent.serving.parsing import Parser, may_come_again
+from edgeward_agent.serving.patience import Patience
 from edgeward_agent.serving.refusal import Full, Refusal, error_body
 from edgeward_agent.serving.tensors import COPIED_BELOW_BYTES, Buffer
 from edgeward_agent.serving.whole import LARGEST_BYTES, SMALLEST_BYTES, Known, WholeReader
@@ -47,6 +48,7 @@ class Connection(asyncio.Protocol):
         self._turns = self._turns_seen = 0
         self._held_bytes = 0
         self._deadline = math.inf
+        self._patience: Patience | None = None
 
     # -- called by the loop
 
@@ -91,6 +93,7 @@ class Connection(asyncio.Protocol):
             self._serve(Request(self, known.head, data[known.body_at :], 0))
         else:
             self._parse(data)
+        self._await_next()
 
     def _parse(self, data: bytes) -> None:
         if self._last or self.closed:
@@ -140,6 +143,7 @@ class Connection(asyncio.Protocol):
             request = Request(self, self._known.head, body, 0)
             self._serve(request)
             request.keep()  # whoever looks at it later finds a copy
+            self._await_next()
 
     def came_in_part(self) -> None:
         self._parser.receiving = True  # the time for a whole request runs
@@ -331,6 +335,20 @@ class Connection(asyncio.Protocol):
     def _serve(self, request: Request) -> None:
         self._current = request
         request.serve(self._server.handler)
+
+    def _await_next(self) -> None:
+        """Of who is alone and has his answer."""
+        patience = self._patience
+        if not self._server.callers.alone or (patience is not None and not patience.pays()):
+            return
+        if self._parser.receiving or not self.free:
+            return
+        if patience is None:
+            connected = self._transport.get_extra_info("socket")
+            if connected is None:
+                return  # not every transport has one
+            patience = self._patience = Patience(connected)
+        patience.wait()  # and the loop finds it
 
     def _send(
         self,

@@ -19,34 +19,42 @@ from edgeward_agent.serving.frames.memory import map_sealed
 from edgeward_agent.serving.frames.opened import Opened
 from edgeward_agent.serving.frames.plan import check_fits_memory, opened_document, read_open
 from edgeward_agent.serving.frames.wire import (
-    ANSWER_HEAD,
+    ANSWER_BEGIN,
+    ANSWER_END,
     MAX_ID_BYTES,
     MAX_OPEN_BYTES,
     NO_DEADLINE,
     RUN_HEAD,
+    SEQUENCE,
     Kind,
     opened_packet,
 )
 from edgeward_agent.serving.inference import Inference, Runner
+from edgeward_agent.serving.patience import Patience
 from edgeward_agent.serving.refusal import Refusal, invalid
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.tensors import Array
 from edgeward_contract.schema import JsonValue
 
 _log: Final = logging.getLogger(__name__)
+_now_ns: Final = time.perf_counter_ns
 
-# On Python 3.11 a member of an enum costs a call to look up; these are looked up for every request.
 _RUN: Final = int(Kind.RUN)
-_ANSWER: Final = int(Kind.ANSWER)
-_OK: Final = int(HTTPStatus.OK)
+_ANSWERED: Final = ANSWER_BEGIN.pack(Kind.ANSWER, 0, HTTPStatus.OK)
+_NO_VERSION: Final = ANSWER_END.pack(0)
+_NO_SEQUENCE: Final = bytes(4)
+_USUAL: Final = RUN_HEAD.pack(_RUN, 0, 0, 0)
+"""A request without priority, time limit or id is as this one but for its sequence."""
+_USUAL_BEGIN: Final = _USUAL[: SEQUENCE.start]
+_USUAL_END: Final = _USUAL[SEQUENCE.stop :]
 _INTERNAL: Final = "internal error: see the log of the serving process"
 _MAX_RUN_BYTES: Final = RUN_HEAD.size + MAX_ID_BYTES
+_ONE_TOO_MANY: Final = _MAX_RUN_BYTES + 1
 _MAX_TIMEOUT_US: Final = (1 << 63) - 1
 _MAX_ERROR_BYTES: Final = 1024
-_TURN_NS: Final = 300_000
-"""Where client and server share a core, the next request is here before the `send` of the answer returns: to look for
-it at once saves a turn of the loop. For so long, then others have theirs."""
-_LOOK_EVERY: Final = 32  # wakes, once it was in vain
+_TURN_NS: Final = 4_000_000
+"""Who is alone and asks at once is answered without a turn of the loop, for so long; then whoever may have come has
+his."""
 _FDS: Final = 8  # room for more than may come, so that we see and close them
 
 
@@ -75,15 +83,14 @@ class FrameConnection:
         self.closed = False
         self.busy = False
         self.memory_bytes = 0
-        self.last_ns = time.perf_counter_ns()
+        self.last_ns = _now_ns()
         self._owner = owner
         self.runner = owner.runner
         self._registry = owner.registry
         self._recv = connection.recv
         self._send = connection.send
         self._opened: Opened | None = None
-        self._wakes = 0
-        self._looks_again = False
+        self._patience = Patience(connection)
 
     def readable(self) -> None:
         """Something has come: the plan, or a request."""
@@ -93,12 +100,16 @@ class FrameConnection:
             return
         if not self._read_run(opened):
             return
-        self._wakes += 1
-        until_ns = self.last_ns + _TURN_NS
-        if self._wakes % _LOOK_EVERY == 0:
-            self._looks_again = True
-        while self._looks_again and not (self.busy or self.closed) and time.perf_counter_ns() < until_ns:
-            self._looks_again = self._read_run(opened)
+        patience, until_ns = self._patience, self.last_ns + _TURN_NS
+        if not self._owner.runner.scheduler.callers.alone or not patience.pays():
+            return
+        while not (self.busy or self.closed):
+            if self.last_ns > until_ns:
+                patience.wait()  # and the loop finds it
+                return
+            # Where client and server share a core it is here already.
+            if not self._read_run(opened) and (self.closed or not patience.wait()):
+                return
 
     def close(self) -> None:
         """End it now; a request that runs is answered to nobody."""
@@ -148,7 +159,7 @@ class FrameConnection:
         self.memory_bytes = len(memory)
         self._owner.opened(self.memory_bytes)
         self._opened = opened
-        self._tell_opened(_OK, opened_document(plan, version.name, version.version, version.interface))
+        self._tell_opened(HTTPStatus.OK, opened_document(plan, version.name, version.version, version.interface))
 
     def _refuse_open(self, status: HTTPStatus, message: str) -> None:
         self._tell_opened(status, {"error": message})
@@ -162,7 +173,7 @@ class FrameConnection:
     def _read_run(self, opened: Opened) -> bool:
         """Returns whether there was one."""
         try:
-            packet = self._recv(_MAX_RUN_BYTES + 1)  # descriptors that come along are closed by the system
+            packet = self._recv(_ONE_TOO_MANY)  # descriptors that come along are closed by the system
         except (BlockingIOError, InterruptedError):
             return False
         except OSError:
@@ -174,41 +185,49 @@ class FrameConnection:
         return True
 
     def _run(self, opened: Opened, packet: bytes) -> None:
-        now_ns = self.last_ns = time.perf_counter_ns()
-        sequence = 0
+        now_ns = self.last_ns = _now_ns()
         try:
-            size = len(packet)
-            if not RUN_HEAD.size <= size <= _MAX_RUN_BYTES:
-                raise invalid(f"expected {RUN_HEAD.size} to {_MAX_RUN_BYTES} bytes, got others")
-            kind, priority, sequence, timeout_us = RUN_HEAD.unpack_from(packet)
-            if kind != _RUN:
-                raise invalid(f"expected a request, got kind {kind}; another plan wants another connection")
-            if self.busy:
-                raise Refusal(HTTPStatus.CONFLICT, "expected one request at a time, the one before is not answered yet")
-            version = self._registry.find(opened.plan.model, opened.plan.version)
-            if version is not opened.version:
-                opened.bind(version)
-            opened.take_inputs()
-            usual = size == RUN_HEAD.size and not (timeout_us or priority)
+            # As one expression and in place: to call for it would take a twentieth of the whole.
             standing = opened.standing
-            if usual and standing is not None and (results := standing.run()) is not None:
-                self.answer(opened, sequence, results)
-                standing.answered(results, now_ns)
-            else:
-                self._ask(opened, sequence, timeout_us, priority, packet[RUN_HEAD.size :], now_ns)
+            if (
+                packet[: SEQUENCE.start] == _USUAL_BEGIN
+                and packet[SEQUENCE.stop :] == _USUAL_END
+                and standing is not None
+                and not self.busy
+                and not opened.version.retired
+            ):
+                opened.take_inputs()
+                results = standing.run()
+                if results is not None:
+                    self._send(_ANSWERED + packet[SEQUENCE] + opened.give_outputs(results))
+                    standing.answered(results, now_ns)
+                    return
+            self._ask(opened, packet, now_ns)
         except Refusal as refusal:
             if refusal.status < HTTPStatus.INTERNAL_SERVER_ERROR:
                 opened.version.traffic.invalid += 1
-            self._refuse(sequence, refusal.status, str(refusal))
+            self._refuse(_sequence(packet), refusal.status, str(refusal))
+        except OSError:  # as in `_put`
+            self.close()
         except Exception:
             _log.exception("a request failed")
-            self._refuse(sequence, HTTPStatus.INTERNAL_SERVER_ERROR, _INTERNAL)
+            self._refuse(_sequence(packet), HTTPStatus.INTERNAL_SERVER_ERROR, _INTERNAL)
 
-    def _ask(
-        self, opened: Opened, sequence: int, timeout_us: int, priority: int, name: bytes, received_ns: int
-    ) -> None:
-        asked = opened.request(_text(name), _timeout(timeout_us), priority)
-        inference = _FrameInference(self, opened, sequence, asked, received_ns)
+    def _ask(self, opened: Opened, packet: bytes, received_ns: int) -> None:
+        """Raises Refusal."""
+        if not RUN_HEAD.size <= len(packet) <= _MAX_RUN_BYTES:
+            raise invalid(f"expected {RUN_HEAD.size} to {_MAX_RUN_BYTES} bytes, got others")
+        kind, priority, _, timeout_us = RUN_HEAD.unpack_from(packet)
+        if kind != _RUN:
+            raise invalid(f"expected a request, got kind {kind}; another plan wants another connection")
+        if self.busy:
+            raise Refusal(HTTPStatus.CONFLICT, "expected one request at a time, the one before is not answered yet")
+        version = self._registry.find(opened.plan.model, opened.plan.version)
+        if version is not opened.version:
+            opened.bind(version)
+        opened.take_inputs()
+        asked = opened.request(_text(packet[RUN_HEAD.size :]), _timeout(timeout_us), priority)
+        inference = _FrameInference(self, opened, packet[SEQUENCE], asked, received_ns)
         self.busy = True
         try:
             self.runner.submit(inference)
@@ -218,20 +237,21 @@ class FrameConnection:
 
     # -- answers, called by inferences
 
-    def answer(self, opened: Opened, sequence: int, results: Sequence[Array]) -> None:
+    def answer(self, opened: Opened, sequence: bytes, results: Sequence[Array]) -> None:
         """Raises Refusal when a result does not fit its place."""
-        shapes = opened.give_outputs(results)
+        end = opened.give_outputs(results)
         self.busy = False
-        self._put(ANSWER_HEAD.pack(_ANSWER, 0, _OK, sequence, opened.version.version) + shapes)
+        self._put(_ANSWERED + sequence + end)
 
-    def refuse(self, sequence: int, status: HTTPStatus, message: str) -> None:
+    def refuse(self, sequence: bytes, status: HTTPStatus, message: str) -> None:
         self.busy = False
         self._refuse(sequence, status, message)
 
     # -- inside
 
-    def _refuse(self, sequence: int, status: int, message: str) -> None:
-        self._put(ANSWER_HEAD.pack(_ANSWER, 0, status, sequence, 0) + message.encode()[:_MAX_ERROR_BYTES])
+    def _refuse(self, sequence: bytes, status: int, message: str) -> None:
+        begin = ANSWER_BEGIN.pack(Kind.ANSWER, 0, status)
+        self._put(begin + sequence + _NO_VERSION + message.encode()[:_MAX_ERROR_BYTES])
 
     def _put(self, packet: bytes) -> None:
         """A client that leaves so many answers unread that the socket is full has gone wrong: it is cut off."""
@@ -249,7 +269,7 @@ class _FrameInference(Inference):
     __slots__ = ("_connection", "_opened", "_sequence")
 
     def __init__(
-        self, connection: FrameConnection, opened: Opened, sequence: int, asked: InferRequest, received_ns: int
+        self, connection: FrameConnection, opened: Opened, sequence: bytes, asked: InferRequest, received_ns: int
     ) -> None:
         super().__init__(
             connection.runner, opened.version, asked, size_bytes=opened.plan.input_bytes, received_ns=received_ns
@@ -270,6 +290,11 @@ class _FrameInference(Inference):
 
     def compute(self) -> list[Array]:
         return self._opened.run(self.version.session)
+
+
+def _sequence(packet: bytes) -> bytes:
+    """Zeros for what is too short, or too long, to be a request."""
+    return packet[SEQUENCE] if RUN_HEAD.size <= len(packet) <= _MAX_RUN_BYTES else _NO_SEQUENCE
 
 
 def _descriptors(control: Sequence[tuple[int, int, bytes]]) -> list[int]:

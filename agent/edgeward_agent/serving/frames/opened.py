@@ -14,7 +14,7 @@ import numpy as np
 
 from edgeward_agent.serving.asked import InferRequest
 from edgeward_agent.serving.frames.plan import InputPlace, Place, Plan, check_fits_model, check_gives, told_shapes
-from edgeward_agent.serving.frames.wire import shapes_bytes
+from edgeward_agent.serving.frames.wire import ANSWER_END, shapes_bytes
 from edgeward_agent.serving.inference import Runner
 from edgeward_agent.serving.refusal import Refusal, invalid
 from edgeward_agent.serving.release import Version
@@ -34,6 +34,7 @@ class Opened:
     """
 
     __slots__ = (
+        "_end",
         "_feeds",
         "_flags",
         "_gives",
@@ -43,9 +44,9 @@ class Opened:
         "_plain",
         "_rerun",
         "_runner",
-        "_shapes",
         "_told",
         "_usual",
+        "_version_end",
         "_wanted",
         "plan",
         "standing",
@@ -80,7 +81,8 @@ class Opened:
         self._told = told_shapes(self.plan, version.interface)
         self._places: list[tuple[memoryview, memoryview]] = []
         self._placed: list[Array] | None = None
-        self._shapes = b""
+        self._end = b""
+        self._version_end = ANSWER_END.pack(version.version)
         self.standing = None
         if Standing.possible(self._runner, version, self._usual):
             self.standing = Standing(self._runner, version, self._usual, self._rerun, self.plan.input_bytes)
@@ -103,7 +105,8 @@ class Opened:
         return self._request(request_id, timeout_us, priority)
 
     def give_outputs(self, results: Sequence[Array]) -> bytes:
-        """Copy results to where the client reads them. Returns the shapes that it has to be told.
+        """Copy results to where the client reads them. Returns the end of the answer: the version, and the shapes that
+        have to be told.
 
         Raises:
             Refusal: 400, one does not fit its place.
@@ -111,23 +114,25 @@ class Opened:
         if results is self._placed:
             for shared, own in self._places:
                 shared[:] = own
-            return self._shapes
+            return self._end
         for place, shared, array in zip(self.plan.outputs, self._outputs, results, strict=True):
             data = to_bytes(array)
             size = len(data)
             if size > place.size_bytes:
                 raise _too_small(place, size)
             shared[:size] = data
-        shapes = shapes_bytes([results[index].shape for index in self._told]) if self._told else b""
+        end = self._version_end
+        if self._told:
+            end += shapes_bytes([results[index].shape for index in self._told])
         if results is self._rerun.results:
-            self._remember(results, shapes)
-        return shapes
+            self._remember(results, end)
+        return end
 
-    def _remember(self, results: list[Array], shapes: bytes) -> None:
+    def _remember(self, results: list[Array], end: bytes) -> None:
         """These come again with other numbers: the model is bound to where they lie."""
         views = [each.reshape(-1).view(np.uint8).data for each in results]
         self._places = [(shared[: len(own)], own) for shared, own in zip(self._outputs, views, strict=True)]
-        self._placed, self._shapes = results, shapes
+        self._placed, self._end = results, end
 
     def _add_input(self, place: InputPlace, shared: memoryview) -> None:
         own = self._feeds[place.name].reshape(-1)

@@ -25,6 +25,11 @@ NO_DEADLINE: Final = (1 << 64) - 1
 OPEN_HEAD: Final = struct.Struct("<BB6x")
 RUN_HEAD: Final = struct.Struct("<BB2xIQ")
 ANSWER_HEAD: Final = struct.Struct("<BBHII4x")
+ANSWER_BEGIN: Final = struct.Struct("<BBH")
+"""The head of an answer in parts: this, the sequence as it came, and `ANSWER_END`."""
+ANSWER_END: Final = struct.Struct("<I4x")
+SEQUENCE: Final = slice(4, 8)
+"""Where it stands in a request."""
 _DIM: Final = struct.Struct("<Q")
 _RANK: Final = struct.Struct("<I")
 MAX_RANK: Final = 64
