@@ -72,6 +72,12 @@ class Sample:
     latencies_ns: npt.NDArray[np.uint64]
     per_s: float
 
+    @classmethod
+    def merged(cls, parts: Sequence[Sample]) -> Sample:
+        """Of turns that were equally long."""
+        latencies_ns = np.sort(np.concatenate([part.latencies_ns for part in parts]))
+        return cls(latencies_ns=latencies_ns, per_s=sum(part.per_s for part in parts) / len(parts))
+
     def quantile_us(self, share: float) -> float:
         """The smallest latency that `share` of the answers do not exceed, in µs."""
         last = len(self.latencies_ns) - 1

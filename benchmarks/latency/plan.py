@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -11,6 +11,8 @@ from benchmarks.latency import peers
 from benchmarks.latency.native import Cores, Kind
 
 ROUNDS: Final = 7
+PASSES: Final = 3
+"""How often a round comes to a case that others of its block are held against."""
 OUR_WAYS: Final = ("tcp", "unix", "frames")
 FLOORS: Final[dict[str, Kind]] = {"tcp": "tcp", "unix": "stream", "frames": "seqpacket"}
 """Which kind of echo a way of ours is held against."""
@@ -62,7 +64,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Times:
-    """How long a case is measured in one round."""
+    """How long a case is measured in one round, over all its passes, and how long each is warmed before."""
 
     seconds: float
     warm_up_s: float
@@ -70,9 +72,26 @@ class Times:
 
 def times(case: Case) -> Times:
     """Long enough for a p99; peers need time to get going, large models to answer sixteen at all."""
+    warm_up_s = 0.1 if passes(case) > 1 else 0.3
     if case.model != SMALL:
-        return Times(seconds=1.2 if case.connections == 1 else 2.0, warm_up_s=0.3)
-    return Times(seconds=1.5 if case.server in peers.NAMES else 1.0, warm_up_s=0.3)
+        return Times(seconds=1.2 if case.connections == 1 else 2.0, warm_up_s=warm_up_s)
+    return Times(seconds=1.5 if case.server in peers.NAMES else 1.0, warm_up_s=warm_up_s)
+
+
+def passes(case: Case) -> int:
+    """A host that others share changes its pace within seconds: what is a ratio or a difference of microseconds is
+    measured in turns much shorter than that. What is many times more, or less, need not be.
+    """
+    return PASSES if case.connections == 1 and case.server not in peers.NAMES else 1
+
+
+def blocks(cases: Sequence[Case]) -> list[list[Case]]:
+    """The cases in groups that are held against each other, those with several passes; any other by itself."""
+    found: dict[Hashable, list[Case]] = {}
+    for case in cases:
+        key = (case.model, case.placement) if passes(case) > 1 else case
+        found.setdefault(key, []).append(case)
+    return list(found.values())
 
 
 def cases(models: Sequence[str], servers: Sequence[str]) -> list[Case]:

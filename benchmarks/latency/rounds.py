@@ -6,11 +6,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from benchmarks.latency import native, noise, raw, servers, tree
 from benchmarks.latency.native import Load, LoadFailed, Sample
-from benchmarks.latency.plan import CLIENT_CORES, FLOORS, RECORDER_CORES, SERVER_CORES, Case, times
+from benchmarks.latency.plan import CLIENT_CORES, FLOORS, RECORDER_CORES, SERVER_CORES, Case, blocks, passes, times
 from benchmarks.latency.servers import NotStarted, Server
 from benchmarks.latency.store import Figures, Line, Store
 from benchmarks.latency.way import Way, ask
@@ -53,41 +54,49 @@ def _to_do(cases: Sequence[Case], rounds: int, store: Store) -> list[Case]:
 
 def _round(cases: Sequence[Case], number: int, running: Running, store: Store, deadline: float) -> bool:
     """The order turns with the number of the round: nobody is always measured after the same neighbour."""
-    shift = number * 5 % len(cases)
-    for case in (*cases[shift:], *cases[:shift]):
-        if store.has(case.key, number):
-            continue
+    found = blocks([case for case in cases if not store.has(case.key, number)])
+    shift = number * 5 % len(found) if found else 0
+    for block in (*found[shift:], *found[:shift]):
         if time.monotonic() > deadline:
             return False
-        line = _measured(case, number, running)
-        store.add(line)
-        print(f"  round {number + 1}  {case.key:<58} {_short(line)}", flush=True)
+        for line in _measured(block, number, running):
+            store.add(line)
+            print(f"  round {number + 1}  {line.key:<58} {_short(line)}", flush=True)
     return True
 
 
-def _measured(case: Case, number: int, running: Running) -> Line:
-    """Raises TooNoisy."""
-    if case.server in running.missing:
-        return Line(key=case.key, round=number, figures={}, note=running.missing[case.server])
-    try:
-        figures = noise.undisturbed(
-            lambda: _figures(_sample(case, running), case, running), running.pace >= REHEARSAL_BELOW
-        )
-        return Line(key=case.key, round=number, figures=figures)
-    except LoadFailed as error:
-        return Line(key=case.key, round=number, figures={}, note=str(error)[:300])
+def _measured(block: Sequence[Case], number: int, running: Running) -> list[Line]:
+    """One pass over the block after the other, there and back. Raises TooNoisy."""
+    careful = running.pace >= REHEARSAL_BELOW
+    samples: dict[str, list[Sample]] = {case.key: [] for case in block}
+    notes = {case.key: running.missing[case.server] for case in block if case.server in running.missing}
+    for turn in range(passes(block[0]) if careful else 1):
+        for case in block[:: -1 if turn % 2 else 1]:
+            if case.key not in notes:
+                try:
+                    samples[case.key].append(noise.undisturbed(partial(_sample, case, running), careful))
+                except LoadFailed as error:
+                    notes[case.key] = str(error)[:300]
+    return [
+        Line(key=case.key, round=number, figures={}, note=notes[case.key])
+        if case.key in notes
+        else Line(key=case.key, round=number, figures=_figures(Sample.merged(samples[case.key]), case, running))
+        for case in block
+    ]
 
 
 def _sample(case: Case, running: Running) -> Sample:
+    """One turn."""
     span = times(case)
+    seconds = span.seconds / passes(case) * running.pace
     if case.server == "raw":
-        return raw.run(running.workload, span.seconds * running.pace, SERVER_CORES[case.placement])
+        return raw.run(running.workload, seconds, SERVER_CORES[case.placement])
     server = running.servers[_process(case)]
     way = server.ways[case.way]
     what = Load(
         request=way.request,
         connections=case.connections,
-        seconds=span.seconds * running.pace,
+        seconds=seconds,
         warm_up_s=span.warm_up_s * running.pace,
         plan=way.plan,
     )
