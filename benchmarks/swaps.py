@@ -28,6 +28,7 @@ from benchmarks.latency import native, wire
 from benchmarks.latency.native import Load, Sample, Target
 from benchmarks.report import Result, median_ratio
 from edgeward_agent.client import Client
+from edgeward_agent.serving.memory import with_huge_pages
 from edgeward_agent.serving_control import ServingControl
 from edgeward_contract.artifact import ModelName, Sha256
 from edgeward_contract.manifest import Manifest
@@ -156,7 +157,8 @@ def _start(folder: Path, listener: socket.socket) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "edgeward_agent.serving.main", "--fd-http", str(listener.fileno())]
     for option, name in (("boot", "boot.json"), ("control", "control.sock"), ("capture", "capture.sock")):
         command += [f"--{option}", str(folder / name)]
-    return subprocess.Popen([*command, "--log-level", "error"], pass_fds=[listener.fileno()])
+    environment = with_huge_pages(os.environ)  # as the control process starts it
+    return subprocess.Popen([*command, "--log-level", "error"], pass_fds=[listener.fileno()], env=environment)
 
 
 def _release(folder: Path) -> Release:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import msgspec
 from edgeward_agent.clock import boot_id
 from edgeward_agent.log import fields
 from edgeward_agent.process import ProcessRef, Watched
+from edgeward_agent.serving.memory import with_huge_pages
 from edgeward_contract.version import __version__
 
 log = logging.getLogger(__name__)
@@ -144,6 +146,7 @@ class ServingProcess:
         """Start it with the listening sockets as its own. `grpc` is an address: it opens that socket itself."""
         child = subprocess.Popen(
             _command(plan, listeners, grpc),
+            env=with_huge_pages(os.environ),
             stdin=subprocess.DEVNULL,
             pass_fds=[listener.fileno() for listener in listeners.values()],
             start_new_session=True,  # Ctrl-C in a terminal is for the control process, which then stops this one

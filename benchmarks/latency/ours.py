@@ -15,6 +15,7 @@ from benchmarks.latency.native import Target, drain
 from benchmarks.latency.way import Way
 from benchmarks.latency.wire import Form
 from benchmarks.latency.workload import Workload
+from edgeward_agent.serving.memory import with_huge_pages
 from edgeward_contract.artifact import sha256_of
 
 
@@ -40,17 +41,19 @@ def start(workload: Workload, folder: Path, *, bare: bool, more: tuple[str, ...]
         more: words for its command line.
     """
     http, unix, packets = f"127.0.0.1:{free_port()}", folder / "d.sock", folder / "f.sock"
+    extra = with_huge_pages({})  # as the control process starts it
     listens: tuple[str | Path, ...] = ("--http", http, "--unix", unix, "--frames", packets, *more)
     ways = _ways(workload, http, unix, packets)
     if bare:
-        yield Start(command=(sys.executable, "-m", "benchmarks.latency.bare", workload.release, *listens), ways=ways)
+        words = (sys.executable, "-m", "benchmarks.latency.bare", workload.release, *listens)
+        yield Start(command=words, ways=ways, extra=extra)
         return
     boot, capture = folder / "boot.json", folder / "r.sock"
     boot.write_text(json.dumps({"models": [_boot_entry(workload)]}))
     private = ("--boot", boot, "--control", folder / "c.sock", "--capture", capture)
     words = (sys.executable, "-m", "edgeward_agent.serving.main", *private, *listens)
     with drain(capture) as recorder:
-        yield Start(command=words, ways=ways, recorder=recorder)
+        yield Start(command=words, ways=ways, recorder=recorder, extra=extra)
 
 
 def _boot_entry(workload: Workload) -> dict[str, object]:

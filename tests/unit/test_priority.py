@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -13,7 +15,16 @@ from typing import TypeVar
 import pytest
 
 from edgeward_agent import priority
-from edgeward_agent.priority import BACKGROUND_NICE, Launcher, background_cores, go_last, least_interrupted, step_back
+from edgeward_agent.priority import (
+    BACKGROUND_NICE,
+    Launcher,
+    background_cores,
+    go_last,
+    least_interrupted,
+    step_back,
+    take_long_turns,
+    take_short_turns,
+)
 
 T = TypeVar("T")
 
@@ -113,8 +124,34 @@ def test_one_core_is_left_to_answers_where_there_is_another() -> None:
     assert background_cores({3}) == {3}
 
 
+@linux
+def test_turns_become_short_and_long_and_nothing_else_changes() -> None:
+    def turns() -> list[tuple[int, int, int]]:
+        take_short_turns()
+        short = turn()
+        take_long_turns()
+        return [short, turn()]
+
+    policy, nice, _ = turn()
+    known = tuple(map(int, os.uname().release.split("-")[0].split(".")[:2])) >= (6, 12)
+    wanted = [(policy, nice, 100_000), (policy, nice, 3_000_000)] if known else [(policy, nice, 0)] * 2
+    assert in_a_thread(turns) == wanted
+
+
+def turn() -> tuple[int, int, int]:
+    """Policy, nice and length of a turn of this thread, as the system tells them."""
+    call = {"x86_64": 315, "aarch64": 275}.get(os.uname().machine)
+    if call is None:
+        pytest.skip("the number of the call is not known here")
+    told = ctypes.create_string_buffer(48)
+    assert ctypes.CDLL(None).syscall(call, 0, told, 48, 0) == 0
+    _, policy, _, nice, _, turn_ns, _, _ = struct.unpack("<IIQiIQQQ", told.raw)
+    return policy, nice, turn_ns if turn_ns in (100_000, 3_000_000) else 0
+
+
 def test_elsewhere_nothing_is_wished(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(priority, "LINUX", False)
     step_back()
+    take_short_turns()
     go_last(os.getpid())
     assert os.getpriority(os.PRIO_PROCESS, 0) == os.getpriority(os.PRIO_PROCESS, os.getpid())

@@ -17,7 +17,7 @@ from edgeward_agent.errors import ModelError
 from edgeward_agent.serving import graphs
 from edgeward_agent.serving.graphs import PreparedGraph, can_be_prepared, find_graph, graph_key, prepared_graph
 from edgeward_agent.serving.local import load_file
-from edgeward_agent.serving.memory import give_back
+from edgeward_agent.serving.memory import give_back, with_huge_pages
 from edgeward_agent.serving.providers import (
     RUNTIME_NAMES,
     ProviderPlan,
@@ -151,6 +151,20 @@ def test_a_model_that_refuses_zeros_cannot_shrink_on_command(tmp_path: Path) -> 
 
 def test_freed_memory_can_be_given_back_where_the_c_library_can() -> None:
     assert give_back() == hasattr(ctypes.CDLL(None), "malloc_trim")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (None, "glibc.malloc.hugetlb=1"),
+        ("", "glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.tcache_count=0", "glibc.malloc.tcache_count=0:glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=0"),
+    ],
+)
+def test_huge_pages_are_asked_for_unless_somebody_has_said_otherwise(before: str | None, after: str) -> None:
+    given = {"PATH": "/bin"} | ({} if before is None else {"GLIBC_TUNABLES": before})
+    assert with_huge_pages(given) == {"PATH": "/bin", "GLIBC_TUNABLES": after}
 
 
 # -- prepared graphs

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from edgeward_agent import log
 from edgeward_agent.errors import AgentError
+from edgeward_agent.priority import take_short_turns
 from edgeward_agent.serving import loop
 from edgeward_agent.serving.boot import boot
 from edgeward_agent.serving.capture import CaptureStream
@@ -64,6 +65,7 @@ async def _run(options: argparse.Namespace) -> None:
         stack.callback(capture.close)
         await stack.enter_async_context(answering(ControlApi(registry, capture), [control]))
         await stack.enter_async_context(serving(registry, capture, listeners, grpc=options.grpc, limits=limits))
+        take_short_turns()  # this thread alone: those that compute have started
         await stop.wait()
 
 
