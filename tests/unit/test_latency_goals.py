@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from benchmarks.latency import goals, plan
 from benchmarks.latency.goals import Goal, Rounds, Verdict
+from benchmarks.latency.native import Sample
 from benchmarks.latency.plan import Case, Placement
 from benchmarks.latency.statistics import Estimate, differences, estimate, ratios
 from benchmarks.latency.store import Figures, Line
@@ -93,3 +95,31 @@ def test_every_case_that_a_goal_needs_is_measured() -> None:
 def test_no_case_is_measured_twice() -> None:
     keys = [case.key for case in plan.cases(NAMES, plan.servers())]
     assert len(keys) == len(set(keys))
+
+
+def test_what_is_held_against_each_other_is_one_block_of_several_passes() -> None:
+    cases = plan.cases(NAMES, plan.servers())
+    blocks = plan.blocks(cases)
+    together = [case for block in blocks for case in block]
+    assert len(together) == len(cases) and set(together) == set(cases)
+    of = {case.key: block for block in blocks for case in block}
+    for server, way, model, placement in (
+        ("echo", "frames", "wdbc-risk", Placement.ONE_CORE),
+        ("raw", "run", "imaging-latency", Placement.FREE),
+    ):
+        against = Case(model=model, server=server, way=way, placement=placement, connections=1)
+        for ours in ("ours", "bare"):
+            assert Case(model=model, server=ours, way="frames", placement=placement, connections=1) in of[against.key]
+        assert {plan.passes(case) for case in of[against.key]} == {plan.PASSES}
+    alone = [block for block in blocks if plan.passes(block[0]) == 1]
+    assert all(len(block) == 1 for block in alone)
+    assert {block[0].connections for block in alone if block[0].server == "ours"} == {4, 16}
+
+
+def test_turns_of_a_case_count_as_one() -> None:
+    parts = [
+        Sample(latencies_ns=np.array(each, np.uint64), per_s=per_s) for each, per_s in (([1, 5], 10.0), ([2, 3], 30.0))
+    ]
+    merged = Sample.merged(parts)
+    assert merged.latencies_ns.tolist() == [1, 2, 3, 5]
+    assert merged.per_s == 20.0
