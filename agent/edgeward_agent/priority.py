@@ -24,7 +24,7 @@ _LAST_NICE: Final = 19
 
 
 _SHORT_TURN_NS: Final = 100_000
-_LONG_TURN_NS: Final = 3_000_000
+_USUAL_TURN: Final = 0  # whatever it is on this machine
 _SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274}  # the number of the call, which the C library has no name for
 _SCHED_ATTR: Final = struct.Struct("<IIQiIQQQ")  # size, policy, flags, nice, priority, runtime, deadline, period
 
@@ -75,20 +75,20 @@ def take_short_turns() -> None:
     _set_turn(_SHORT_TURN_NS)
 
 
-def take_long_turns() -> None:
-    """The opposite: for a thread that was started by one with short turns, and computes."""
-    _set_turn(_LONG_TURN_NS)
+def take_usual_turns() -> None:
+    """For a thread that was started by one with short turns, and computes."""
+    _set_turn(_USUAL_TURN)
 
 
 def _set_turn(turn_ns: int) -> None:
-    if not LINUX or os.sched_getscheduler(0) != os.SCHED_OTHER:
+    if not LINUX or sys.maxsize < 1 << 32:  # the calls of a 32-bit process have other numbers
         return
     call = _SCHED_SETATTR.get(os.uname().machine)
-    if call is None:
-        return
-    nice = os.getpriority(os.PRIO_PROCESS, 0)
-    wish = _SCHED_ATTR.pack(_SCHED_ATTR.size, os.SCHED_OTHER, 0, nice, 0, turn_ns, 0, 0)
-    ctypes.CDLL(None).syscall(call, 0, wish, 0)
+    with suppress(OSError):
+        if call is not None and os.sched_getscheduler(0) == os.SCHED_OTHER:
+            nice = os.getpriority(os.PRIO_PROCESS, 0)
+            wish = _SCHED_ATTR.pack(_SCHED_ATTR.size, os.SCHED_OTHER, 0, nice, 0, turn_ns, 0, 0)
+            ctypes.CDLL(None).syscall(call, 0, wish, 0)
 
 
 def background_cores(usable: Set[int]) -> Set[int]:

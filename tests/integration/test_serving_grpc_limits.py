@@ -14,6 +14,7 @@ from grpc import StatusCode, aio
 from onnx import TensorProto
 
 from edgeward_agent.serving.asked import Terms
+from edgeward_agent.serving.callers import Callers
 from edgeward_agent.serving.capture import NoCapture
 from edgeward_agent.serving.exchange import Limits
 from edgeward_agent.serving.inference import Runner
@@ -49,7 +50,7 @@ def _play(folder: Path, limits: Limits, work: Callable[[Channel, Version], Await
         version = load_file(identity_model(folder / "echo.onnx", TensorProto.FLOAT, ["n"]))
         registry = Registry()
         registry.adopt(version)
-        scheduler = Scheduler(asyncio.get_running_loop())
+        scheduler = Scheduler(asyncio.get_running_loop(), callers=Callers())
         scheduler.start()
         management = Management(registry, NoRegions(), body_bytes=limits.body_bytes)
         runner = Runner(scheduler, NoCapture())

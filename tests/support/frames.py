@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeward_agent.serving import loop
+from edgeward_agent.serving.callers import Callers
 from edgeward_agent.serving.capture import Capture, NoCapture
 from edgeward_agent.serving.frames import wire
 from edgeward_agent.serving.frames.server import FrameLimits, FrameServer
@@ -132,7 +133,7 @@ class FramesHost:
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
-        scheduler = Scheduler(self._loop)
+        scheduler = Scheduler(self._loop, callers=Callers())
         scheduler.start()
         self.server = FrameServer(self.registry, Runner(scheduler, self._capture), self._limits)
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:

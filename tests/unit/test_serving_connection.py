@@ -15,6 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from edgeward_agent.serving.callers import Callers
 from edgeward_agent.serving.connection import Connection
 from edgeward_agent.serving.exchange import Limits, Request
 from edgeward_agent.serving.http import HostGuard, HttpServer, TcpGuard
@@ -407,6 +408,7 @@ class _Transport(asyncio.Transport):
     def __init__(self, **shown: object) -> None:
         super().__init__(shown)
         self.ended = False
+        self.unsent = 0
         self.written = b""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -416,6 +418,9 @@ class _Transport(asyncio.Transport):
     def writelines(self, parts: Iterable[bytes | bytearray | memoryview]) -> None:
         for part in parts:
             self.write(part)
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
 
     def write_eof(self) -> None:
         self.ended = True
@@ -450,7 +455,7 @@ _PIECES = st.sampled_from(
 @given(st.lists(st.lists(_PIECES | st.binary(max_size=9), max_size=8).map(b"".join), max_size=5))
 def test_no_bytes_break_a_connection(pieces: list[bytes]) -> None:
     async def main() -> None:
-        server = HttpServer(_echo, SMALL)
+        server = HttpServer(_echo, SMALL, Callers())
         connection = Connection(server.state, _guard())
         connection.connection_made(_Transport())
         for piece in pieces:
@@ -466,16 +471,17 @@ def test_no_bytes_break_a_connection(pieces: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("others", "data", "waits"),
+    ("others", "unsent", "data", "waits"),
     [
-        (0, POST + b"Content-Length: 3\r\n\r\nabc", True),
-        (1, POST + b"Content-Length: 3\r\n\r\nabc", False),
-        (0, POST + b"Content-Length: 3\r\n\r\nab", False),  # it is not whole yet
-        (0, POST + b"Connection: close\r\nContent-Length: 3\r\n\r\nabc", False),
+        (0, 0, POST + b"Content-Length: 3\r\n\r\nabc", True),
+        (1, 0, POST + b"Content-Length: 3\r\n\r\nabc", False),
+        (0, 0, POST + b"Content-Length: 3\r\n\r\nab", False),  # it is not whole yet
+        (0, 0, POST + b"Connection: close\r\nContent-Length: 3\r\n\r\nabc", False),
+        (0, 1, POST + b"Content-Length: 3\r\n\r\nabc", False),  # the loop has the rest of the answer
     ],
 )
 def test_the_next_request_of_who_is_alone_is_waited_for(
-    monkeypatch: pytest.MonkeyPatch, others: int, data: bytes, waits: bool
+    monkeypatch: pytest.MonkeyPatch, others: int, unsent: int, data: bytes, waits: bool
 ) -> None:
     waited: list[Patience] = []
     monkeypatch.setattr(Patience, "wait", lambda patience: waited.append(patience))
@@ -483,9 +489,9 @@ def test_the_next_request_of_who_is_alone_is_waited_for(
     async def main() -> None:
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            server = HttpServer(_echo, SMALL)
-            server.state.callers.came(others)
+            server = HttpServer(_echo, SMALL, Callers(others))
             transport = _Transport(socket=ours)
+            transport.unsent = unsent
             connection = Connection(server.state, _guard())
             connection.connection_made(transport)
             connection.data_received(data)

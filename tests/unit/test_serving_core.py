@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeward_agent.serving.callers import Callers
 from edgeward_agent.serving.cores import usable_cores
 from edgeward_agent.serving.line import NEVER_NS, Company, Job
 from edgeward_agent.serving.outcome import Outcome
@@ -130,7 +131,7 @@ def test_a_short_job_runs_at_once_and_a_long_one_elsewhere() -> None:
 def test_who_is_alone_is_answered_on_the_loop(run_ns: int, callers: int, inline: bool) -> None:
     async def main() -> None:
         async with _scheduler() as scheduler:
-            scheduler.callers.came(callers)
+            scheduler.callers = Callers(callers)
             job = _Job()
             if run_ns:
                 job.pace.learn(job.size_bytes, run_ns, time.perf_counter_ns())

@@ -26,6 +26,7 @@ from onnx import TensorProto
 from edgeward_agent.serving.callers import Callers
 from edgeward_agent.serving.frames import wire
 from edgeward_agent.serving.frames.connection import FrameConnection
+from edgeward_agent.serving.frames.opened import Opened
 from edgeward_agent.serving.frames.server import Access, FrameLimits
 from edgeward_agent.serving.frames.wire import FrameError, Kind
 from edgeward_agent.serving.local import load_file
@@ -33,6 +34,7 @@ from edgeward_agent.serving.outcome import Outcome
 from edgeward_agent.serving.patience import Patience
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.release import Version
+from edgeward_agent.serving.scheduler import Scheduler
 from edgeward_contract.manifest import CaptureMode, CapturePolicy
 from support.frames import SEALS, FrameClient, FramesHost, connect, frames_host, memory_file, open_plan
 from support.serving import (
@@ -557,7 +559,7 @@ def _asked(callers: Callers) -> Iterator[tuple[Asked, socket.socket]]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         ours.setblocking(False)
-        runner = SimpleNamespace(scheduler=SimpleNamespace(callers=callers))
+        runner = SimpleNamespace(scheduler=SimpleNamespace(callers=callers, runs_now=None))
         connection = Asked(cast(Any, SimpleNamespace(runner=runner, registry=None)), ours)
         connection._opened = cast(Any, "opened")
         callers.came()
@@ -581,9 +583,7 @@ def test_who_is_alone_and_asks_at_once_again_leaves_the_loop_to_others_in_time(m
 
 def test_with_others_there_each_has_one_request_and_then_the_next_one_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Patience, "wait", lambda _: pytest.fail("somebody else waits too"))
-    callers = Callers()
-    callers.came()
-    with _asked(callers) as (connection, theirs):
+    with _asked(Callers(others=1)) as (connection, theirs):
         for _ in range(8):
             theirs.send(b"next")
         for number in range(8):
@@ -605,6 +605,24 @@ def test_the_next_request_of_who_is_alone_is_waited_for() -> None:
         theirs.send(b"first")
         connection.readable()
         assert connection.runs == 21
+
+
+def test_inputs_are_copied_once_also_for_a_model_that_is_not_quick(
+    host: FramesHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies: list[Opened] = []
+    copy = Opened.take_inputs
+
+    def counted(opened: Opened) -> None:
+        copies.append(opened)
+        copy(opened)
+
+    monkeypatch.setattr(Opened, "take_inputs", counted)
+    monkeypatch.setattr(Scheduler, "runs_now", lambda *_: False)
+    with _toy(host) as client:
+        for number in range(1, 4):
+            assert client.ask().status == 200
+            assert len(copies) == number
 
 
 # -- who may connect

@@ -101,7 +101,7 @@ def test_names_follow_the_rules_of_prometheus() -> None:
 
 def test_what_ran_together_is_counted_as_requests_rows_and_one_run() -> None:
     statistics = Statistics()
-    statistics.ran(statistics.batch(2), 1_000, 20_000, 3_000)  # alone, and at once
+    statistics.ran(statistics.batch(2), 2, 1_000, 20_000, 3_000)  # alone, and at once
     statistics.answered(3, 8, 1_000, 500_000, 40_000, 2_000)  # the first of three that were one
     statistics.answered(4, None, 1_000, 700_000, 40_000, 2_000)
     statistics.answered(1, None, 1_000, 900_000, 40_000, 2_000)
@@ -126,6 +126,7 @@ def test_a_client_cannot_make_the_statistics_grow() -> None:
     statistics = Statistics()
     for rows in range(1, 1001):
         statistics.answered(rows, rows, 0, 0, 1_000, 0)
-    assert statistics.inferences == sum(range(1001))
-    assert (statistics.requests, statistics.executions) == (1000, 1000)
+    statistics.ran(statistics.batch(70), 70, 0, 1_000, 0)
+    assert statistics.inferences == sum(range(1001)) + 70
+    assert (statistics.requests, statistics.executions) == (1001, 1001)
     assert len(cast(Any, statistics.document("toy", 3, 0)["batch_stats"])) == 64

@@ -87,3 +87,12 @@ def test_who_is_always_there_already_is_left_to_the_loop(pair: tuple[socket.sock
     looked = [waiting.pays() and waiting.wait() for _ in range(200)]
     assert looked[:8] == [True] * 8
     assert sum(looked[8:]) == 192 // 32
+
+
+def test_where_nobody_can_look_nobody_does(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "_CAN_LOOK", False)
+    monkeypatch.delattr("select.poll")
+    monkeypatch.delattr("os.sched_yield")
+    assert not Patience(pair[0]).pays()

@@ -119,7 +119,11 @@ class DataApi:
         standing = plan.standing
         request.lies = b""  # the plan has it
         plan.busy = True
-        if standing is not None and (results := standing.run()) is not None:
+        if (
+            standing is not None
+            and self._runner.scheduler.runs_now(standing.learned)
+            and (results := standing.run()) is not None
+        ):
             try:
                 _answer_again(plan, version, request, results, self._ways)
                 standing.answered(results, request.received_ns)  # an answer may have let the next request in

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 MANY: Final = 2
-"""What a front end counts for whose connections carry many requests at once."""
+"""What a front end counts for whose connections carry many requests at once, or that nobody counts."""
 
 
 class Callers:
@@ -13,9 +13,12 @@ class Callers:
 
     __slots__ = ("alone", "count")
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.alone = False
+    def __init__(self, others: int = 0) -> None:
+        """Args:
+        others: who may ask and is not counted here.
+        """
+        self.count = others
+        self.alone = self.count == 1
 
     def came(self, count: int = 1) -> None:
         """A connection was opened."""

@@ -338,17 +338,17 @@ class Connection(asyncio.Protocol):
 
     def _await_next(self) -> None:
         """Of who is alone and has his answer."""
-        patience = self._patience
-        if not self._server.callers.alone or (patience is not None and not patience.pays()):
+        if not self._server.callers.alone:
             return
-        if self._parser.receiving or not self.free:
-            return
-        if patience is None:
+        if self._patience is None:
             connected = self._transport.get_extra_info("socket")
             if connected is None:
                 return  # not every transport has one
-            patience = self._patience = Patience(connected)
-        patience.wait()  # and the loop finds it
+            self._patience = Patience(connected)
+        # The rest of an answer that the socket did not take at once is sent by the loop.
+        answered = self.free and not self._parser.receiving and not self._transport.get_write_buffer_size()
+        if answered and self._patience.pays():
+            self._patience.wait()  # and the loop finds it
 
     def _send(
         self,

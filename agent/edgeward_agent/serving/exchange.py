@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final, Protocol
 
-from edgeward_agent.serving.callers import Callers
+from edgeward_agent.serving.callers import MANY, Callers
 from edgeward_agent.serving.refusal import Refusal, error_body, invalid
 from edgeward_agent.serving.tensors import Buffer
 
@@ -229,7 +229,7 @@ class ServerState:
     def __init__(self, handler: Handler, limits: Limits, callers: Callers | None = None) -> None:
         self.handler = handler
         self.limits = limits
-        self.callers = callers or Callers()
+        self.callers = callers or Callers(others=MANY)
         self.connections: set[Timed] = set()
         self.held_bytes = 0
         self.readers_bytes = 0  # of memory that large requests are read to

@@ -65,7 +65,7 @@ async def _run(options: argparse.Namespace) -> None:
         stack.callback(capture.close)
         await stack.enter_async_context(answering(ControlApi(registry, capture), [control]))
         await stack.enter_async_context(serving(registry, capture, listeners, grpc=options.grpc, limits=limits))
-        take_short_turns()  # this thread alone: those that compute have started
+        take_short_turns()  # this thread alone: those that compute have started, or take their usual turns
         await stop.wait()
 
 

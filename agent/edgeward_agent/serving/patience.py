@@ -17,7 +17,11 @@ _FORGIVEN: Final = 2  # in a row; now and then the processor is somebody else's
 _ENOUGH: Final = 8
 _PASSED: Final = 31  # answers after which nobody looks, where it was for nothing
 _now_ns: Final = time.perf_counter_ns
-_yield: Final = os.sched_yield
+_CAN_LOOK: Final = hasattr(select, "poll") and hasattr(os, "sched_yield")  # not on Windows
+
+
+def _yield() -> None:
+    os.sched_yield()
 
 
 class Connected(Protocol):
@@ -32,17 +36,18 @@ class Patience:
     __slots__ = ("_at_once", "_missed", "_passes", "_ready")
 
     def __init__(self, connection: Connected) -> None:
-        poll = select.poll()
-        poll.register(connection.fileno(), select.POLLIN)
-        self._ready = poll.poll
         self._at_once = self._missed = self._passes = 0
+        if _CAN_LOOK:
+            poll = select.poll()
+            poll.register(connection.fileno(), select.POLLIN)
+            self._ready = poll.poll
 
     def pays(self) -> bool:
         """Whether to look at all. To be asked once after each answer."""
         if self._passes:
             self._passes -= 1
             return False
-        return True
+        return _CAN_LOOK
 
     def wait(self) -> bool:
         """Until there is something to read, an end or an error too; for a moment at most. False: there is nothing.

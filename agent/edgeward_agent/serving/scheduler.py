@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final
 
-from edgeward_agent.serving.callers import Callers
+from edgeward_agent.serving.callers import MANY, Callers
 from edgeward_agent.serving.cores import usable_cores
 from edgeward_agent.serving.line import NEVER_NS, Dropped, Job, Line, Turn
 from edgeward_agent.serving.outcome import Outcome
@@ -57,7 +57,7 @@ class Scheduler:
         """
         count = threads or usable_cores()
         self._loop = loop
-        self.callers = callers or Callers()
+        self.callers = callers or Callers(others=MANY)
         self._line = Line(threads=count, capacity=capacity)
         self._lock = threading.Lock()  # around every call of the line
         self._calls: queue.SimpleQueue[bool] = queue.SimpleQueue()  # one for each job in the line; False ends a thread

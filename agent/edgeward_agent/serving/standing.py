@@ -19,6 +19,7 @@ from edgeward_agent.serving.line import NEVER_NS
 from edgeward_agent.serving.records import series_of
 from edgeward_agent.serving.release import Version
 from edgeward_agent.serving.rerun import Rerun
+from edgeward_agent.serving.statistics import Batch
 from edgeward_agent.serving.tensors import Array
 from edgeward_contract.manifest import CaptureMode
 
@@ -38,27 +39,27 @@ class Standing:
         "_began_ns",
         "_budget_ns",
         "_ended_ns",
-        "_learned",
         "_recorded",
         "_recorded_results",
         "_rerun",
+        "_rows",
         "_runner",
-        "_runs_now",
         "_series",
         "_statistics",
         "_version",
         "_views",
+        "learned",
     )
 
     def __init__(self, runner: Runner, version: Version, asked: InferRequest, rerun: Rerun, size_bytes: int) -> None:
         self._runner = runner
-        self._runs_now = runner.scheduler.runs_now
         self._version = version
         self._asked = asked
         self._rerun = rerun
-        self._learned = version.pace.learner(size_bytes)
+        self.learned = version.pace.learner(size_bytes)
         self._statistics = version.statistics
-        self._batch = version.statistics.batch(version.interface.rows(asked.feeds))
+        self._rows = version.interface.rows(asked.feeds)
+        self._batch: Batch | None = None
         self._budget_ns = version.budget_ns if asked.timeout_us is None else NEVER_NS
         self._recorded = runner.capture.mode(version.capture.mode, asked.capture) is CaptureMode.ASYNC
         self._recorded_results: list[Array] | None = None
@@ -73,9 +74,10 @@ class Standing:
         return not (durable or asked.timeout_us or asked.aside)
 
     def run(self) -> list[Array] | None:
-        """The results, valid until the next run; `answered` has to follow. None: take the long way."""
-        if not self._runs_now(self._learned):
-            return None
+        """The results, valid until the next run; `answered` has to follow. None: take the long way.
+
+        To be asked only where the scheduler says that what is `learned` of it runs now.
+        """
         self._began_ns = _now_ns()
         results = self._rerun.again(self._version.session)
         self._ended_ns = _now_ns()
@@ -91,12 +93,18 @@ class Standing:
             if latency_ns > self._budget_ns:
                 version.traffic.late += 1
             statistics.last_ns = now_ns
-            statistics.ran(self._batch, began_ns - received_ns, run_ns, now_ns - ended_ns)
-            self._learned.add(run_ns, ended_ns)
+            batch = self._batch or self._counted()
+            statistics.ran(batch, self._rows, began_ns - received_ns, run_ns, now_ns - ended_ns)
+            self.learned.add(run_ns, ended_ns)
             if self._recorded:
                 self._record(results, received_ns)
         except Exception:  # a bug here must not be a second answer
             _log.exception("an answer of %s could not be counted", self._version.name)
+
+    def _counted(self) -> Batch:
+        """Only once it has run: a form that was never asked is no size that was executed."""
+        batch = self._batch = self._statistics.batch(self._rows)
+        return batch
 
     def _record(self, results: list[Array], received_ns: int) -> None:
         if results is not self._recorded_results:

@@ -66,13 +66,14 @@ class Statistics:
             ran_rows: of the execution, where this request is the one that tells of it; else None.
         """
         batch = self._companions if ran_rows is None else self.batch(ran_rows)
-        self._more_rows += rows - batch.rows
         self.queue_ns += queue_ns
         self._queue_counts[(queue_ns // 1000).bit_length()] += 1
-        self.ran(batch, input_ns, infer_ns, output_ns)
+        self.ran(batch, rows, input_ns, infer_ns, output_ns)
 
-    def ran(self, batch: Batch, input_ns: int, infer_ns: int, output_ns: int) -> None:
-        """A request was answered that did not wait and ran alone, with all the rows of its batch."""
+    def ran(self, batch: Batch, rows: int, input_ns: int, infer_ns: int, output_ns: int) -> None:
+        """A request of `rows` was answered that did not wait; `batch` is where its execution is counted."""
+        if rows != batch.rows:
+            self._more_rows += rows - batch.rows
         batch.count += 1
         batch.input_ns += input_ns
         batch.infer_ns += infer_ns

@@ -87,6 +87,7 @@ class FrameConnection:
         self._owner = owner
         self.runner = owner.runner
         self._registry = owner.registry
+        self._runs_now = owner.runner.scheduler.runs_now
         self._recv = connection.recv
         self._send = connection.send
         self._opened: Opened | None = None
@@ -188,33 +189,42 @@ class FrameConnection:
         now_ns = self.last_ns = _now_ns()
         try:
             # As one expression and in place: to call for it would take a twentieth of the whole.
-            standing = opened.standing
+            standing, taken = opened.standing, False
             if (
                 packet[: SEQUENCE.start] == _USUAL_BEGIN
                 and packet[SEQUENCE.stop :] == _USUAL_END
                 and standing is not None
                 and not self.busy
                 and not opened.version.retired
+                and self._runs_now(standing.learned)
             ):
                 opened.take_inputs()
+                taken = True
                 results = standing.run()
                 if results is not None:
-                    self._send(_ANSWERED + packet[SEQUENCE] + opened.give_outputs(results))
+                    answer = _ANSWERED + packet[SEQUENCE] + opened.give_outputs(results)
+                    try:
+                        self._send(answer)
+                    except OSError:  # as in `_put`
+                        self.close()
                     standing.answered(results, now_ns)
                     return
-            self._ask(opened, packet, now_ns)
+            self._ask(opened, packet, now_ns, taken=taken)
         except Refusal as refusal:
             if refusal.status < HTTPStatus.INTERNAL_SERVER_ERROR:
                 opened.version.traffic.invalid += 1
             self._refuse(_sequence(packet), refusal.status, str(refusal))
-        except OSError:  # as in `_put`
-            self.close()
         except Exception:
             _log.exception("a request failed")
             self._refuse(_sequence(packet), HTTPStatus.INTERNAL_SERVER_ERROR, _INTERNAL)
 
-    def _ask(self, opened: Opened, packet: bytes, received_ns: int) -> None:
-        """Raises Refusal."""
+    def _ask(self, opened: Opened, packet: bytes, received_ns: int, *, taken: bool) -> None:
+        """Args:
+            taken: the inputs are copied already.
+
+        Raises:
+            Refusal: it cannot be run.
+        """
         if not RUN_HEAD.size <= len(packet) <= _MAX_RUN_BYTES:
             raise invalid(f"expected {RUN_HEAD.size} to {_MAX_RUN_BYTES} bytes, got others")
         kind, priority, _, timeout_us = RUN_HEAD.unpack_from(packet)
@@ -225,7 +235,8 @@ class FrameConnection:
         version = self._registry.find(opened.plan.model, opened.plan.version)
         if version is not opened.version:
             opened.bind(version)
-        opened.take_inputs()
+        if not taken:
+            opened.take_inputs()
         asked = opened.request(_text(packet[RUN_HEAD.size :]), _timeout(timeout_us), priority)
         inference = _FrameInference(self, opened, packet[SEQUENCE], asked, received_ns)
         self.busy = True
