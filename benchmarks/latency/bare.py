@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from edgeward_agent import listening
+from edgeward_agent.priority import take_short_turns
 from edgeward_agent.serving import local, loop
 from edgeward_agent.serving.capture import NoCapture
 from edgeward_agent.serving.registry import Registry
@@ -27,6 +28,7 @@ async def _run(options: argparse.Namespace) -> None:
     listeners.append(listening.listen_frames(options.frames))
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(serving(registry, NoCapture(), listeners))
+        take_short_turns()
         await stop.wait()
 
 

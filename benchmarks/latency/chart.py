@@ -9,6 +9,7 @@ from typing import Final
 from xml.sax.saxutils import escape
 
 from benchmarks.latency.names import SERVERS, WAYS
+from benchmarks.latency.plan import RAW
 from benchmarks.latency.result import CaseRow, Kept
 
 _WIDTH: Final = 860
@@ -76,7 +77,7 @@ def _latency(kept: Kept, model: str) -> _Panel:
 
 def _answered(kept: Kept) -> list[CaseRow]:
     shown = [each for each in kept.cases if each.placement == "free" and each.figures]
-    return [each for each in shown if each.server not in ("raw", "echo", "bare")]
+    return [each for each in shown if each.server not in (*RAW, "echo", "bare")]
 
 
 def _bar(case: CaseRow, low: float | None, high: float, text: str) -> _Bar:

@@ -6,6 +6,7 @@ from typing import Final
 
 SERVERS: Final = {
     "raw": "the model alone",
+    "raw huge": "the model alone, in huge pages",
     "echo": "C echo (the floor)",
     "ours": "Edgeward",
     "bare": "Edgeward, bare",

@@ -11,13 +11,15 @@ from benchmarks.latency import peers
 from benchmarks.latency.native import Cores, Kind
 
 ROUNDS: Final = 7
-PASSES: Final = 3
+PASSES: Final = 2
 """How often a round comes to a case that others of its block are held against."""
 OUR_WAYS: Final = ("tcp", "unix", "frames")
 FLOORS: Final[dict[str, Kind]] = {"tcp": "tcp", "unix": "stream", "frames": "seqpacket"}
 """Which kind of echo a way of ours is held against."""
 
 SMALL: Final = "wdbc-risk"
+RAW: Final = ("raw", "raw huge")
+"""The model alone, as a program has it that does nothing about its memory, and in huge pages as our process asks."""
 
 
 class Placement(StrEnum):
@@ -101,7 +103,7 @@ def cases(models: Sequence[str], servers: Sequence[str]) -> list[Case]:
 
 def servers() -> tuple[str, ...]:
     """The names of all that can be asked."""
-    return ("raw", "echo", "ours", "bare", *peers.NAMES)
+    return (*RAW, "echo", "ours", "bare", *peers.NAMES)
 
 
 def _of_model(model: str) -> list[Case]:
@@ -118,7 +120,7 @@ def _of_model(model: str) -> list[Case]:
 
 def _alone(model: str, placement: Placement) -> list[Case]:
     """One connection: the model itself, and each of our ways; beside its floor where the floor matters."""
-    found = [_case(model, "raw", "run", placement)]
+    found = [_case(model, server, "run", placement) for server in RAW]
     beside = ("echo", "ours", "bare") if model == SMALL or placement is Placement.FREE else ("ours", "bare")
     return found + [_case(model, server, way, placement) for way in OUR_WAYS for server in beside]
 

@@ -5,6 +5,7 @@ python -m benchmarks.latency.raw MODEL.onnx INPUTS.npz SECONDS LATENCIES
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -15,17 +16,18 @@ import numpy as np
 
 from benchmarks.latency.native import Cores, Sample, pinned
 from benchmarks.latency.workload import Workload
+from edgeward_agent.serving.memory import with_huge_pages
 
 _WARM_UP_S = 0.2
 
 
-def run(workload: Workload, seconds: float, cores: Cores) -> Sample:
-    """Latencies of the model with one thread, as our own session has it."""
+def run(workload: Workload, seconds: float, cores: Cores, *, huge_pages: bool = False) -> Sample:
+    """Latencies of the model with one thread, as our own session has it; with `huge_pages` in memory as ours too."""
     with TemporaryDirectory(prefix="edgeward-raw-") as folder:
         inputs, latencies = Path(folder) / "inputs.npz", Path(folder) / "latencies"
         np.savez(inputs, **dict(workload.inputs))  # type: ignore[arg-type]  # a name could be `allow_pickle`
         command = (sys.executable, "-m", "benchmarks.latency.raw", workload.model, inputs, str(seconds), latencies)
-        subprocess.run(pinned(command, cores), check=True)
+        subprocess.run(pinned(command, cores), check=True, env=with_huge_pages(os.environ) if huge_pages else None)
         found = np.fromfile(latencies, np.uint64)
     return Sample(latencies_ns=np.sort(found), per_s=len(found) / seconds)
 

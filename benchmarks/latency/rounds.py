@@ -11,7 +11,7 @@ from typing import Final
 
 from benchmarks.latency import native, noise, raw, servers, tree
 from benchmarks.latency.native import Load, LoadFailed, Sample
-from benchmarks.latency.plan import CLIENT_CORES, FLOORS, RECORDER_CORES, SERVER_CORES, Case, blocks, passes, times
+from benchmarks.latency.plan import CLIENT_CORES, FLOORS, RAW, RECORDER_CORES, SERVER_CORES, Case, blocks, passes, times
 from benchmarks.latency.servers import NotStarted, Server
 from benchmarks.latency.store import Figures, Line, Store
 from benchmarks.latency.way import Way, ask
@@ -55,7 +55,7 @@ def _to_do(cases: Sequence[Case], rounds: int, store: Store) -> list[Case]:
 def _round(cases: Sequence[Case], number: int, running: Running, store: Store, deadline: float) -> bool:
     """The order turns with the number of the round: nobody is always measured after the same neighbour."""
     found = blocks([case for case in cases if not store.has(case.key, number)])
-    shift = number * 5 % len(found) if found else 0
+    shift = number % len(found) if found else 0
     for block in (*found[shift:], *found[:shift]):
         if time.monotonic() > deadline:
             return False
@@ -70,8 +70,10 @@ def _measured(block: Sequence[Case], number: int, running: Running) -> list[Line
     careful = running.pace >= REHEARSAL_BELOW
     samples: dict[str, list[Sample]] = {case.key: [] for case in block}
     notes = {case.key: running.missing[case.server] for case in block if case.server in running.missing}
+    shift = number % len(block)
+    order = [*block[shift:], *block[:shift]]
     for turn in range(passes(block[0]) if careful else 1):
-        for case in block[:: -1 if turn % 2 else 1]:
+        for case in order[:: -1 if turn % 2 else 1]:
             if case.key not in notes:
                 try:
                     samples[case.key].append(noise.undisturbed(partial(_sample, case, running), careful))
@@ -89,8 +91,8 @@ def _sample(case: Case, running: Running) -> Sample:
     """One turn."""
     span = times(case)
     seconds = span.seconds / passes(case) * running.pace
-    if case.server == "raw":
-        return raw.run(running.workload, seconds, SERVER_CORES[case.placement])
+    if case.server in RAW:
+        return raw.run(running.workload, seconds, SERVER_CORES[case.placement], huge_pages=case.server != "raw")
     server = running.servers[_process(case)]
     way = server.ways[case.way]
     what = Load(
@@ -134,7 +136,7 @@ def _all_running(model: str, cases: Sequence[Case], pace: float) -> Iterator[Run
     found: dict[str, Server] = {}
     missing: dict[str, str] = {}
     with ExitStack() as stack:
-        names = [name for name in wanted if name not in ("raw", "echo")]
+        names = [name for name in wanted if name not in (*RAW, "echo")]
         for name in dict.fromkeys([*names, "ours"] if "echo" in wanted else names):
             try:
                 found[name] = stack.enter_context(servers.start(name, workload))

@@ -50,7 +50,7 @@ def _measure_beside(models: Sequence[str], only: Sequence[str], count: int, stor
     """What is no case: starts and Python clients. Returns whether nothing is missing now."""
     if SMALL not in models or "ours" not in only:
         return True
-    names = [name for name in only if name not in ("raw", "echo")]
+    names = [name for name in only if name not in (*plan.RAW, "echo")]
     parts: dict[str, Callable[[int], Figures]] = {
         goals.START_KEY: partial(starts.measure, SMALL, names),
         goals.CLIENT_KEY: lambda _: clients.measure(SMALL),
@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
 def _servers(text: str) -> tuple[str, ...]:
     """`ours` stands for all that is needed to judge ours without a peer."""
     names = text.split(",")
-    return _known(["raw", "echo", "bare", *names] if "ours" in names else names, plan.servers())
+    return _known([*plan.RAW, "echo", "bare", *names] if "ours" in names else names, plan.servers())
 
 
 def _models(text: str) -> tuple[str, ...]:

@@ -84,7 +84,7 @@ def test_a_server_between_its_turns_stands_still() -> None:
 
 def test_one_short_round_of_ours_reaches_the_page(tmp_path: Path) -> None:
     """Stopped in the middle and gone on with: nothing is measured twice, and every case has its figures."""
-    cases = plan.cases(["wdbc-risk"], ["raw", "echo", "ours", "bare"])
+    cases = plan.cases(["wdbc-risk"], ["raw", "raw huge", "echo", "ours", "bare"])
     assert not rounds.measure(cases, 1, Store(tmp_path), time.monotonic(), pace=0.1)
     assert rounds.measure(cases, 1, Store(tmp_path), time.monotonic() + 100, pace=0.2)
     store = Store(tmp_path)
