@@ -252,6 +252,7 @@ def test_a_rollout_is_paused_resumed_and_aborted(person: Person, acting: Acting,
     assert person.gets("rollout", "pause", rollout, "--reason", "lunch").text("state") == "PAUSED"
     assert person.gets("rollout", "resume", rollout).text("state") == "PROGRESSING"
     assert person.runs("rollout", "abort", rollout, "--reason", "second thoughts").code == 0
+    until(lambda: person.gets("rollout", "show", rollout).text("state") == "ABORTED", "the rollout to end")
     listed = person.gets("rollout", "list").objects("items")
     assert rollout in [item.text("id") for item in listed]
     again = person.runs("rollout", "approve", rollout)
