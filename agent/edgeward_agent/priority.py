@@ -68,7 +68,7 @@ def step_back() -> None:
 def take_short_turns() -> None:
     """Let this thread, and those that it starts, go as soon as they wake, before one that computes for longer.
 
-    A thread that wakes waits for the turn of another one to end, which is looked at when the tick comes: half of the
+    A thread that wakes waits for the turn of another one to end, which is looked at when the tick comes: most of the
     stalls of 2 to 5 ms while a model was loaded beside were that. Who asks for short turns goes at once (Linux 6.12,
     sched(7); an older kernel knows no turns and ignores it), and gets no more of the processor by it.
     """

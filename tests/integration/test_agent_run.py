@@ -19,6 +19,7 @@ from edgeward_fleet.accounts.model import Role
 from support.agent import Agent, device, edgeward_agent, until
 from support.fleet import Fleet, running_fleet
 from support.rpc import triton_rpc
+from support.turns import turn, turns_are_known
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,18 @@ def test_a_device_runs_reports_and_stops_cleanly(fleet: Fleet, agent: Agent) -> 
     assert agent.stop() == 0
     assert not alive(serving)
     assert [path.name for path in (agent.state_dir / "run").iterdir()] == ["agent.pid"]
+
+
+def test_the_thread_that_answers_takes_short_turns_and_no_other(agent: Agent) -> None:
+    if not turns_are_known():
+        pytest.skip("this kernel knows no turns")
+    agent.start()
+    agent.ready()
+    pid = agent.serving_pid()
+    usual = turn()[2]
+    found = {int(each.name): turn(int(each.name))[2] for each in Path(f"/proc/{pid}/task").iterdir()}
+    assert found.pop(pid) == 100_000
+    assert found and set(found.values()) == {usual}
 
 
 def test_what_the_folder_holds_is_its_owners_alone(agent: Agent) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import struct
 import subprocess
 import sys
 import threading
@@ -25,6 +23,7 @@ from edgeward_agent.priority import (
     take_short_turns,
     take_usual_turns,
 )
+from support.turns import turn, turns_are_known
 
 T = TypeVar("T")
 
@@ -136,19 +135,8 @@ def test_turns_become_short_and_usual_again_and_nothing_else_changes() -> None:
     if os.sched_getscheduler(0) != os.SCHED_OTHER:
         pytest.skip("this run has another policy")
     before, short, after = in_a_thread(turns)
-    known = tuple(map(int, os.uname().release.split("-")[0].split(".")[:2])) >= (6, 12)
-    assert short == (*before[:2], 100_000 if known else before[2])
+    assert short == (*before[:2], 100_000 if turns_are_known() else before[2])
     assert after == before
-
-
-def turn() -> tuple[int, int, int]:
-    """Policy, nice and length of a turn of this thread in ns, as the system tells them."""
-    call = {"x86_64": 315, "aarch64": 275}.get(os.uname().machine)
-    told = ctypes.create_string_buffer(48)
-    if call is None or ctypes.CDLL(None).syscall(call, 0, told, 48, 0) != 0:
-        pytest.skip("the system does not tell here")
-    _, policy, _, nice, _, turn_ns, _, _ = struct.unpack("<IIQiIQQQ", told.raw)
-    return policy, nice, turn_ns
 
 
 @linux

@@ -142,6 +142,15 @@ def test_who_is_alone_is_answered_on_the_loop(run_ns: int, callers: int, inline:
     asyncio.run(main())
 
 
+def test_where_nobody_counts_who_is_connected_there_may_be_others() -> None:
+    async def main() -> None:
+        async with _scheduler() as scheduler:
+            scheduler.callers.came()
+            assert not scheduler.callers.alone
+
+    asyncio.run(main())
+
+
 def test_nobody_overtakes_the_line_and_a_full_one_refuses() -> None:
     async def main() -> None:
         gate = threading.Event()

@@ -16,7 +16,7 @@ _HUGE_PAGES: Final = "glibc.malloc.hugetlb"
 def with_huge_pages(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment of a process that is to have its heap in pages of 2 MiB, where the system lends them when asked.
 
-    glibc reads it once, at the very start. A model of 14 MB of weights took 2 % less, and its time no longer depended
+    glibc reads it once, at the very start. A model of 14 MB of weights took 1 to 2 % less, and its time depended less
     on where its 4 KiB pages happened to lie; the process grew by 3 MiB. What somebody has set himself stays.
     Source: the GNU C Library's manual, "Memory Allocation Tunables" (since 2.35).
     """
