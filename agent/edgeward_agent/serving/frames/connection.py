@@ -18,13 +18,11 @@ from edgeward_agent.serving.asked import InferRequest
 from edgeward_agent.serving.frames.memory import map_sealed
 from edgeward_agent.serving.frames.opened import Opened
 from edgeward_agent.serving.frames.plan import check_fits_memory, opened_document, read_open
+from edgeward_agent.serving.frames.run import MAX_RUN_BYTES, USUAL_BEGIN, USUAL_END, read_run, sequence_of
 from edgeward_agent.serving.frames.wire import (
     ANSWER_BEGIN,
     ANSWER_END,
-    MAX_ID_BYTES,
     MAX_OPEN_BYTES,
-    NO_DEADLINE,
-    RUN_HEAD,
     SEQUENCE,
     Kind,
     opened_packet,
@@ -39,18 +37,10 @@ from edgeward_contract.schema import JsonValue
 _log: Final = logging.getLogger(__name__)
 _now_ns: Final = time.perf_counter_ns
 
-_RUN: Final = int(Kind.RUN)
 _ANSWERED: Final = ANSWER_BEGIN.pack(Kind.ANSWER, 0, HTTPStatus.OK)
 _NO_VERSION: Final = ANSWER_END.pack(0)
-_NO_SEQUENCE: Final = bytes(4)
-_USUAL: Final = RUN_HEAD.pack(_RUN, 0, 0, 0)
-"""A request without priority, time limit or id is as this one but for its sequence."""
-_USUAL_BEGIN: Final = _USUAL[: SEQUENCE.start]
-_USUAL_END: Final = _USUAL[SEQUENCE.stop :]
 _INTERNAL: Final = "internal error: see the log of the serving process"
-_MAX_RUN_BYTES: Final = RUN_HEAD.size + MAX_ID_BYTES
-_ONE_TOO_MANY: Final = _MAX_RUN_BYTES + 1
-_MAX_TIMEOUT_US: Final = (1 << 63) - 1
+_ONE_TOO_MANY: Final = MAX_RUN_BYTES + 1
 _MAX_ERROR_BYTES: Final = 1024
 _TURN_NS: Final = 4_000_000
 """Who is alone and asks at once is answered without a turn of the loop, for so long; then whoever may have come has
@@ -191,8 +181,8 @@ class FrameConnection:
             # As one expression and in place: to call for it would take a twentieth of the whole.
             standing, taken = opened.standing, False
             if (
-                packet[: SEQUENCE.start] == _USUAL_BEGIN
-                and packet[SEQUENCE.stop :] == _USUAL_END
+                packet[: SEQUENCE.start] == USUAL_BEGIN
+                and packet[SEQUENCE.stop :] == USUAL_END
                 and standing is not None
                 and not self.busy
                 and not opened.version.retired
@@ -213,10 +203,10 @@ class FrameConnection:
         except Refusal as refusal:
             if refusal.status < HTTPStatus.INTERNAL_SERVER_ERROR:
                 opened.version.traffic.invalid += 1
-            self._refuse(_sequence(packet), refusal.status, str(refusal))
+            self._refuse(sequence_of(packet), refusal.status, str(refusal))
         except Exception:
             _log.exception("a request failed")
-            self._refuse(_sequence(packet), HTTPStatus.INTERNAL_SERVER_ERROR, _INTERNAL)
+            self._refuse(sequence_of(packet), HTTPStatus.INTERNAL_SERVER_ERROR, _INTERNAL)
 
     def _ask(self, opened: Opened, packet: bytes, received_ns: int, *, taken: bool) -> None:
         """Args:
@@ -225,11 +215,7 @@ class FrameConnection:
         Raises:
             Refusal: it cannot be run.
         """
-        if not RUN_HEAD.size <= len(packet) <= _MAX_RUN_BYTES:
-            raise invalid(f"expected {RUN_HEAD.size} to {_MAX_RUN_BYTES} bytes, got others")
-        kind, priority, _, timeout_us = RUN_HEAD.unpack_from(packet)
-        if kind != _RUN:
-            raise invalid(f"expected a request, got kind {kind}; another plan wants another connection")
+        wish = read_run(packet)
         if self.busy:
             raise Refusal(HTTPStatus.CONFLICT, "expected one request at a time, the one before is not answered yet")
         version = self._registry.find(opened.plan.model, opened.plan.version)
@@ -237,7 +223,7 @@ class FrameConnection:
             opened.bind(version)
         if not taken:
             opened.take_inputs()
-        asked = opened.request(_text(packet[RUN_HEAD.size :]), _timeout(timeout_us), priority)
+        asked = opened.request(*wish)
         inference = _FrameInference(self, opened, packet[SEQUENCE], asked, received_ns)
         self.busy = True
         try:
@@ -303,32 +289,9 @@ class _FrameInference(Inference):
         return self._opened.run(self.version.session)
 
 
-def _sequence(packet: bytes) -> bytes:
-    """Zeros for what is too short, or too long, to be a request."""
-    return packet[SEQUENCE] if RUN_HEAD.size <= len(packet) <= _MAX_RUN_BYTES else _NO_SEQUENCE
-
-
 def _descriptors(control: Sequence[tuple[int, int, bytes]]) -> list[int]:
     found = array("i")
     for level, kind, data in control:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             found.frombytes(data[: len(data) - len(data) % found.itemsize])
     return found.tolist()
-
-
-def _timeout(timeout_us: int) -> int | None:
-    """As `InferRequest` says it: None is the model's budget, 0 no deadline."""
-    if timeout_us == 0:
-        return None
-    if timeout_us == NO_DEADLINE:
-        return 0
-    if timeout_us > _MAX_TIMEOUT_US:
-        raise invalid(f"expected a timeout of at most {_MAX_TIMEOUT_US} µs, got {timeout_us}")
-    return timeout_us
-
-
-def _text(name: bytes) -> str:
-    try:
-        return name.decode()
-    except UnicodeDecodeError:
-        raise invalid("expected the id of a request in UTF-8, got other bytes") from None
