@@ -591,7 +591,8 @@ def test_with_others_there_each_has_one_request_and_then_the_next_one_has(monkey
             assert connection.runs == number + 1
 
 
-def test_the_next_request_of_who_is_alone_is_waited_for() -> None:
+def test_the_next_request_of_who_is_alone_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeward_agent.serving.frames.connection._TURN_NS", 10**12)
     with _asked(Callers()) as (connection, theirs):
         sent = iter(range(20))
 
