@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import sub, truediv
 from typing import Final
 
 from benchmarks.latency import peers
 from benchmarks.latency.plan import SMALL, Case, Placement
-from benchmarks.latency.statistics import Estimate, differences, estimate, ratios
-from benchmarks.latency.store import Figures, Line
+from benchmarks.latency.statistics import Estimate, estimate, paired, ratios
+from benchmarks.latency.store import Figures, Line, Turns
 
 ECG: Final = "ecg-rhythm"
 IMAGING: Final = "imaging-latency"
@@ -54,13 +55,19 @@ class Rounds:
 
     def __init__(self, lines: Iterable[Line]) -> None:
         self._figures: dict[str, dict[int, Figures]] = {}
+        self._turns: dict[str, dict[int, Turns]] = {}
         for line in lines:
             if line.figures:
                 self._figures.setdefault(line.key, {})[line.round] = line.figures
+                self._turns.setdefault(line.key, {})[line.round] = line.turns
 
     def of(self, key: str, figure: str) -> Mapping[int, float]:
         """One figure by round; empty when it was not measured."""
         return {number: each[figure] for number, each in self._figures.get(key, {}).items() if figure in each}
+
+    def turns(self, key: str, figure: str) -> Mapping[int, Sequence[float]]:
+        """One figure by round, for each turn in the order of the passes."""
+        return {number: each[figure] for number, each in self._turns.get(key, {}).items() if figure in each}
 
 
 def goals(rounds: Rounds) -> list[Goal]:
@@ -91,7 +98,7 @@ def _over_the_floor(rounds: Rounds) -> Iterator[Goal]:
                 f"{SMALL}, {words}, {placement}{', bare' if server == 'bare' else ''}: {figure[:3]} over a C echo",
                 limit,
                 "×",
-                ratios(rounds.of(ours, figure), rounds.of(floor, figure)),
+                paired(rounds.turns(ours, figure), rounds.turns(floor, figure), truediv),
             )
 
 
@@ -107,7 +114,7 @@ def _over_the_model(rounds: Rounds) -> Iterator[Goal]:
     for model, way, words, limit in _MODEL_LIMITS_US:
         for placement in (Placement.ONE_CORE, Placement.FREE):
             ours, alone = (_alone(model, *each, placement) for each in (("ours", way), ("raw", "run")))
-            found = differences(rounds.of(ours, "p50_us"), rounds.of(alone, "p50_us"))
+            found = paired(rounds.turns(ours, "p50_us"), rounds.turns(alone, "p50_us"), sub)
             yield _goal(f"{model}, {words}, {placement}: p50 over the model alone", limit, "µs", found)
 
 

@@ -8,8 +8,8 @@
  *          [--keep-answer FILE]    the first answer, whole
  *          [--open FILE --inputs FILE --memory-bytes N]
  *                                  seqpacket alone: docs/spec/frames.md. The plan, sent with a memory file whose first
- *                                  bytes are the inputs; they are written before each request and the rest is read
- *                                  after each answer, as an application would.
+ *                                  bytes are the inputs; they are written anew before each request, and its time counts
+ *                                  from when they lie there. After each answer the rest is read, and counts.
  *
  * Closed loop: each connection asks again as soon as it is answered. One connection blocks, as a bedside application
  * does; several share this thread through epoll. Answers are HTTP/1.1 with Content-Length and status 200; the first
@@ -146,11 +146,12 @@ static int transmit(Connection *connection) {
     return 1;
 }
 
-static void begin(Connection *connection, uint64_t at) {
+/* `meant` is when an open loop meant to ask; 0 for a closed one, which asks when its inputs are there. */
+static void begin(Connection *connection, uint64_t meant) {
     connection->sent = connection->have = connection->need = 0;
-    connection->begun = at;
     if (connection->memory)
         memcpy(connection->memory, inputs, input_bytes);
+    connection->begun = meant ? meant : now_ns();
 }
 
 static void finish(Connection *connection) {
@@ -175,7 +176,7 @@ static void run_one(Connection *connection) {
                             &(struct timespec){(time_t)(at / 1000000000u), (long)(at % 1000000000u)}, NULL);
         if (stopped) /* a signal ends the sleep early: an answer before its intended time would be no answer */
             break;
-        begin(connection, at);
+        begin(connection, every_ns ? at : 0);
         transmit(connection);
         receive(connection);
         finish(connection);
@@ -196,10 +197,9 @@ static int go_on(int epoll, Connection *connection, uint32_t events) {
     if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR)) || !receive(connection))
         return 1;
     finish(connection);
-    uint64_t at = now_ns();
-    if (at >= end_ns || stopped)
+    if (now_ns() >= end_ns || stopped)
         return 0;
-    begin(connection, at);
+    begin(connection, 0);
     if (!transmit(connection))
         watch(epoll, connection, EPOLL_CTL_MOD);
     return 1;
@@ -209,7 +209,7 @@ static void run_many(Connection *all) {
     int epoll = epoll_create1(EPOLL_CLOEXEC), busy = connections;
     struct epoll_event events[64];
     for (int index = 0; index < connections; index++) {
-        begin(&all[index], now_ns());
+        begin(&all[index], 0);
         transmit(&all[index]);
         watch(epoll, &all[index], EPOLL_CTL_ADD);
     }

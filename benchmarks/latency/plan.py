@@ -11,7 +11,7 @@ from benchmarks.latency import peers
 from benchmarks.latency.native import Cores, Kind
 
 ROUNDS: Final = 7
-PASSES: Final = 2
+PASSES: Final = 4
 """How often a round comes to a case that others of its block are held against."""
 OUR_WAYS: Final = ("tcp", "unix", "frames")
 FLOORS: Final[dict[str, Kind]] = {"tcp": "tcp", "unix": "stream", "frames": "seqpacket"}
@@ -76,7 +76,7 @@ def times(case: Case) -> Times:
     """Long enough for a p99; peers need time to get going, large models to answer sixteen at all."""
     warm_up_s = 0.1 if passes(case) > 1 else 0.3
     if case.model != SMALL:
-        return Times(seconds=1.2 if case.connections == 1 else 2.0, warm_up_s=warm_up_s)
+        return Times(seconds=1.6 if case.connections == 1 else 2.0, warm_up_s=warm_up_s)
     return Times(seconds=1.5 if case.server in peers.NAMES else 1.0, warm_up_s=warm_up_s)
 
 

@@ -17,6 +17,7 @@ from benchmarks.latency.store import Figures, Line, Store
 from benchmarks.latency.way import Way, ask
 from benchmarks.latency.workload import Workload, prepare
 
+_BY_TURN: Final = {"p50_us": 0.5, "p99_us": 0.99}
 REHEARSAL_BELOW: Final = 0.25
 """Below this pace nobody quotes a figure, and the machine may be noisy."""
 
@@ -82,9 +83,14 @@ def _measured(block: Sequence[Case], number: int, running: Running) -> list[Line
     return [
         Line(key=case.key, round=number, figures={}, note=notes[case.key])
         if case.key in notes
-        else Line(key=case.key, round=number, figures=_figures(Sample.merged(samples[case.key]), case, running))
+        else _line(case, number, samples[case.key], running)
         for case in block
     ]
+
+
+def _line(case: Case, number: int, turns: Sequence[Sample], running: Running) -> Line:
+    by_turn = {name: [each.quantile_us(share) for each in turns] for name, share in _BY_TURN.items()}
+    return Line(key=case.key, round=number, figures=_figures(Sample.merged(turns), case, running), turns=by_turn)
 
 
 def _sample(case: Case, running: Running) -> Sample:

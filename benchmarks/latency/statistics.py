@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -55,6 +55,13 @@ def ratios(above: Mapping[int, float], below: Mapping[int, float]) -> list[float
     return [above[number] / below[number] for number in sorted(above.keys() & below.keys())]
 
 
-def differences(above: Mapping[int, float], below: Mapping[int, float]) -> list[float]:
-    """A - b of the rounds that have both."""
-    return [above[number] - below[number] for number in sorted(above.keys() & below.keys())]
+def paired(
+    above: Mapping[int, Sequence[float]],
+    below: Mapping[int, Sequence[float]],
+    compare: Callable[[float, float], float],
+) -> list[float]:
+    """One value for each round that has both: the median of what `compare` makes of a turn and the turn beside it."""
+    return [
+        statistics.median(compare(a, b) for a, b in zip(above[number], below[number], strict=True))
+        for number in sorted(above.keys() & below.keys())
+    ]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -15,16 +15,18 @@ import edgeward_contract
 from benchmarks.latency.native import CACHE
 
 Figures = Mapping[str, float]
+Turns = Mapping[str, Sequence[float]]
 _BENEATH: Final = ("onnxruntime", "numpy", "uvloop", "httptools", "msgspec")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """Figures of a case in a round; `note` says why there are none."""
+    """Figures of a case in a round, some of them for each of its turns too; `note` says why there are none."""
 
     key: str
     round: int
     figures: Figures
+    turns: Turns = field(default_factory=dict)
     note: str = ""
 
 
