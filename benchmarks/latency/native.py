@@ -74,7 +74,7 @@ class Sample:
 
     @classmethod
     def merged(cls, parts: Sequence[Sample]) -> Sample:
-        """Of turns that were equally long."""
+        """The rate is right for turns that were equally long."""
         latencies_ns = np.sort(np.concatenate([part.latencies_ns for part in parts]))
         return cls(latencies_ns=latencies_ns, per_s=sum(part.per_s for part in parts) / len(parts))
 

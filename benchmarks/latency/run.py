@@ -1,6 +1,6 @@
 """`python -m benchmarks latency`: one run of everything, or a part of it.
 
-The whole takes about 50 minutes on two cores. It may be stopped at any time, or by `--minutes`; the same command goes
+The whole takes about an hour on two cores. It may be stopped at any time, or by `--minutes`; the same command goes
 on where it was, as long as the code that is measured is the same.
 """
 
