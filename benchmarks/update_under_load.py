@@ -41,7 +41,7 @@ from edgeward_fleet.packing.folder import read_release
 
 ROUNDS: Final = 7
 PARTS: Final = 2
-"""Of a round: one update takes a thousand requests, and the largest of so few is no p99.9."""
+"""Of a round: one update takes a thousand requests, and their second largest is no p99.9."""
 STEADY_S: Final = 10.0
 EVERY_US: Final = 4000
 _PADDING_BYTES: Final = 32 << 20

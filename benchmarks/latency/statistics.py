@@ -60,7 +60,7 @@ def paired(
     below: Mapping[int, Sequence[float]],
     compare: Callable[[float, float], float],
 ) -> list[float]:
-    """One value for each round that has both: the median of what `compare` makes of a turn and the turn beside it."""
+    """One value for each round that has both: the median of what `compare` makes of the two turns of a pass."""
     return [
         statistics.median(compare(a, b) for a, b in zip(above[number], below[number], strict=True))
         for number in sorted(above.keys() & below.keys())

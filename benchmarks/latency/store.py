@@ -16,6 +16,8 @@ from benchmarks.latency.native import CACHE
 
 Figures = Mapping[str, float]
 Turns = Mapping[str, Sequence[float]]
+BENCHMARKS: Final = Path(__file__).resolve().parent.parent
+_SOURCES: Final = (".py", ".c", ".h")
 _BENEATH: Final = ("onnxruntime", "numpy", "uvloop", "httptools", "msgspec")
 
 
@@ -59,8 +61,9 @@ class Store:
 
 
 def fingerprint() -> str:
-    """A digest of the code that is measured, and of the versions beneath it."""
+    """A digest of the code that is measured, of the code that measures, and of the versions beneath it."""
     folders = [Path(str(module.__file__)).parent for module in (edgeward_agent, edgeward_contract)]
-    parts = [path.read_bytes() for folder in folders for path in sorted(folder.rglob("*.py"))]
+    folders.append(BENCHMARKS)
+    parts = [path.read_bytes() for folder in folders for path in sorted(folder.rglob("*")) if path.suffix in _SOURCES]
     parts += [version(name).encode() for name in _BENEATH]
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16]

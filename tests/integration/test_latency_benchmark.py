@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from benchmarks.latency import native, page, plan, result, rounds, tree
+from benchmarks.latency import native, page, plan, result, rounds, store, tree
 from benchmarks.latency.native import Load, LoadFailed, NoCompiler
 from benchmarks.latency.store import Line, Store
 
@@ -87,12 +87,13 @@ def test_one_short_round_of_ours_reaches_the_page(tmp_path: Path) -> None:
     cases = plan.cases(["wdbc-risk"], ["raw", "raw huge", "echo", "ours", "bare"])
     assert not rounds.measure(cases, 1, Store(tmp_path), time.monotonic(), pace=0.1)
     assert rounds.measure(cases, 1, Store(tmp_path), time.monotonic() + 100, pace=0.2)
-    store = Store(tmp_path)
-    kept = result.kept(cases, store.lines())
+    measured = Store(tmp_path)
+    kept = result.kept(cases, measured.lines())
     assert [row.note for row in kept.cases if row.note] == []
     assert all(row.figures["p50_us"] > 0 for row in kept.cases)
     assert any(goal.found is not None for goal in kept.goals)
-    assert rounds.measure(cases, 1, store, time.monotonic(), pace=0.1)  # nothing is missing: no time is needed
+    assert all(len(values) == 1 for line in measured.lines() for values in line.turns.values())  # a rehearsal has one
+    assert rounds.measure(cases, 1, measured, time.monotonic(), pace=0.1)  # nothing is missing: no time is needed
     assert "Edgeward" in page.written("<!-- free: benchmarks/latency/page.py writes this -->\n<!-- end -->", kept)
 
 
@@ -105,3 +106,13 @@ def test_figures_of_other_code_are_not_gone_on_with(tmp_path: Path, monkeypatch:
     assert Store(tmp_path).has("k", 0)
     assert not Store(tmp_path, pace=0.1).has("k", 0)
     assert not Store(tmp_path, fresh=True).has("k", 0)
+
+
+def test_figures_of_another_benchmark_are_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another clock, or other turns, are another figure."""
+    monkeypatch.setattr(store, "BENCHMARKS", tmp_path)
+    found = {store.fingerprint()}
+    for name in ("load.c", "common.h", "plan.py", "notes.txt"):
+        (tmp_path / name).write_text(name)
+        found.add(store.fingerprint())
+    assert len(found) == 4
