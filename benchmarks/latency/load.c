@@ -9,7 +9,8 @@
  *          [--open FILE --inputs FILE --memory-bytes N]
  *                                  seqpacket alone: docs/spec/frames.md. The plan, sent with a memory file whose first
  *                                  bytes are the inputs; they are written anew before each request, and its time counts
- *                                  from when they lie there. After each answer the rest is read, and counts.
+ *                                  from when they lie there, but with --every-us as said. After each answer the rest
+ *                                  is read, and counts.
  *
  * Closed loop: each connection asks again as soon as it is answered. One connection blocks, as a bedside application
  * does; several share this thread through epoll. Answers are HTTP/1.1 with Content-Length and status 200; the first

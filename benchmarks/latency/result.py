@@ -20,7 +20,8 @@ FILE: Final = FOLDER / "latency.json"
 _WHAT: Final = (
     "Closed loop by a load generator in C, rounds in turn over all servers. Each figure is the median of the rounds;"
     " an interval is the two order statistics that hold the true median with at least 95 %, from six rounds on."
-    " Goals are judged on ratios and differences within a round, those of one connection within a pass of it."
+    " Goals are judged on ratios and differences within a round,"
+    " those against a floor or the model alone within a pass."
 )
 _FIGURES: Final = ("p50_us", "p90_us", "p99_us", "p99.9_us", "per_s", "rss_mib", "pss_mib", "processes")
 _WITH_INTERVAL: Final = ("p50_us", "p99_us", "per_s")

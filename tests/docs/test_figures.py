@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -34,6 +35,15 @@ def test_the_page_on_performance_quotes_what_updates_and_swaps_cost() -> None:
         assert f"p99 {ratios['p99']:.2f} ×, p99.9 {ratios['p99.9']:.2f} ×" in page, name
     mib = json.loads((RESULTS / "swaps.json").read_text())["rows"]["resident, MiB"]
     assert f"{mib['first']:.1f} MiB after the first and {mib['last']:.1f} after the last of 200 swaps" in page
+
+
+def test_the_page_on_performance_counts_the_goals_that_are_reached() -> None:
+    words = " ".join((ROOT / "docs/performance.md").read_text().split())
+    goals = json.loads((RESULTS / "latency.json").read_text())["goals"]
+    found = Counter(goal["verdict"] for goal in goals)
+    assert found.keys() <= {"reached", "within the noise", "missed"}
+    counts = f"Of {len(goals)} goals {found['reached']} are reached, {found['within the noise']} are within the noise"
+    assert f"{counts}, and {('none', 'one', 'two', 'three')[found['missed']]} " in words
 
 
 def test_the_readme_quotes_what_was_answered_a_second() -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from operator import sub
+from typing import cast
 
 import numpy as np
 import pytest
-from benchmarks.latency import goals, plan
+from benchmarks.latency import goals, noise, plan, rounds
 from benchmarks.latency.goals import Goal, Rounds, Verdict
 from benchmarks.latency.native import Sample
 from benchmarks.latency.plan import Case, Placement
 from benchmarks.latency.statistics import Estimate, estimate, paired, ratios
 from benchmarks.latency.store import Line
-from benchmarks.latency.workload import NAMES
+from benchmarks.latency.workload import NAMES, Workload
 
 
 def test_seven_rounds_give_their_smallest_and_largest() -> None:
@@ -43,7 +44,7 @@ def test_only_rounds_that_have_both_are_compared() -> None:
     assert paired({0: [4.0], 1: [9.0]}, {1: [3.0], 2: [1.0]}, sub) == [6.0]
 
 
-def test_turns_are_compared_with_the_turn_beside_them() -> None:
+def test_turns_are_compared_with_those_of_the_same_pass() -> None:
     assert paired({0: [10.0, 22.0, 14.0]}, {0: [8.0, 19.0, 10.0]}, sub) == [3.0]
 
 
@@ -133,3 +134,21 @@ def test_turns_of_a_case_count_as_one() -> None:
     merged = Sample.merged(parts)
     assert merged.latencies_ns.tolist() == [1, 2, 3, 5]
     assert merged.per_s == 20.0
+
+
+def test_turns_are_kept_in_the_order_of_the_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There and back: what is held against each other must not be of two passes."""
+    block = plan.blocks(plan.cases(["wdbc-risk"], ["raw", "raw huge"]))[0]
+    order: list[str] = []
+
+    def sample(case: Case, _: rounds.Running) -> Sample:
+        order.append(case.key)
+        return Sample(latencies_ns=np.array([1000 * order.count(case.key)], np.uint64), per_s=1.0)
+
+    monkeypatch.setattr(rounds, "_sample", sample)
+    monkeypatch.setattr(noise, "undisturbed", lambda measure, careful: measure())
+    running = rounds.Running(workload=cast(Workload, None), pace=1.0, servers={}, missing={})
+    lines = rounds._measured(block, 0, running)
+    keys = [case.key for case in block]
+    assert order == 2 * [*keys, *keys[::-1]]
+    assert [line.turns["p50_us"] for line in lines] == len(block) * [[1.0, 2.0, 3.0, 4.0]]
