@@ -581,6 +581,18 @@ def test_who_is_alone_and_asks_at_once_again_leaves_the_loop_to_others_in_time(m
         assert connection.runs == 64 * 8
 
 
+def test_who_needs_no_waiting_for_has_his_whole_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Client and server share a core: the next request is there before anybody would look."""
+    monkeypatch.setattr("edgeward_agent.serving.frames.connection._TURN_NS", 10**12)
+    monkeypatch.setattr(Patience, "pays", lambda _: False)
+    monkeypatch.setattr(Patience, "wait", lambda _: pytest.fail("it does not pay"))
+    with _asked(Callers()) as (connection, theirs):
+        for _ in range(8):
+            theirs.send(b"next")
+        connection.readable()
+        assert connection.runs == 8
+
+
 def test_with_others_there_each_has_one_request_and_then_the_next_one_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Patience, "wait", lambda _: pytest.fail("somebody else waits too"))
     with _asked(Callers(others=1)) as (connection, theirs):

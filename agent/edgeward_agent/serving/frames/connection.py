@@ -42,6 +42,8 @@ _NO_VERSION: Final = ANSWER_END.pack(0)
 _INTERNAL: Final = "internal error: see the log of the serving process"
 _ONE_TOO_MANY: Final = MAX_RUN_BYTES + 1
 _MAX_ERROR_BYTES: Final = 1024
+_BEGIN: Final = slice(SEQUENCE.start)
+_END: Final = slice(SEQUENCE.stop, None)
 _TURN_NS: Final = 4_000_000
 """Who is alone and asks at once is answered without a turn of the loop, for so long; then whoever may have come has
 his."""
@@ -91,15 +93,15 @@ class FrameConnection:
             return
         if not self._read_run(opened):
             return
-        patience, until_ns = self._patience, self.last_ns + _TURN_NS
-        if not self._owner.runner.scheduler.callers.alone or not patience.pays():
+        if not self._owner.runner.scheduler.callers.alone:
             return
+        patience, until_ns = self._patience, self.last_ns + _TURN_NS
         while not (self.busy or self.closed):
-            if self.last_ns > until_ns:
-                patience.wait()  # and the loop finds it
-                return
+            over = self.last_ns > until_ns
             # Where client and server share a core it is here already.
-            if not self._read_run(opened) and (self.closed or not patience.wait()):
+            if not over and self._read_run(opened):
+                continue
+            if self.closed or not patience.pays() or not patience.wait() or over:  # and then the loop finds it
                 return
 
     def close(self) -> None:
@@ -181,8 +183,8 @@ class FrameConnection:
             # As one expression and in place: to call for it would take a twentieth of the whole.
             standing, taken = opened.standing, False
             if (
-                packet[: SEQUENCE.start] == USUAL_BEGIN
-                and packet[SEQUENCE.stop :] == USUAL_END
+                packet[_BEGIN] == USUAL_BEGIN
+                and packet[_END] == USUAL_END
                 and standing is not None
                 and not self.busy
                 and not opened.version.retired
