@@ -25,6 +25,7 @@ _LAST_NICE: Final = 19
 
 _SHORT_TURN_NS: Final = 100_000
 _USUAL_TURN: Final = 0  # whatever it is on this machine
+_OTHER, _BATCH = 0, 3  # linux/sched.h; elsewhere `os` has no names for them
 _SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274}  # the number of the call, which the C library has no name for
 _SCHED_ATTR: Final = struct.Struct("<IIQiIQQQ")  # size, policy, flags, nice, priority, runtime, deadline, period
 
@@ -61,6 +62,7 @@ def step_back() -> None:
         os.sched_setaffinity(0, background_cores(os.sched_getaffinity(0)))
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, max(BACKGROUND_NICE, os.getpriority(os.PRIO_PROCESS, 0)))
+    interrupt_nobody()
     if os.getsid(0) == os.getpid():  # else the group is that of a terminal, with whatever else was started there
         _weigh_session(os.getpid(), BACKGROUND_NICE)
 
@@ -72,22 +74,26 @@ def take_short_turns() -> None:
     stalls of 2 to 5 ms while a model was loaded beside were that. Who asks for short turns goes at once (Linux 6.12,
     sched(7); an older kernel knows no turns and ignores it), and gets no more of the processor by it.
     """
-    _set_turn(_SHORT_TURN_NS)
+    _set_turn(_OTHER, _SHORT_TURN_NS)
 
 
-def take_usual_turns() -> None:
-    """For a thread that was started by one with short turns, and computes."""
-    _set_turn(_USUAL_TURN)
+def interrupt_nobody() -> None:
+    """For a thread that works beside those that answer, also one that was started by one with short turns.
+
+    It has its usual share, but where it wakes it does not stop the one that runs (SCHED_BATCH, sched(7)): an answer
+    that was half done waited half a millisecond for whoever reads its record, and up to three for one that loads.
+    """
+    _set_turn(_BATCH, _USUAL_TURN)
 
 
-def _set_turn(turn_ns: int) -> None:
+def _set_turn(policy: int, turn_ns: int) -> None:
     if not LINUX or sys.maxsize < 1 << 32:  # the calls of a 32-bit process have other numbers
         return
     call = _SCHED_SETATTR.get(os.uname().machine)
     with suppress(OSError):
-        if call is not None and os.sched_getscheduler(0) == os.SCHED_OTHER:
+        if call is not None and os.sched_getscheduler(0) == _OTHER:
             nice = os.getpriority(os.PRIO_PROCESS, 0)
-            wish = _SCHED_ATTR.pack(_SCHED_ATTR.size, os.SCHED_OTHER, 0, nice, 0, turn_ns, 0, 0)
+            wish = _SCHED_ATTR.pack(_SCHED_ATTR.size, policy, 0, nice, 0, turn_ns, 0, 0)
             ctypes.CDLL(None).syscall(call, 0, wish, 0)
 
 

@@ -61,9 +61,11 @@ def test_the_thread_that_answers_takes_short_turns_and_no_other(agent: Agent) ->
     agent.ready()
     pid = agent.serving_pid()
     usual = turn()[2]
-    found = {int(each.name): turn(int(each.name))[2] for each in Path(f"/proc/{pid}/task").iterdir()}
-    assert found.pop(pid) == 100_000
-    assert found and set(found.values()) == {usual}
+    found = {int(each.name): turn(int(each.name)) for each in Path(f"/proc/{pid}/task").iterdir()}
+    policy, _, length = found.pop(pid)
+    assert (policy, length) == (os.SCHED_OTHER, 100_000)
+    assert found and {each[2] for each in found.values()} == {usual}
+    assert os.sched_getscheduler(agent.status().agent.pid) == os.SCHED_BATCH  # it interrupts none
 
 
 def test_what_the_folder_holds_is_its_owners_alone(agent: Agent) -> None:

@@ -18,10 +18,10 @@ from edgeward_agent.priority import (
     Launcher,
     background_cores,
     go_last,
+    interrupt_nobody,
     least_interrupted,
     step_back,
     take_short_turns,
-    take_usual_turns,
 )
 from support.turns import turn, turns_are_known
 
@@ -124,19 +124,33 @@ def test_one_core_is_left_to_answers_where_there_is_another() -> None:
 
 
 @linux
-def test_turns_become_short_and_usual_again_and_nothing_else_changes() -> None:
+def test_turns_become_short_and_who_interrupts_nobody_has_usual_ones() -> None:
     def turns() -> list[tuple[int, int, int]]:
         before = turn()
         take_short_turns()
         short = turn()
-        take_usual_turns()
+        interrupt_nobody()
         return [before, short, turn()]
 
     if os.sched_getscheduler(0) != os.SCHED_OTHER:
         pytest.skip("this run has another policy")
     before, short, after = in_a_thread(turns)
     assert short == (*before[:2], 100_000 if turns_are_known() else before[2])
-    assert after == before
+    assert after == (os.SCHED_BATCH, *before[1:])
+
+
+@linux
+def test_the_work_around_answers_interrupts_nobody_and_who_was_last_stays_last() -> None:
+    def policies() -> list[int]:
+        step_back()
+        before = os.sched_getscheduler(0)
+        go_last(threading.get_native_id())
+        interrupt_nobody()
+        return [before, os.sched_getscheduler(0)]
+
+    if os.sched_getscheduler(0) != os.SCHED_OTHER:
+        pytest.skip("this run has another policy")
+    assert in_a_thread(policies) == [os.SCHED_BATCH, os.SCHED_IDLE]
 
 
 @linux
@@ -146,12 +160,13 @@ def test_a_wish_that_may_not_even_be_asked_for_fails_nothing(monkeypatch: pytest
 
     monkeypatch.setattr("os.sched_getscheduler", refused)
     take_short_turns()
-    take_usual_turns()
+    interrupt_nobody()
 
 
 def test_elsewhere_nothing_is_wished(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(priority, "LINUX", False)
     step_back()
     take_short_turns()
+    interrupt_nobody()
     go_last(os.getpid())
     assert os.getpriority(os.PRIO_PROCESS, 0) == os.getpriority(os.PRIO_PROCESS, os.getpid())

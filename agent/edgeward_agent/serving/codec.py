@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Final
 
-from edgeward_agent.priority import take_usual_turns
+from edgeward_agent.priority import interrupt_nobody
 from edgeward_agent.serving.encoding import Inflater, chosen, pack
 from edgeward_agent.serving.exchange import Handler, Request
 from edgeward_agent.serving.tensors import Buffer
@@ -25,7 +25,7 @@ class Codec:
 
     def __init__(self, *, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="codec", initializer=take_usual_turns)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="codec", initializer=interrupt_nobody)
 
     def close(self) -> None:
         self._thread.shutdown(cancel_futures=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from edgeward_agent.errors import ModelError
-from edgeward_agent.priority import take_usual_turns
+from edgeward_agent.priority import interrupt_nobody
 from edgeward_agent.serving.memory import give_back
 from edgeward_agent.serving.plans import Plans
 from edgeward_agent.serving.refusal import Refusal
@@ -43,7 +43,7 @@ class Registry:
 
     def __init__(self, loading: Loading | None = None) -> None:
         self.loading = loading or Loading()
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader", initializer=take_usual_turns)
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader", initializer=interrupt_nobody)
         self.models: dict[str, Model] = {}
         self._expected: set[str] = set()
         self._one_at_a_time = asyncio.Lock()
