@@ -3,7 +3,7 @@ checked in the probe, swapped in and put on probation, against the same without 
 
 A real fleet, a real agent, real TLS, and an outbox that commits every answer all the while; the other release is padded
 to 32 MiB so that the download takes a while. One client in C asks at fixed times over one TCP connection, and counts
-from the time at which it meant to ask. The fleet and the network would be elsewhere: here they have what
+from the time at which it meant to ask. The fleet, its admins and the network would be elsewhere: here they have what
 the agent's own background leaves of its cores, in both phases, and not the one that it keeps for answers.
 """
 
@@ -40,9 +40,9 @@ from edgeward_fleet.demo.staff import Staff, open_fleet
 from edgeward_fleet.packing.folder import read_release
 
 ROUNDS: Final = 7
-PARTS: Final = 2
+PARTS: Final = 4
 """Of a round: one update takes a thousand requests, and their second largest is no p99.9."""
-STEADY_S: Final = 10.0
+STEADY_S: Final = 5.0
 EVERY_US: Final = 4000
 _PADDING_BYTES: Final = 32 << 20
 _ROLLOUT_S: Final = 120.0
@@ -53,10 +53,14 @@ _OTHER: Final = "another-model"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """A device that answers with one model, and a fleet that can send it another."""
+    """A device that answers with one model, and a fleet that can send it another.
+
+    `elsewhere` is the thread of its admins.
+    """
 
     staff: Staff
     device: Device
+    elsewhere: ThreadPoolExecutor
 
     def round(self, number: int, steady_s: float) -> tuple[Sample, Sample]:
         """Latencies without an update, and during updates. Raises AssertionError when a request or a rollout failed."""
@@ -66,7 +70,8 @@ class Scene:
                 time.sleep(steady_s)
             steady.append(asking.sample)
             with self._asking() as asking:
-                _roll_out(self.staff, f"{_OTHER}@{2 - (PARTS * number + part) % 2}")
+                release = f"{_OTHER}@{2 - (PARTS * number + part) % 2}"
+                self.elsewhere.submit(_roll_out, self.staff, release).result()
             updating.append(asking.sample)
         return Sample.merged(steady), Sample.merged(updating)
 
@@ -81,11 +86,10 @@ def scene() -> Iterator[Scene]:
     """Everything that a round needs."""
     folder = Path(tempfile.mkdtemp(prefix="edgeward-bench-"))
     try:
-        with ExitStack() as stack:
-            with ThreadPoolExecutor(1, initializer=_go_elsewhere) as elsewhere:  # what a thread starts is as it is
-                cables = elsewhere.submit(stack.enter_context, Cables()).result()
-                household = stack.enter_context(Household(folder))
-                staff = elsewhere.submit(open_fleet, folder, household, stack).result()
+        with ThreadPoolExecutor(1, initializer=_go_elsewhere) as elsewhere, ExitStack() as stack:
+            cables = elsewhere.submit(stack.enter_context, Cables()).result()  # what a thread starts is as it is
+            household = stack.enter_context(Household(folder))
+            staff = elsewhere.submit(open_fleet, folder, household, stack).result()
             for pid in household.pids:
                 go_last(pid)
             (device,) = start_devices(1, folder, "https", staff.operator, cables, household)
@@ -94,7 +98,7 @@ def scene() -> Iterator[Scene]:
                 _push(staff, _padded(version, folder))
             _roll_out(staff, f"{_ASKED}@2")
             _roll_out(staff, f"{_OTHER}@1")
-            yield Scene(staff=staff, device=device)
+            yield Scene(staff=staff, device=device, elsewhere=elsewhere)
     finally:
         shutil.rmtree(folder)
 
