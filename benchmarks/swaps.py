@@ -154,7 +154,7 @@ def _percentiles(samples: list[Sample]) -> dict[str, float]:
 
 
 def _start(folder: Path, listener: socket.socket) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "edgeward_agent.serving.main", "--fd-http", str(listener.fileno())]
+    command = [sys.executable, "-m", "edgeward_agent.serving", "--fd-http", str(listener.fileno())]
     for option, name in (("boot", "boot.json"), ("control", "control.sock"), ("capture", "capture.sock")):
         command += [f"--{option}", str(folder / name)]
     environment = with_huge_pages(os.environ)  # as the control process starts it

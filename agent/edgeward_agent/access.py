@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from edgeward_agent.config import ServingConfig, host_and_port, is_loopback
+from edgeward_agent.addresses import host_and_port, is_loopback
+from edgeward_agent.config import ServingConfig
 
 _FEW: Final = 1
 """Users who can log in. One is the person whose machine it is."""

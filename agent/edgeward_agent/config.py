@@ -10,13 +10,13 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterator
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final, Literal, NamedTuple, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
+from edgeward_agent.addresses import host_and_port
 from edgeward_agent.errors import ConfigError
 from edgeward_agent.limits import Count, Interval, Positive, Seconds
 from edgeward_agent.update.settings import UpdateSettings
@@ -146,22 +146,6 @@ def parse_config(text: str, name: str) -> AgentConfig:
     _check_addresses(config, text, name)
     _check_broker(config, text, name)
     return config
-
-
-def host_and_port(address: str) -> tuple[str, int]:
-    """Split `127.0.0.1:8500` or `[::1]:8500`. Raises ValueError that says what was expected."""
-    host, colon, port = address.rpartition(":")
-    bare = host.removeprefix("[").removesuffix("]")
-    if not colon or not bare or not port.isascii() or not port.isdigit() or int(port) > 65_535:
-        raise ValueError(f"expected HOST:PORT such as 127.0.0.1:8500, got {address!r}")
-    return bare, int(port)
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _check_addresses(config: AgentConfig, text: str, name: str) -> None:

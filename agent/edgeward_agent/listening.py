@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from edgeward_agent.config import host_and_port, is_loopback
+from edgeward_agent.addresses import host_and_port, is_loopback
 from edgeward_agent.errors import ConfigError, PortInUse
 
 FRAMES_WORK: Final = sys.platform == "linux"

@@ -15,7 +15,8 @@ from edgeward_contract.artifact import ArtifactRef, ModelName, Sha256
 from edgeward_contract.chunks import ChunkIndex, StoredChunk
 from edgeward_contract.desired import DesiredState
 from edgeward_contract.record import Acknowledgement, Batch
-from edgeward_contract.reported import ReportedState, Traffic
+from edgeward_contract.reported import ReportedState
+from edgeward_contract.traffic import Traffic
 
 
 class Link(Protocol):

@@ -15,8 +15,8 @@ import msgspec
 from edgeward_agent.errors import ServingRefused, ServingUnavailable
 from edgeward_agent.ports import LoadedVersion, ServedModel, ServingState
 from edgeward_contract.artifact import ModelName, Sha256
-from edgeward_contract.reported import Traffic
 from edgeward_contract.schema import ContractError, Fields, JsonValue, parse_json
+from edgeward_contract.traffic import Traffic
 
 _HEAD: Final = "{method} {target} HTTP/1.1\r\nHost: serving\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n"
 _READ_BYTES: Final = 1 << 16

@@ -196,7 +196,7 @@ class ServingProcess:
 
 
 def _command(plan: ServingPlan, listeners: Mapping[str, socket], grpc: str) -> list[str]:
-    command = [sys.executable, "-m", "edgeward_agent.serving.main"]
+    command = [sys.executable, "-m", "edgeward_agent.serving"]
     command += ["--boot", str(plan.boot), "--control", str(plan.control), "--capture", str(plan.capture)]
     command += ["--graphs", str(plan.graphs), "--deadlines", plan.deadlines]
     command += ["--log-level", plan.log_level, "--log-format", plan.log_format, *_allowing(plan.allowed)]

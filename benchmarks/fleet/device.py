@@ -29,15 +29,8 @@ from edgeward_contract.chunks import Encoding
 from edgeward_contract.desired import DesiredModel, DesiredState
 from edgeward_contract.manifest import Manifest
 from edgeward_contract.record import Acknowledgement, Batch, Record, RecordClass, VerdictStatus
-from edgeward_contract.reported import (
-    DeviceHealth,
-    LiveModel,
-    ReportedModel,
-    ReportedState,
-    Traffic,
-    UpdateState,
-    UpdateStatus,
-)
+from edgeward_contract.reported import DeviceHealth, LiveModel, ReportedModel, ReportedState, UpdateState, UpdateStatus
+from edgeward_contract.traffic import Traffic
 
 T = TypeVar("T")
 _CLOCK: Final = SystemClock()

@@ -51,7 +51,7 @@ def start(workload: Workload, folder: Path, *, bare: bool, more: tuple[str, ...]
     boot, capture = folder / "boot.json", folder / "r.sock"
     boot.write_text(json.dumps({"models": [_boot_entry(workload)]}))
     private = ("--boot", boot, "--control", folder / "c.sock", "--capture", capture)
-    words = (sys.executable, "-m", "edgeward_agent.serving.main", *private, *listens)
+    words = (sys.executable, "-m", "edgeward_agent.serving", *private, *listens)
     with drain(capture) as recorder:
         yield Start(command=words, ways=ways, recorder=recorder, extra=extra)
 

@@ -11,8 +11,9 @@ from sqlalchemy import select
 
 from edgeward_contract.artifact import ModelName, Sha256
 from edgeward_contract.desired import MAX_GENERATION
-from edgeward_contract.reported import ReportedModel, Traffic
+from edgeward_contract.reported import ReportedModel
 from edgeward_contract.schema import ContractError, JsonValue, canonical_json
+from edgeward_contract.traffic import Traffic
 from edgeward_fleet.db.schema import AuditRow
 from edgeward_fleet.errors import Conflict, Forbidden, Invalid, NotFound, TooLarge
 from edgeward_fleet.rollouts.machine import PhaseStep, RolloutEvent, RolloutState

@@ -521,7 +521,7 @@ def test_what_cannot_be_served_is_said_in_one_line(tmp_path: Path) -> None:
 
 
 def test_bad_descriptors_are_said(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "edgeward_agent.serving.main", "--boot", "b", "--capture", "c"]
+    command = [sys.executable, "-m", "edgeward_agent.serving", "--boot", "b", "--capture", "c"]
     for descriptor, words in [("0", "expected a listening socket as descriptor 0"), ("77", "Bad file descriptor")]:
         control = str(tmp_path / "c.sock")
         done = subprocess.run(
@@ -552,6 +552,7 @@ def test_the_process_holds_what_it_needs_and_nothing_else(served: Device) -> Non
         "pydantic",
         "tomllib",
         "edgeward_agent.config",
+        "edgeward_contract.reported",
     }
     assert not forbidden & set(modules)
     assert _ready(served)
@@ -559,6 +560,32 @@ def test_the_process_holds_what_it_needs_and_nothing_else(served: Device) -> Non
     opened = _opened(served.process.pid)
     assert opened
     assert not [each for each in opened if each.endswith((".onnx", ".db", ".json"))]
+
+
+def test_the_collector_rests_during_the_start_and_works_afterwards() -> None:
+    code = """
+import asyncio, gc, sys
+from unittest import mock
+from edgeward_agent.serving import __main__ as start
+
+def main():
+    from edgeward_agent.serving.capture import NoCapture
+    from edgeward_agent.serving.registry import Registry
+    from edgeward_agent.serving.runtime import serving
+
+    async def run():
+        async with serving(Registry(), NoCapture(), []):
+            return gc.isenabled(), gc.get_freeze_count() > 10_000
+
+    return [gc.isenabled(), sum(each["collections"] for each in gc.get_stats()) == before, *asyncio.run(run())]
+
+import edgeward_agent.serving
+sys.modules["edgeward_agent.serving.main"] = mock.Mock(main=main)
+before = sum(each["collections"] for each in gc.get_stats())
+print(start._start())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[False, True, True, True]\n"
 
 
 def _opened(pid: int) -> list[str]:

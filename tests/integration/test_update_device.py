@@ -23,7 +23,8 @@ from edgeward_agent.update.slots import Slots
 from edgeward_contract.artifact import ModelName, ReleaseRef, sha256_of
 from edgeward_contract.chunks import Chunk, raw_index
 from edgeward_contract.desired import DesiredState
-from edgeward_contract.reported import Traffic, UpdateState
+from edgeward_contract.reported import UpdateState
+from edgeward_contract.traffic import Traffic
 from support.update import (
     MODEL,
     PLENTY,

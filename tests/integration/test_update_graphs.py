@@ -19,8 +19,8 @@ from edgeward_agent.update.graphs import Caretaker, GraphFolder, GraphPreparer, 
 from edgeward_agent.update.probe import ChildProbe
 from edgeward_contract.artifact import ModelName, Sha256
 from edgeward_contract.manifest import Manifest
-from edgeward_contract.reported import Traffic
 from edgeward_contract.serving_options import Batching, ServingOptions
+from edgeward_contract.traffic import Traffic
 from support.onnx_files import save
 from support.update_onnx import golden, release
 

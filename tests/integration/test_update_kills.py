@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from edgeward_contract.artifact import ReleaseRef
-from edgeward_contract.reported import Traffic, UpdateState
+from edgeward_contract.reported import UpdateState
+from edgeward_contract.traffic import Traffic
 from support.update import MODEL, Device, PowerCut, Scissors, desired, make_release
 
 Reboot = Callable[[Device], None]

@@ -17,8 +17,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
 
-from edgeward_contract.reported import ReportedState, Traffic
+from edgeward_contract.reported import ReportedState
 from edgeward_contract.schema import JsonValue
+from edgeward_contract.traffic import Traffic
 from edgeward_fleet.errors import Conflict
 from edgeward_fleet.rollouts.machine import FINAL, TRANSITIONS, RolloutEvent, RolloutState
 from edgeward_fleet.rollouts.model import Back, Rollout, RolloutId, Standing

@@ -17,15 +17,8 @@ from edgeward_contract import topics
 from edgeward_contract.artifact import ModelName
 from edgeward_contract.desired import DesiredModel, DesiredState
 from edgeward_contract.record import Batch, Record, RecordClass
-from edgeward_contract.reported import (
-    DeviceHealth,
-    LiveModel,
-    ReportedModel,
-    ReportedState,
-    Traffic,
-    UpdateState,
-    UpdateStatus,
-)
+from edgeward_contract.reported import DeviceHealth, LiveModel, ReportedModel, ReportedState, UpdateState, UpdateStatus
+from edgeward_contract.traffic import Traffic
 from support.fleet import Fleet
 
 WELL = DeviceHealth(

@@ -20,8 +20,9 @@ from sqlalchemy.orm import Session
 from edgeward_contract.artifact import ArtifactRef, DeviceId, ModelName, ReleaseRef, Sha256, sha256_of
 from edgeward_contract.desired import DesiredModel, DesiredState
 from edgeward_contract.manifest import Datatype, GoldenSet, Manifest, TensorSpec, Tolerance
-from edgeward_contract.reported import LiveModel, ReportedModel, ReportedState, Traffic, UpdateState, UpdateStatus
+from edgeward_contract.reported import LiveModel, ReportedModel, ReportedState, UpdateState, UpdateStatus
 from edgeward_contract.schema import JsonValue, canonical_json
+from edgeward_contract.traffic import Traffic
 from edgeward_fleet.audit.model import Actor
 from edgeward_fleet.db.base import Base
 from edgeward_fleet.db.engine import Database

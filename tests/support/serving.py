@@ -287,7 +287,7 @@ class Device:
         (self.folder / "boot.json").write_text(json.dumps(boot))
 
     def start(self, *extra: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "edgeward_agent.serving.main", "--boot", str(self.folder / "boot.json")]
+        command = [sys.executable, "-m", "edgeward_agent.serving", "--boot", str(self.folder / "boot.json")]
         command += ["--control", str(self.control_path), "--capture", str(self.capture_path)]
         inherited = {"http": self.tcp, "unix": self.unix} | ({"frames": self.frames} if self.with_frames else {})
         for name, listener in inherited.items():

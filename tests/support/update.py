@@ -25,7 +25,8 @@ from edgeward_contract.artifact import ArtifactRef, ModelName, ReleaseRef, Sha25
 from edgeward_contract.chunks import ChunkIndex, StoredChunk, raw_index
 from edgeward_contract.desired import DesiredModel, DesiredState
 from edgeward_contract.manifest import Datatype, GoldenSet, Manifest, TensorSpec, Tolerance
-from edgeward_contract.reported import ReportedModel, Traffic, UpdateState, UpdateStatus
+from edgeward_contract.reported import ReportedModel, UpdateState, UpdateStatus
+from edgeward_contract.traffic import Traffic
 
 MODEL: Final = ModelName("risk")
 PLENTY: Final = 1 << 40

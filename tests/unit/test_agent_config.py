@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edgeward_agent.config import AgentConfig, host_and_port, is_loopback, load_config, parse_config, settings
+from edgeward_agent.addresses import host_and_port, is_loopback
+from edgeward_agent.config import AgentConfig, load_config, parse_config, settings
 from edgeward_agent.errors import ConfigError
 from edgeward_agent.outbox.model import StoreOptions
 

@@ -21,12 +21,12 @@ from edgeward_contract.reported import (
     LiveModel,
     ReportedModel,
     ReportedState,
-    Traffic,
     UpdateState,
     UpdateStatus,
 )
 from edgeward_contract.schema import ContractError, JsonValue, canonical_json, parse_json
 from edgeward_contract.serving_options import PROVIDERS, Batching, ServingOptions
+from edgeward_contract.traffic import Traffic
 
 DIGEST = sha256_of(b"")
 NAMES = st.from_regex(r"[a-z0-9]([a-z0-9_-]{0,20}[a-z0-9])?", fullmatch=True).map(ModelName)

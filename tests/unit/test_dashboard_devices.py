@@ -14,16 +14,9 @@ import edgeward_agent
 from edgeward_agent.ports import ProbeReason
 from edgeward_contract.artifact import DeviceId, ReleaseRef, Sha256
 from edgeward_contract.desired import DesiredModel, DesiredState
-from edgeward_contract.reported import (
-    DeviceHealth,
-    LiveModel,
-    ReportedModel,
-    ReportedState,
-    Traffic,
-    UpdateState,
-    UpdateStatus,
-)
+from edgeward_contract.reported import DeviceHealth, LiveModel, ReportedModel, ReportedState, UpdateState, UpdateStatus
 from edgeward_contract.schema import JsonValue
+from edgeward_contract.traffic import Traffic
 from edgeward_fleet.dashboard.queries.devices import Condition, Glance
 from edgeward_fleet.dashboard.queries.rollouts import ListedRollout
 from edgeward_fleet.dashboard.views.attention import Concern

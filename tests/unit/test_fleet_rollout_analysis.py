@@ -7,15 +7,8 @@ from dataclasses import replace
 import pytest
 
 from edgeward_contract.artifact import DeviceId, ModelName, ReleaseRef, Sha256
-from edgeward_contract.reported import (
-    RESTING,
-    LiveModel,
-    ReportedModel,
-    ReportedState,
-    Traffic,
-    UpdateState,
-    UpdateStatus,
-)
+from edgeward_contract.reported import RESTING, LiveModel, ReportedModel, ReportedState, UpdateState, UpdateStatus
+from edgeward_contract.traffic import Traffic
 from edgeward_fleet.rollouts.analysis import (
     FAILURES,
     Outcome,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -296,6 +298,27 @@ def test_a_load_that_fails_leaves_the_live_version_alone(tmp_path: Path) -> None
 
 
 # -- a laptop's files
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is asked of the scheduler")
+def test_a_load_interrupts_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.sched_getscheduler(0) != os.SCHED_OTHER:
+        pytest.skip("this run has another policy")
+    seen: list[int] = []
+
+    def look(*_: object) -> None:
+        seen.append(os.sched_getscheduler(0))
+        raise ModelError("enough was seen")
+
+    async def load() -> None:
+        registry = Registry()
+        with pytest.raises(ModelError, match="enough was seen"):
+            await registry.load(TOY, sha256=Sha256("0" * 64), version=1, path=tmp_path)
+        await registry.close()
+
+    monkeypatch.setattr("edgeward_agent.serving.registry.load_release", look)
+    asyncio.run(load())
+    assert seen == [os.SCHED_BATCH]
 
 
 def test_a_file_is_called_as_its_manifest_says_or_as_itself(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from edgeward_agent.update.plan import Deploy, Drop, Remove, Restore, Stop, plan
 from edgeward_agent.update.slots import Installed, Slots
 from edgeward_contract.artifact import ModelName, Sha256
 from edgeward_contract.desired import DesiredModel, DesiredState
-from edgeward_contract.reported import RESTING, Traffic, UpdateState
+from edgeward_contract.reported import RESTING, UpdateState
+from edgeward_contract.traffic import Traffic
 from support.update import MODEL, Release, desired, make_release
 
 ONE, TWO = make_release(1), make_release(2)

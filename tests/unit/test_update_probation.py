@@ -16,8 +16,9 @@ from edgeward_agent.update.probation import UNDECIDED, Judgement, ProbationJudge
 from edgeward_agent.update.releases import DigestMismatch, WrongRelease
 from edgeward_agent.update.settings import UpdateSettings
 from edgeward_contract.artifact import Sha256
-from edgeward_contract.reported import Traffic, UpdateState
+from edgeward_contract.reported import UpdateState
 from edgeward_contract.schema import ContractError
+from edgeward_contract.traffic import Traffic
 from support.update import disk_full, lost, make_release
 
 SETTINGS = UpdateSettings(probation_s=60.0)

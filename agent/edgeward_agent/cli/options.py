@@ -9,6 +9,8 @@ from typing import Final, TypeVar
 
 import click
 
+from edgeward_agent.addresses import host_and_port
+
 F = TypeVar("F", bound=Callable[..., object])
 
 _SYSTEM: Final = Path("/var/lib/edgeward")
@@ -35,8 +37,6 @@ def state_dir_option(command: F) -> F:
 
 def listening_address(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
     """HOST:PORT as typed, checked here: what is wrong on the command line is not looked for in a file."""
-    from edgeward_agent.config import host_and_port  # `--help` answers without it
-
     try:
         if value:
             host_and_port(value)

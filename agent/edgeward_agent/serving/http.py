@@ -6,11 +6,11 @@ import asyncio
 import socket
 from contextlib import suppress
 from http import HTTPStatus
-from ipaddress import ip_address
 from typing import Final
 
 import httptools
 
+from edgeward_agent.addresses import is_address, is_loopback
 from edgeward_agent.serving.access import refused
 from edgeward_agent.serving.callers import Callers
 from edgeward_agent.serving.connection import Connection
@@ -39,7 +39,7 @@ class HttpServer:
         if listener.family == socket.AF_UNIX:
             server = await serve_unix(self._factory(no_guard), listener, BACKLOG)
         else:
-            local_only = is_loopback_name(listener.getsockname()[0])
+            local_only = is_loopback(listener.getsockname()[0])
             guard = TcpGuard(HostGuard(local_only=local_only), self.state.limits.token)
             server = await self._loop().create_server(self._factory(guard), sock=listener, backlog=BACKLOG)
         self._listeners.append(server)
@@ -133,7 +133,7 @@ class HostGuard:
             self._accepted.add(host)
 
     def _is_ours(self, name: str) -> bool:
-        return is_loopback_name(name) or (not self._local_only and is_address(name))
+        return is_loopback(name) or (not self._local_only and is_address(name))
 
 
 def _name(host: bytes) -> str:
@@ -144,17 +144,3 @@ def _name(host: bytes) -> str:
         return str(httptools.parse_url(b"http://" + host + b"/").host.decode())
     except (httptools.HttpParserInvalidURLError, UnicodeDecodeError, AttributeError):
         return ""
-
-
-def is_loopback_name(name: str) -> bool:
-    """`localhost` or a loopback address; never what a resolver says, for the resolver may be the attacker's."""
-    return name.lower() == "localhost" or (is_address(name) and ip_address(name).is_loopback)
-
-
-def is_address(name: str) -> bool:
-    """Whether `name` is an IP address: what no resolver can bend."""
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True

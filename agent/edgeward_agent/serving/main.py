@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import logging
 import socket
-import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -104,7 +103,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--token-file", type=Path, metavar="PATH", help="token that clients show over TCP")
     parser.add_argument("--shared-memory", action="store_true", help="let clients name files under /dev/shm")
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -50,8 +50,8 @@ async def serving(
             answering_frames(registry, runner, packets),
         ):
             # What is in memory now stays: the collector need not walk through numpy and the runtime again and again.
-            gc.collect()
             gc.freeze()
+            gc.enable()
             yield
     finally:
         await scheduler.close()

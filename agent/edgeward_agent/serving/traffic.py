@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from edgeward_agent.serving.outcome import Outcome
-from edgeward_contract.reported import Traffic
+from edgeward_contract.traffic import Traffic
 
 _SUB_BITS: Final = 4  # 16 steps per power of two: a percentile is at most 6 % too high
 _STEPS: Final = 1 << _SUB_BITS

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from edgeward_agent.update.deployment import Deployment
 from edgeward_agent.update.machine import Event
 from edgeward_agent.update.settings import UpdateSettings
-from edgeward_contract.reported import Traffic
+from edgeward_contract.traffic import Traffic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from edgeward_agent.update.settings import UpdateSettings
 from edgeward_agent.update.slots import Installed, Slots
 from edgeward_contract.artifact import ModelName, Sha256
 from edgeward_contract.manifest import Budget
-from edgeward_contract.reported import Traffic
+from edgeward_contract.traffic import Traffic
 
 _SAVE_EACH_S: Final = 10.0
 _REFUSED_RESTORES: Final = 3

@@ -13,7 +13,8 @@ from typing import Final
 from pydantic import JsonValue
 
 from edgeward_contract.record import MAX_BATCH_RECORDS, RecordClass, VerdictStatus
-from edgeward_contract.reported import Traffic, UpdateState
+from edgeward_contract.reported import UpdateState
+from edgeward_contract.traffic import Traffic
 from edgeward_fleet.rollouts.model import MAX_PHASES, OnFailure
 
 Schema = dict[str, JsonValue]

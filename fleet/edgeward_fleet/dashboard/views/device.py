@@ -9,8 +9,9 @@ from typing import Final
 
 from edgeward_contract.artifact import ModelName
 from edgeward_contract.desired import DesiredModel, DesiredState
-from edgeward_contract.reported import RESTING, ReportedModel, ReportedState, Traffic, UpdateState, UpdateStatus
+from edgeward_contract.reported import RESTING, ReportedModel, ReportedState, UpdateState, UpdateStatus
 from edgeward_contract.schema import JsonValue
+from edgeward_contract.traffic import Traffic
 from edgeward_fleet.dashboard.views.attention import CERTIFICATE_WARNING
 from edgeward_fleet.dashboard.views.causes import Cause, of_alarms, of_update
 from edgeward_fleet.dashboard.views.events import Line, lines
