@@ -16,6 +16,7 @@ from types import TracebackType
 import numpy as np
 
 from edgeward_agent.client.answers import Answer, ModelInfo
+from edgeward_agent.client.dialogue import sendable, wish_of
 from edgeward_agent.client.errors import InvalidRequest, ModelNotFound, ServerFailed
 from edgeward_agent.serving.interface import Interface, fits
 from edgeward_agent.serving.local import load_all
@@ -78,6 +79,9 @@ class Engine:
         Raises:
             ClientError: InvalidRequest, ModelNotFound or ServerFailed, as a server would have it.
         """
+        _, version, outputs, _, capture, _, _ = wish_of(
+            model, version, outputs, request_id, capture, deadline_us, priority
+        )
         found = self._find(model, version)
         if capture is not CaptureMode.OFF:
             raise InvalidRequest("expected capture off, got another: an engine in the application has no outbox")
@@ -123,16 +127,14 @@ def _wanted(interface: Interface, outputs: Sequence[str]) -> list[str]:
 def _feeds(interface: Interface, inputs: Mapping[str, Array]) -> dict[str, Array]:
     if set(inputs) != set(interface.inputs):
         raise InvalidRequest(f"expected inputs {sorted(interface.inputs)}, got {sorted(inputs)}")
-    return {name: _feed(interface.inputs[name], np.asarray(array)) for name, array in inputs.items()}
+    return {name: _feed(interface.inputs[name], sendable(name, array)) for name, array in inputs.items()}
 
 
-def _feed(spec: TensorSpec, given: Array) -> Array:
+def _feed(spec: TensorSpec, array: Array) -> Array:
     """Raises InvalidRequest: another datatype or shape than the model takes."""
-    array = given.astype(object) if given.dtype.kind in "US" else given
-    datatype = DATATYPE.get(array.dtype)
+    datatype = DATATYPE[array.dtype]
     if datatype is not spec.datatype:
-        found = datatype.value if datatype else str(array.dtype)
-        raise InvalidRequest(f"input '{spec.name}': expected datatype {spec.datatype}, got {found}")
+        raise InvalidRequest(f"input '{spec.name}': expected datatype {spec.datatype}, got {datatype}")
     if not fits(spec.shape, array.shape):
         raise InvalidRequest(f"input '{spec.name}': expected shape {list(spec.shape)}, got {list(array.shape)}")
     return array if datatype is Datatype.BYTES else np.ascontiguousarray(array).reshape(array.shape)

@@ -95,6 +95,30 @@ def test_the_same_question_with_other_numbers(client: Asks) -> None:
         assert client.infer("sum", {"b": a, "a": a}, outputs=["difference"]).outputs.keys() == {"difference"}
 
 
+def test_an_answer_is_the_callers_own(client: Asks) -> None:
+    a = np.ones((1, 4), np.int32)
+    for _ in range(3):  # through whatever the client has learnt by then
+        answer = client.infer("sum", {"a": a, "b": a})
+        answer["sum"][...] = 7
+        assert answer["difference"].tolist() == [[0] * 4]
+
+
+def test_the_last_byte_may_come_first(client: Asks) -> None:
+    given = np.arange(8, dtype=">i4").reshape(2, 4)
+    assert client.infer("sum", {"a": given, "b": given})["sum"].tolist() == (2 * given).tolist()
+
+
+def test_what_no_server_could_understand_is_said_before_it_is_asked(client: Asks) -> None:
+    with pytest.raises(InvalidRequest, match="expected text alone in an array of objects"):
+        client.infer("words", {"in": np.array(["a", None], object)})
+    with pytest.raises(InvalidRequest, match="expected names of outputs, each once, got"):
+        client.infer("toy", {"features": np.zeros((1, FEATURES), np.float32)}, outputs=["score", "score"])
+    with pytest.raises(InvalidRequest, match="expected an array of a type that the protocol has, got complex"):
+        client.infer("number", {"in": np.array(1j)})
+    with pytest.raises(InvalidRequest, match="cannot be interpreted as an integer"):
+        client.infer("number", {"in": np.array(1.0)}, version=1.5)  # type: ignore[arg-type]
+
+
 def test_a_model_says_what_it_takes(client: Asks) -> None:
     found = client.model("toy", version=4)
     assert (found.name, found.versions) == ("toy", ("4",))

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from edgeward_agent.client import (
     AsyncClient,
     Client,
     ClientError,
+    InvalidAddress,
     InvalidRequest,
     NotAllowed,
     NotRecorded,
@@ -212,11 +214,48 @@ def test_many_questions_share_few_connections() -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["", "http://[::1", "http://localhost:x", "localhost:8500", "https://localhost", "ftp://x", "http://"]
+    "address",
+    [
+        "",
+        "http://[::1",
+        "http://localhost:x",
+        "localhost:8500",
+        "https://localhost",
+        "ftp://x",
+        "http://",
+        "http://localhost:1/behind/a/proxy",
+        "http://user@localhost:1",
+        "http://localhost?x=1",
+    ],
 )
 def test_an_address_that_is_none_is_said(address: str) -> None:
     with pytest.raises(InvalidRequest, match="expected http://HOST:PORT, unix:PATH or frames:PATH"):
         Client(address)
+
+
+@pytest.mark.parametrize("opened", [Client, AsyncClient])
+def test_what_no_client_can_be_made_with_is_said(opened: type[Client] | type[AsyncClient]) -> None:
+    for timeout_s in (0, -1, float("nan"), float("inf"), None, "5"):
+        with pytest.raises(InvalidAddress, match="expected a time-out from 0 to"):
+            opened(timeout_s=timeout_s)  # type: ignore[arg-type]
+    for token in ("two words", "ends\n", "é"):
+        with pytest.raises(InvalidAddress, match="expected a token of letters"):
+            opened(token=token)
+
+
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        ({"capture": "always"}, "'always' is not a valid CaptureMode"),
+        ({"deadline_us": 1.5e6}, "cannot be interpreted as an integer"),
+        ({"priority": None}, "cannot be interpreted as an integer"),
+        ({"outputs": "risk"}, "expected names of outputs"),
+        ({"outputs": 3}, "not iterable"),
+    ],
+)
+def test_a_wish_of_another_type_is_an_invalid_request(wish: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidRequest, match=words):
+        Client("unix:/nowhere").infer("m", {"x": np.zeros(1)}, **wish)
 
 
 def test_http_has_another_place_beside_shared_memory_alone() -> None:

@@ -10,6 +10,7 @@ from edgeward_agent.client.blocking import Client
 from edgeward_agent.client.concurrent import AsyncClient
 from edgeward_agent.client.errors import (
     ClientError,
+    InvalidAddress,
     InvalidRequest,
     ModelNotFound,
     NotAllowed,
@@ -24,6 +25,7 @@ __all__ = [
     "AsyncClient",
     "Client",
     "ClientError",
+    "InvalidAddress",
     "InvalidRequest",
     "ModelInfo",
     "ModelNotFound",

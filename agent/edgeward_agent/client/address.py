@@ -5,18 +5,21 @@ from __future__ import annotations
 import socket
 import struct
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from edgeward_agent.client.errors import InvalidRequest
+from edgeward_agent.client.errors import InvalidAddress
 
 DEFAULT: Final = "http://127.0.0.1:8500"
 _DEFAULT_PORT: Final = 8500
 _FRAMES: Final = "frames:"
 _BESIDE: Final = "serving.sock"  # as the agent lays its sockets
 _TIMEVAL: Final = struct.Struct("@ll")  # struct timeval: seconds, microseconds; 0 is no limit
+_NEARLY: Final = 0.9
+_LONGEST_S: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +33,7 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Raises InvalidRequest."""
+        """Raises InvalidAddress."""
         if text.startswith("unix:"):
             return cls(text=text, path=_path(text, "unix:"))
         try:
@@ -38,18 +41,16 @@ class Address:
             host, port = parts.hostname, parts.port or _DEFAULT_PORT
         except ValueError:
             host = None
-        if not host or parts.scheme != "http":
-            raise InvalidRequest(f"expected http://HOST:PORT, unix:PATH or frames:PATH, got {text!r}")
+        if not host or parts.scheme != "http" or text.removesuffix("/") != f"http://{parts.netloc}" or "@" in text:
+            raise InvalidAddress(f"expected http://HOST:PORT, unix:PATH or frames:PATH, got {text!r}")
         return cls(text=text, host=host, port=port)
 
     def connect(self, timeout_s: float) -> socket.socket:
-        """A connected socket whose every wait ends after `timeout_s`. Raises OSError."""
-        if not self.path:
-            connection = socket.create_connection((self.host, self.port), timeout_s)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        else:
-            connection = connect_unix(self.path, socket.SOCK_STREAM, timeout_s)
-        limit_waits(connection, timeout_s)
+        """A connected socket. Raises OSError."""
+        if self.path:
+            return connect_unix(self.path, socket.SOCK_STREAM, timeout_s)
+        connection = socket.create_connection((self.host, self.port), timeout_s)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 
 
@@ -62,13 +63,13 @@ class Ways:
 
     @classmethod
     def parse(cls, text: str, http: str | None) -> Ways:
-        """Raises InvalidRequest."""
+        """Raises InvalidAddress."""
         if not text.startswith(_FRAMES):
             if http is not None:
-                raise InvalidRequest(f"expected http= beside frames:PATH alone, got it beside {text!r}")
+                raise InvalidAddress(f"expected http= beside frames:PATH alone, got it beside {text!r}")
             return cls(http=Address.parse(text))
         if sys.platform != "linux":
-            raise InvalidRequest(f"expected http://HOST:PORT or unix:PATH, got {text!r}: frames are of Linux alone")
+            raise InvalidAddress(f"expected http://HOST:PORT or unix:PATH, got {text!r}: frames are of Linux alone")
         path = _path(text, _FRAMES)
         return cls(http=Address.parse(http or f"unix:{Path(path).with_name(_BESIDE)}"), frames=path)
 
@@ -89,17 +90,57 @@ def connect_unix(path: str, kind: socket.SocketKind, timeout_s: float) -> socket
     return connection
 
 
-def limit_waits(connection: socket.socket, timeout_s: float) -> None:
-    """Let the system end each wait of a socket: Python would ask it twice for everything, once whether it may.
+class Waits:
+    """Ends the waits of a connection, so that a whole question takes no longer than its time-out, or a tenth more.
 
-    A wait that ends so is a BlockingIOError.
+    The system knows limits of a single wait alone, and a question may need many: a server that stops while it
+    reads 8 MB had the time-out three times over. What is left is told to the system only where much of it is gone,
+    which a question that is answered at once never pays.
     """
-    if sys.platform == "win32":  # there the option is no timeval
-        return
-    limit = _TIMEVAL.pack(int(timeout_s), int(timeout_s % 1 * 1e6) or int(timeout_s < 1))
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-    connection.settimeout(None)
+
+    __slots__ = ("_connection", "_ends_s", "_limit_s", "_timeout_s")
+
+    def __init__(self, connection: socket.socket, timeout_s: float) -> None:
+        self._connection = connection
+        self._timeout_s = timeout_s
+        self._ends_s = 0.0
+        self._limit(timeout_s)
+
+    def begin(self, ends_s: float) -> None:
+        """A question begins that is to be answered by then, on `time.monotonic`."""
+        self._ends_s = ends_s
+        if self._limit_s != self._timeout_s:
+            self._limit(self._timeout_s)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Before a wait. Raises TimeoutError: the time is over."""
+        left_s = self._ends_s - time.monotonic()
+        if left_s < _NEARLY * self._limit_s:
+            if left_s <= 0:
+                raise TimeoutError("timed out")
+            self._limit(left_s)
+
+    def _limit(self, wait_s: float) -> None:
+        """Python would ask the system twice for everything, once whether it may; so the system itself ends a wait.
+
+        One that ends so is a BlockingIOError.
+        """
+        self._limit_s = wait_s
+        if sys.platform == "win32":  # there the option is no timeval
+            self._connection.settimeout(wait_s)
+            return
+        limit = _TIMEVAL.pack(int(wait_s), int(wait_s % 1 * 1e6) or int(wait_s < 1))
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        self._connection.settimeout(None)
+
+
+def checked_timeout(timeout_s: float) -> float:
+    """Raises InvalidAddress: no length of time, or one that no system call takes."""
+    if isinstance(timeout_s, int | float) and 0 < timeout_s <= _LONGEST_S:
+        return float(timeout_s)
+    raise InvalidAddress(f"expected a time-out from 0 to {_LONGEST_S:,} s, got {timeout_s!r}")
 
 
 def reason(error: Exception) -> str:

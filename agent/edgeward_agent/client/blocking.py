@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, TypeVar
+from weakref import WeakSet
 
-from edgeward_agent.client.address import DEFAULT, Ways, reason
+from edgeward_agent.client.address import DEFAULT, Waits, Ways, checked_timeout, reason
 from edgeward_agent.client.answers import Answer, ModelInfo
-from edgeward_agent.client.dialogue import READY, Dialogue, Request, WishFields, model_path
+from edgeward_agent.client.dialogue import READY, Dialogue, Request, WishFields, model_path, wish_of
 from edgeward_agent.client.errors import Unreachable
 from edgeward_agent.client.forms import NO_FORM, Form
 from edgeward_agent.client.http import NotHttp, Response, ResponseReader
@@ -29,18 +33,20 @@ class _Gone(OSError):
 
 
 class Client:
-    """A connection to a server, opened when it is needed and again when it was lost. Not to be shared by threads.
+    """A connection to a server, opened when it is needed and again when it was lost.
+
+    Threads that share one take turns, so one for each is quicker. A process that is forked off connects anew.
 
     Args:
         address: `http://127.0.0.1:8500`; `unix:/path/of/serving.sock` (quicker, and guarded by the file's mode); or
             `frames:/path/of/frames.sock` (quicker still: tensors lie in memory that is shared; Linux alone).
-        timeout_s: for each wait on the network, not for a whole request.
+        timeout_s: for a whole question, from the moment that its turn has come.
         token: what the agent was configured to ask for on its port.
         http: beside `frames:`, where the same server answers what does not go through shared memory; without it the
             file `serving.sock` in the same folder.
 
     Raises:
-        InvalidRequest: the address is none.
+        InvalidAddress: the address, the time-out or the token is none.
     """
 
     def __init__(
@@ -48,10 +54,12 @@ class Client:
     ) -> None:
         ways = Ways.parse(address, http)
         self._address = ways.http
-        self._timeout_s = timeout_s
+        self._timeout_s = checked_timeout(timeout_s)
         self._dialogue = Dialogue(self._address.text, token=token)
-        self._frames = _frames(ways.frames, timeout_s)
-        self._socket: socket.socket | None = None
+        self._frames = _frames(ways.frames, self._timeout_s)
+        self._line: _Line | None = None
+        self._turn = _Turn(self._timeout_s)
+        _clients.add(self)
 
     def __enter__(self) -> Client:
         return self
@@ -63,9 +71,8 @@ class Client:
 
     def close(self) -> None:
         """Leave. The next question opens a new connection."""
-        self._hang_up()
-        if self._frames is not None:
-            self._frames.close()
+        with self._turn:
+            self._leave()
 
     def infer(
         self,
@@ -92,10 +99,11 @@ class Client:
         Raises:
             ClientError: one of its kinds, see there.
         """
-        wish = (model, version, tuple(outputs), request_id, capture, deadline_us, priority)
-        if self._frames is not None:
-            return self._frames.infer(wish, inputs, self._over_http)
-        return self._over_http(wish, inputs)
+        wish = wish_of(model, version, outputs, request_id, capture, deadline_us, priority)
+        with self._turn:
+            if self._frames is not None:
+                return self._frames.infer(wish, inputs, self._over_http)
+            return self._over_http(wish, inputs)
 
     def model(self, model: str, *, version: int | None = None) -> ModelInfo:
         """Raises ClientError."""
@@ -119,12 +127,23 @@ class Client:
         return heard if isinstance(heard, Answer) else self._dialogue.understand(form, heard)
 
     def _get(self, path: str) -> Response:
-        heard = self._exchange(self._dialogue.get(path), NO_FORM)
+        with self._turn:
+            heard = self._exchange(self._dialogue.get(path), NO_FORM)
         assert isinstance(heard, Response)
         return heard
 
+    def _leave(self) -> None:
+        self._hang_up()
+        if self._frames is not None:
+            self._frames.close()
+
+    def _part(self) -> None:
+        """In a forked process: the connections go on in the other, whose answers would come to both."""
+        self._turn = _Turn(self._timeout_s)
+        self._leave()
+
     def _hang_up(self) -> None:
-        kept, self._socket = self._socket, None
+        kept, self._line = self._line, None
         if kept is not None:
             kept.close()
 
@@ -142,27 +161,32 @@ class Client:
         """Ask, and once more on a new connection when the kept one turns out to be closed, as after a restart of the
         server. Asking twice is safe: an inference changes nothing but the count of its records.
         """
-        if self._socket is not None:
+        ends_s = time.monotonic() + self._timeout_s
+        if self._line is not None:
             try:
-                return self._talk(self._socket, request, form)
+                return self._talk(self._line, request, form, ends_s)
             except (BrokenPipeError, ConnectionResetError, _Gone):
                 self._hang_up()
-        self._socket = self._address.connect(self._timeout_s)
-        return self._talk(self._socket, request, form)
+        self._line = _Line(self._address.connect(max(0.001, ends_s - time.monotonic())), self._timeout_s)
+        return self._talk(self._line, request, form, ends_s)
 
-    def _talk(self, connection: socket.socket, request: Request, form: Form) -> Answer | Response:
-        if isinstance(request, bytes):
-            connection.sendall(request)
-        else:
-            _send_pieces(connection, request)
-        data = connection.recv(form.room)
-        answer = form.recognise(data)
-        if answer is not None:
-            return answer
-        response = _read_on(connection, data)
-        if not response.keep_alive:
+    def _talk(self, line: _Line, request: Request, form: Form, ends_s: float) -> Answer | Response:
+        heard = line.ask(request, form, ends_s)
+        if isinstance(heard, Response) and not heard.keep_alive:
             self._hang_up()
-        return response
+        return heard
+
+
+_clients: Final[WeakSet[Client]] = WeakSet()
+
+
+def _part_all() -> None:
+    for client in tuple(_clients):
+        client._part()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_part_all)
 
 
 def _frames(path: str, timeout_s: float) -> Frames | None:
@@ -174,27 +198,63 @@ def _frames(path: str, timeout_s: float) -> Frames | None:
     return Frames(path, timeout_s)
 
 
-def _send_pieces(connection: socket.socket, pieces: Sequence[Buffer]) -> None:
-    """One call for all of them, so that head and tensors wake the server once; then what it left over."""
-    sent = connection.sendmsg(pieces)
-    for piece in pieces:
-        if sent < len(piece):
-            connection.sendall(memoryview(piece)[sent:])
-        sent = max(0, sent - len(piece))
+class _Turn:
+    """One question at a time: two on one connection would take each other's answers."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._lock = threading.Lock()
+        self._timeout_s = timeout_s
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(timeout=self._timeout_s):
+            raise Unreachable(f"expected a turn within {self._timeout_s:g} s, another question on this client has it")
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
-def _read_on(connection: socket.socket, data: bytes) -> Response:
-    if not data:
-        raise _Gone("the connection was closed")
-    reader = ResponseReader()
-    response = reader.feed(data)
-    while response is None:
-        room = reader.room
-        if room is None:
-            response = reader.feed(_more(connection.recv(_READ_BYTES)))
-        else:
-            response = reader.filled(_more(connection.recv_into(room)))
-    return response
+class _Line:
+    """One connection, one question at a time."""
+
+    def __init__(self, connection: socket.socket, timeout_s: float) -> None:
+        self._socket = connection
+        self._waits = Waits(connection, timeout_s)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def ask(self, request: Request, form: Form, ends_s: float) -> Answer | Response:
+        """Raises OSError or NotHttp."""
+        self._waits.begin(ends_s)
+        self._send((request,) if isinstance(request, bytes) else request)
+        self._waits.go_on()
+        data = self._socket.recv(form.room)
+        answer = form.recognise(data)
+        return answer if answer is not None else self._read_on(data)
+
+    def _send(self, pieces: Sequence[Buffer]) -> None:
+        """One call for all of them, so that head and tensors wake the server once; then what it left over."""
+        sent = self._socket.sendmsg(pieces) if len(pieces) > 1 else self._socket.send(pieces[0])
+        for piece in pieces:
+            size = len(piece)
+            while sent < size:
+                self._waits.go_on()
+                sent += self._socket.send(memoryview(piece)[sent:])
+            sent -= size
+
+    def _read_on(self, data: bytes) -> Response:
+        if not data:
+            raise _Gone("the connection was closed")
+        reader = ResponseReader()
+        response = reader.feed(data)
+        while response is None:
+            self._waits.go_on()
+            room = reader.room
+            if room is None:
+                response = reader.feed(_more(self._socket.recv(_READ_BYTES)))
+            else:
+                response = reader.filled(_more(self._socket.recv_into(room)))
+        return response
 
 
 def _more(got: T) -> T:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Final
 
-from edgeward_agent.client.address import connect_unix, limit_waits, reason
+from edgeward_agent.client.address import Waits, connect_unix, reason
 from edgeward_agent.client.answers import Answer
 from edgeward_agent.client.dialogue import WishFields
 from edgeward_agent.client.errors import ClientError, ServerFailed, Unreachable
@@ -77,14 +77,15 @@ class Frames:
 
     def _ask(self, form: Hashable, wish: WishFields, arrays: Mapping[str, Array]) -> Answer | None:
         """Ask, and once more on a new connection when the kept one turns out to be closed, as over HTTP."""
+        ends_s = time.monotonic() + self._timeout_s
         line = self._lines.get(form)
         if line is not None:
             try:
-                return line.ask(wish, arrays.values())
+                return line.ask(wish, arrays.values(), ends_s)
             except (BrokenPipeError, ConnectionResetError):
                 self._drop(form)
         line = self._open(form, wish, arrays)
-        return line.ask(wish, arrays.values()) if line is not None else None
+        return line.ask(wish, arrays.values(), ends_s) if line is not None else None
 
     def _open(self, form: Hashable, wish: WishFields, arrays: Mapping[str, Array]) -> _Line | None:
         now_s = time.monotonic()
@@ -115,17 +116,20 @@ class _Line:
         """Raises OSError, PlanOver or FrameError."""
         self._socket = connect_unix(path, socket.SOCK_SEQPACKET, timeout_s)
         try:
-            limit_waits(self._socket, timeout_s)
+            self._waits = Waits(self._socket, timeout_s)
             memory = offer(self._socket, layout)
             self._plan = Plan(layout, memory, _packet(self._socket, MAX_OPEN_BYTES))
         except BaseException:
             self._socket.close()
             raise
 
-    def ask(self, wish: WishFields, arrays: Iterable[Array]) -> Answer:
+    def ask(self, wish: WishFields, arrays: Iterable[Array], ends_s: float) -> Answer:
         """Raises OSError, ClientError, PlanOver or FrameError."""
         connection = self._socket
-        connection.send(self._plan.question(wish, arrays))
+        question = self._plan.question(wish, arrays)
+        self._waits.begin(ends_s)
+        connection.send(question)
+        self._waits.go_on()
         return self._plan.answer(wish, _packet(connection, MAX_ANSWER_BYTES))
 
     def close(self) -> None:

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, cast
 
-from edgeward_agent.client.address import DEFAULT, Ways
+from edgeward_agent.client.address import DEFAULT, Ways, checked_timeout
 from edgeward_agent.client.answers import Answer, ModelInfo
-from edgeward_agent.client.dialogue import READY, Dialogue, Request, WishFields, model_path
+from edgeward_agent.client.dialogue import READY, Dialogue, Request, WishFields, model_path, wish_of
 from edgeward_agent.client.errors import Unreachable
 from edgeward_agent.client.forms import NO_FORM, Form
 from edgeward_agent.client.http import NotHttp, Response, ResponseReader
@@ -32,7 +32,7 @@ class AsyncClient:
         http: beside `frames:`, as for `Client`.
 
     Raises:
-        InvalidRequest: the address is none.
+        InvalidAddress: the address, the time-out or the token is none.
     """
 
     def __init__(
@@ -46,10 +46,10 @@ class AsyncClient:
     ) -> None:
         ways = Ways.parse(address, http)
         self._address = ways.http
-        self._timeout_s = timeout_s
+        self._timeout_s = checked_timeout(timeout_s)
         self._dialogue = Dialogue(self._address.text, token=token)
         self._turns = asyncio.Semaphore(connections)
-        self._frames = _frames(ways.frames, timeout_s, self._turns)
+        self._frames = _frames(ways.frames, self._timeout_s, self._turns)
         self._idle: list[_Line] = []
 
     async def __aenter__(self) -> AsyncClient:
@@ -81,7 +81,7 @@ class AsyncClient:
         priority: int = 0,
     ) -> Answer:
         """Run a model; arguments and errors are those of `Client.infer`."""
-        wish = (model, version, tuple(outputs), request_id, capture, deadline_us, priority)
+        wish = wish_of(model, version, outputs, request_id, capture, deadline_us, priority)
         if self._frames is not None:
             return await self._frames.infer(wish, inputs, self._over_http)
         return await self._over_http(wish, inputs)

@@ -8,6 +8,8 @@ of the tensors, is made once for each form of question and remembered; so is wha
 from __future__ import annotations
 
 import json
+import operator
+import re
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Final, NamedTuple, TypeVar
@@ -18,6 +20,7 @@ import numpy as np
 from edgeward_agent.client.answers import Answer, ModelInfo
 from edgeward_agent.client.errors import (
     ClientError,
+    InvalidAddress,
     InvalidRequest,
     ModelNotFound,
     NotAllowed,
@@ -36,6 +39,7 @@ _REMEMBERED: Final = 64
 _OFF: Final = CaptureMode.OFF
 _OK: Final = int(HTTPStatus.OK)
 READY: Final = "/v2/health/ready"
+_TOKEN: Final = re.compile(r"[!-~]+")
 T = TypeVar("T")
 K = TypeVar("K")
 V = TypeVar("V")
@@ -60,6 +64,35 @@ class Wish(NamedTuple):
 
 WishFields = tuple[str, int | None, tuple[str, ...], str, CaptureMode, int, int]
 """A `Wish` as it is, which takes a third of the time to make."""
+
+
+def wish_of(
+    model: str,
+    version: int | None,
+    outputs: Sequence[str],
+    request_id: str,
+    capture: CaptureMode,
+    deadline_us: int,
+    priority: int,
+) -> WishFields:
+    """What a caller has said, where all of it can be said to a server.
+
+    Raises:
+        InvalidRequest: something is of another type, or an output is wanted twice.
+    """
+    try:
+        wanted = tuple(outputs)
+        if isinstance(outputs, str) or len(set(wanted)) != len(wanted):
+            raise ValueError(f"expected names of outputs, each once, got {outputs!r}")
+        if capture.__class__ is not CaptureMode:
+            capture = CaptureMode(capture)
+        if version is not None:
+            version = operator.index(version)
+        return model, version, wanted, request_id, capture, operator.index(deadline_us), operator.index(priority)
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(str(error)) from None
+
+
 Request = bytes | Sequence[Buffer]
 """All of it, or pieces that are to be sent one after the other."""
 
@@ -68,6 +101,9 @@ class Dialogue:
     """The two directions of a conversation with one server. Keeps what was learnt; not to be shared by threads."""
 
     def __init__(self, address: str, *, token: str | None = None) -> None:
+        """Raises InvalidAddress: no header can hold the token."""
+        if token and not _TOKEN.fullmatch(token):
+            raise InvalidAddress("expected a token of letters, digits and marks, without the white space around it")
         self._address = address
         self._common = b"Host: localhost\r\n" + (b"Authorization: Bearer %b\r\n" % token.encode() if token else b"")
         self._forms: dict[object, Form] = {}
@@ -99,9 +135,10 @@ class Dialogue:
         if response.status != _OK:
             raise refusal(response)
         header = bytes(response.body[: response.json_bytes])
+        body = response.body if isinstance(response.body, bytearray) else bytearray(response.body)  # may be written to
         try:
             meaning = self._meaning(header)
-            answer = _answer(meaning, memoryview(response.body)[len(header) :])
+            answer = _answer(meaning, memoryview(body)[len(header) :])
         except (ContractError, TensorError) as error:
             raise self._not_understood(error) from None
         if not meaning.request_id:
@@ -132,7 +169,7 @@ class Dialogue:
         return ServerFailed(f"{self._address}: expected an answer of the protocol, got: {error}")
 
     def _ask_new(self, wish: Wish, names: Sequence[str], given: Sequence[Array], key: object) -> tuple[Form, Request]:
-        arrays = list(map(_sendable, names, given))
+        arrays = list(map(sendable, names, given))
         sizes = [_size_bytes(each) for each in arrays]
         header = _compose(wish, list(map(_tensor, names, arrays, sizes)))
         plain = all(map(_goes_as_it_is, given))
@@ -193,7 +230,12 @@ def _kind(status: int, message: str) -> type[ClientError]:
     return InvalidRequest if client_side else ServerFailed
 
 
-def _sendable(name: str, given: Array) -> Array:
+def sendable(name: str, given: Array) -> Array:
+    """An array as the protocol has it: text as objects, the first byte first.
+
+    Raises:
+        InvalidRequest: the protocol has no such array.
+    """
     array = np.asarray(given)
     if array.dtype.kind in "US":
         array = array.astype(object)
@@ -201,6 +243,8 @@ def _sendable(name: str, given: Array) -> Array:
         array = array.astype(array.dtype.newbyteorder("<"), copy=False)
     if array.dtype not in tensors.DATATYPE:
         raise InvalidRequest(f"input '{name}': expected an array of a type that the protocol has, got {array.dtype}")
+    if array.dtype.hasobject and not all(isinstance(each, str | bytes) for each in array.flat):
+        raise InvalidRequest(f"input '{name}': expected text alone in an array of objects, got something else in it")
     return array
 
 

@@ -21,6 +21,12 @@ class InvalidRequest(ClientError):
     """The server does not understand the request: a wrong tensor name, shape or datatype. A retry gives the same."""
 
 
+class InvalidAddress(InvalidRequest):
+    """What a client was made with is no address, time-out or token."""
+
+    hint = "Say http://HOST:PORT, unix:PATH or frames:PATH, a time-out in seconds, and the token as its file has it."
+
+
 class NotAllowed(ClientError):
     """The server wants to know who asks, and was not told or does not take the answer."""
 

@@ -106,5 +106,5 @@ class _Known:
             return None
         outputs: dict[str, Array] = {}
         for name, dtype, shape, place in self._places:
-            outputs[name] = _ndarray(shape, dtype, data[place])  # a slice is a small copy, and aligned
+            outputs[name] = _ndarray(shape, dtype, bytearray(data[place]))  # aligned, and may be written to
         return Answer(self._model, self._version, "", outputs)
