@@ -199,6 +199,25 @@ def test_a_plan_is_made_for_the_second_and_used_from_the_third(sums: Path) -> No
     _run(client, [version])
 
 
+def test_how_long_a_run_takes_is_learnt_by_its_size_with_a_plan_too(tmp_path: Path) -> None:
+    """Else small requests would tell that a large one is quick, and it would hold up the loop."""
+    version = load_file(slow_model(tmp_path / "slow.onnx"))
+
+    async def client(asking: Asking) -> None:
+        connection = asking.connect()
+        sizes = {}
+        for rows in (1, 64):
+            request = _request("slow", {"in": np.zeros((rows, 512), np.float32)})
+            for _ in range(6):
+                assert (await _ask(connection, request))[0] == 200
+            sizes[rows] = len(request.partition(b"\r\n\r\n")[2])
+        assert _plans(version) == 2
+        assert version.pace.of(sizes[64]).usual_ns > 5 * version.pace.of(sizes[1]).usual_ns > 0
+        assert not version.pace.of(0).usual_ns
+
+    _run(client, [version])
+
+
 def test_a_result_may_change_its_shape(tmp_path: Path) -> None:
     version = load_file(nonzero_model(tmp_path / "where.onnx"))
 

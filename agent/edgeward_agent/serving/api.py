@@ -112,7 +112,8 @@ class DataApi:
             plan = version.plans.learn(body, header_length, asked)
             if plan is not None and Standing.possible(self._runner, version, asked):
                 plan.standing = Standing(self._runner, version, plan.asked, plan.rerun, plan.body_bytes)
-        self._runner.submit(_HttpInference(self._runner, version, request, asked, self._ways))
+        inference = _HttpInference(self._runner, version, request, asked, self._ways, size_bytes=len(request.lies))
+        self._runner.submit(inference)
 
     def _infer_again(self, plan: Plan, version: Version, request: Request) -> None:
         plan.take(request.lies)
@@ -182,8 +183,17 @@ class _HttpInference(Inference):
 
     __slots__ = ("_request", "_ways")
 
-    def __init__(self, runner: Runner, version: Version, request: Request, asked: InferRequest, ways: _Ways) -> None:
-        size_bytes = len(request.lies)
+    def __init__(
+        self,
+        runner: Runner,
+        version: Version,
+        request: Request,
+        asked: InferRequest,
+        ways: _Ways,
+        *,
+        size_bytes: int,
+    ) -> None:
+        """`size_bytes` is that of the body: how long a run takes is learnt by it."""
         if asked.aside is not None:
             size_bytes += asked.aside.size_bytes
         super().__init__(runner, version, asked, size_bytes=size_bytes, received_ns=request.received_ns)
@@ -207,7 +217,7 @@ class _HttpInferenceAgain(_HttpInference):
     __slots__ = ("_plan",)
 
     def __init__(self, runner: Runner, version: Version, request: Request, plan: Plan, ways: _Ways) -> None:
-        super().__init__(runner, version, request, plan.asked, ways)
+        super().__init__(runner, version, request, plan.asked, ways, size_bytes=plan.body_bytes)
         self._plan = plan
 
     def compute(self) -> list[Array]:
@@ -217,12 +227,16 @@ class _HttpInferenceAgain(_HttpInference):
         _answer_again(self._plan, self.version, self._request, results, self._ways)
 
     def finish(self) -> None:
-        super().finish()
-        self._plan.busy = False
+        try:
+            super().finish()
+        finally:
+            self._plan.busy = False
 
     def drop(self, outcome: Outcome) -> None:
-        super().drop(outcome)
-        self._plan.busy = False
+        try:
+            super().drop(outcome)
+        finally:
+            self._plan.busy = False
 
 
 def _answer_again(plan: Plan, version: Version, request: Request, results: list[Array], ways: _Ways) -> None:
