@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import re
 import signal
 import socket
 import stat
@@ -21,6 +22,7 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 import pytest
+from onnx import TensorProto
 
 from edgeward_agent.client import (
     Client,
@@ -47,6 +49,7 @@ from support.serving import (
     device,
     failing_model,
     features_request,
+    identity_model,
     manifest_for,
     repeating_model,
     slow_model,
@@ -436,6 +439,27 @@ def test_a_durable_result_is_given_when_it_is_committed_or_not_at_all(tmp_path: 
             assert client.infer("free", {"features": ZEROS})["score"][0, 0] == 5
             with pytest.raises(Unavailable):
                 client.infer("free", {"features": ZEROS}, capture=CaptureMode.DURABLE)
+
+
+def test_a_durable_result_that_cannot_be_said_is_an_error_and_costs_the_others_nothing(tmp_path: Path) -> None:
+    path = identity_model(tmp_path / "large" / "model.onnx", TensorProto.FLOAT, ["n"])
+    with device(tmp_path / "d") as made, Sink(made.capture_path) as sink:
+        made.commit(
+            write_release(path.parent, manifest_for(path, "large")), constant_release(tmp_path, 1.0, capture=DURABLE)
+        )
+        made.start()
+        values = 70_000  # more than an answer in JSON may have
+        tensor = {"name": "in", "datatype": "FP32", "shape": [values], "parameters": {"binary_data_size": 4 * values}}
+        header = json.dumps({"inputs": [tensor], "parameters": {"capture": "durable"}}).encode()
+        headers = {"Inference-Header-Content-Length": str(len(header))}
+        for _ in range(3):
+            reply = ask(made.port, "/v2/models/large/infer", header + bytes(4 * values), headers=headers)
+            assert (reply.status, "values in JSON" in reply.error) == (400, True)
+        assert ask(made.port, INFER, features_request()).status == 200
+        assert len(sink.frames) == 4
+        assert sink.accepted == 1  # all over the same connection
+        page = ask(made.port, "/metrics").body.decode()
+        assert re.search(r'^edgeward_requests_total\{model="large",.*outcome="invalid"\} 3$', page, re.MULTILINE)
 
 
 def test_other_requests_go_on_while_one_waits_for_its_commit(tmp_path: Path) -> None:

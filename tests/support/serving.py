@@ -436,6 +436,11 @@ class Sink:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
+    @property
+    def accepted(self) -> int:
+        """How often the serving process has connected."""
+        return len(self._connections)
+
     def bodies(self) -> list[Json]:
         return [frame["body"] for frame in self.frames]
 

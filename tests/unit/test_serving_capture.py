@@ -157,6 +157,48 @@ def test_nobody_there_is_said_in_time(tmp_path: Path) -> None:
     _run(client, tmp_path)
 
 
+def test_who_waited_in_vain_leaves_the_room_to_others(tmp_path: Path) -> None:
+    """Else a control process that is away for a while would cost the asynchronous records of all that time."""
+
+    async def client(stream: CaptureStream) -> None:
+        assert all(await asyncio.gather(*(_commit(stream) for _ in range(3))))
+        for _ in range(3):
+            stream.offer(_record())
+        assert (stream.queued, stream.dropped) == (3, 0)
+        with Sink(tmp_path / "r.sock") as sink:
+            await until(lambda: len(sink.frames) == 3)
+            assert stream.queued == 0
+            assert [frame["durable"] for frame in sink.frames] == [False] * 3
+
+    _run(client, tmp_path)
+
+
+def test_a_caller_who_cannot_be_told_costs_the_others_nothing(tmp_path: Path) -> None:
+    def fails(problem: str | None) -> None:
+        raise ZeroDivisionError("a bug")
+
+    async def client(stream: CaptureStream) -> None:
+        with Sink(tmp_path / "r.sock") as sink:
+            stream.commit(_record(), fails)
+            assert await _commit(stream) is None  # over the same connection
+            assert len(sink.frames) == 2
+
+    _run(client, tmp_path)
+
+
+def test_many_rows_do_not_wait_for_the_timer(tmp_path: Path) -> None:
+    async def client(stream: CaptureStream) -> None:
+        with Sink(tmp_path / "r.sock"):
+            await until(lambda: stream.connected)
+            for number in range(10_000):
+                stream.offer_row(_series(), _row(number))
+                if stream.queued > 2048:
+                    await asyncio.sleep(0)
+            assert stream.dropped == 0
+
+    _run(client, tmp_path, CaptureLimits(records=2100))
+
+
 def test_silence_is_said_in_time(tmp_path: Path) -> None:
     async def client(stream: CaptureStream) -> None:
         with Sink(tmp_path / "r.sock") as sink:

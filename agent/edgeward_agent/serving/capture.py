@@ -27,9 +27,11 @@ _log: Final = logging.getLogger(__name__)
 _RANK: Final = {mode: rank for rank, mode in enumerate(CaptureMode)}  # from least to most
 _MODES: Final = tuple(CaptureMode)
 _OFF: Final = CaptureMode.OFF
-_GATHER_S: Final = 0.02
+_GATHER_S: Final = 0.05
 """How long an asynchronous record may wait for others. Each write wakes a process on another core, which costs the loop
 more than the whole answer to a small request; a batch costs it once."""
+_GATHER_ROWS: Final = 2048
+"""As many go at once: half of what may wait."""
 _GATHER_BYTES: Final = 160 << 10
 """As much goes at once: more would not fit into the socket."""
 _BATCH_BYTES: Final = 256 << 10
@@ -84,7 +86,9 @@ class CaptureLimits:
 
 @dataclass(slots=True, eq=False)
 class _Durable:
-    """A record that somebody waits for; `done` is None when nobody does any more."""
+    """A record that somebody waits for; `done` is None when nobody does any more. `frame` is empty once it was sent, or
+    will not be.
+    """
 
     frame_id: int
     frame: bytes
@@ -102,6 +106,7 @@ class CaptureStream:
         self._queue: deque[bytes | _Durable] = deque()
         self._rows: dict[Series, list[bytes]] = {}
         self._queued_rows = 0
+        self._expired = 0  # of the queue: nobody waits for them, and nothing of them is kept
         self._unanswered: dict[int, _Durable] = {}
         self._link: CaptureLink | None = None
         self._queued_bytes = 0
@@ -117,7 +122,7 @@ class CaptureStream:
 
     @property
     def queued(self) -> int:
-        return len(self._queue) + self._queued_rows
+        return len(self._queue) - self._expired + self._queued_rows
 
     def mode(self, policy: CaptureMode, asked: CaptureMode) -> CaptureMode:
         if asked is _OFF:  # nearly always; and a member of an enum is slow to hash
@@ -151,7 +156,7 @@ class CaptureStream:
             done("the record could not be built: see the log of the serving process")
             return
         entry = _Durable(self._last_id, frame, done)
-        self._set_timer(entry, self._limits.send_s, "expected the agent to take the record, it does not answer")
+        entry.timer = self._loop.call_later(self._limits.send_s, self._expire, entry)
         self._urgent = True
         self._push(entry, len(frame))
 
@@ -212,19 +217,23 @@ class CaptureStream:
         limits = self._limits
         return self.queued >= limits.records or self._queued_bytes >= limits.size_bytes
 
+    @property
+    def _plenty(self) -> bool:
+        return self._queued_bytes >= _GATHER_BYTES or self._queued_rows >= _GATHER_ROWS
+
     def _push(self, entry: bytes | _Durable, size_bytes: int) -> None:
         self._queue.append(entry)
         self._count(size_bytes)
 
     def _count(self, size_bytes: int) -> None:
         self._queued_bytes += size_bytes
-        if self._flush_soon is None or self._urgent or self._queued_bytes >= _GATHER_BYTES:
+        if self._flush_soon is None or self._urgent or self._plenty:
             self._schedule()
 
     def _schedule(self) -> None:
         if not self.queued or self._link is None or self._link.stalled:
             return
-        hurried = self._urgent or self._queued_bytes >= _GATHER_BYTES
+        hurried = self._urgent or self._plenty
         if self._flush_soon is not None:
             if not (hurried and self._gathering):
                 return
@@ -278,21 +287,35 @@ class CaptureStream:
         if isinstance(entry, bytes):
             return entry
         if entry.done is None:
-            self._queued_bytes -= len(entry.frame)
+            self._expired -= 1
             return b""
         self._unanswered[entry.frame_id] = entry
-        self._set_timer(entry, self._limits.commit_s, "expected the agent to commit the record, it took too long")
-        return entry.frame
-
-    def _set_timer(self, entry: _Durable, delay_s: float, problem: str) -> None:
         if entry.timer is not None:
             entry.timer.cancel()
-        entry.timer = self._loop.call_later(delay_s, _settle, entry, problem)
+        entry.timer = self._loop.call_later(self._limits.commit_s, self._forget, entry)
+        frame, entry.frame = entry.frame, b""
+        return frame
+
+    def _expire(self, entry: _Durable) -> None:
+        """It was not sent in time, and leaves its room to others."""
+        self._expired += 1
+        self._queued_bytes -= len(entry.frame)
+        entry.frame = b""
+        _settle(entry, "expected the agent to take the record, it does not answer")
+
+    def _forget(self, entry: _Durable) -> None:
+        """It was sent, and what comes of it is not waited for."""
+        self._unanswered.pop(entry.frame_id, None)
+        _settle(entry, "expected the agent to commit the record, it took too long")
 
 
 def _settle(entry: _Durable, problem: str | None) -> None:
     done, entry.done = entry.done, None
     if entry.timer is not None:
         entry.timer.cancel()
-    if done is not None:
+    if done is None:
+        return
+    try:
         done(problem)
+    except Exception:  # of one caller; the records of the others go on
+        _log.exception("the end of a durable record could not be told")

@@ -69,14 +69,19 @@ class CaptureLink(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
+        while (reply := self._next_reply()) is not None:
+            self.reads_series = self.reads_series or reply.reads == READS_SERIES
+            self._stream.answered(reply.id, None if reply.ok else reply.error or "the agent refused it")
+
+    def _next_reply(self) -> _Reply | None:
         try:
-            while (frame := self._next_frame()) is not None:
-                reply = self._decoder.decode(frame)
-                self.reads_series = self.reads_series or reply.reads == READS_SERIES
-                self._stream.answered(reply.id, None if reply.ok else reply.error or "the agent refused it")
+            frame = self._next_frame()
+            return self._decoder.decode(frame) if frame is not None else None
         except (msgspec.MsgspecError, ValueError) as error:
             _log.error("the agent sent an answer that is none, starting again: %s", error)
+            self._buffer.clear()
             self.transport.abort()
+            return None
 
     def _next_frame(self) -> bytes | None:
         if len(self._buffer) < LENGTH.size:

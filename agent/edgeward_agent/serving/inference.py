@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Final
 
@@ -158,16 +158,10 @@ class Inference(ABC):
     def finish(self) -> None:
         version = self.version
         version.end()
-        try:
-            if self.abandoned:
-                version.traffic.not_run(Outcome.ABANDONED)
-            else:
-                self._conclude()
-        except Refusal as refusal:
-            self._fail(refusal)
-        except Exception as error:  # a bug here must cost one answer, not the wait for it
-            _log.exception("an inference of %s could not be answered", version.name)
-            self._fail(error)
+        if self.abandoned:
+            version.traffic.not_run(Outcome.ABANDONED)
+        else:
+            self._answered(self._conclude)
         # After the answer is on its way, where it costs nobody anything. A failure is quicker than a run, and of those
         # that ran as one the first tells how long they took.
         if self.run_ns and not isinstance(self.outcome, Exception):
@@ -198,6 +192,18 @@ class Inference(ABC):
         results = self.version.session.run(list(asked.outputs), asked.feeds)
         aside.settle(self.version.interface, asked.outputs, results)
         return results
+
+    def _answered(self, step: Callable[[], None]) -> None:
+        """What cannot be answered is refused: a bug, or a result that there is no room for, must not cost the wait for
+        an answer that never comes.
+        """
+        try:
+            step()
+        except Refusal as refusal:
+            self._fail(refusal)
+        except Exception as error:
+            _log.exception("an inference of %s could not be answered", self.version.name)
+            self._fail(error)
 
     def _conclude(self) -> None:
         results = self.outcome
@@ -230,7 +236,7 @@ class Inference(ABC):
     def _answer_when_recorded(self, results: list[Array]) -> None:
         def recorded(problem: str | None) -> None:
             if problem is None:
-                self._answer(results)
+                self._answered(lambda: self._answer(results))
             else:
                 self.refuse(HTTPStatus.SERVICE_UNAVAILABLE, f"result not recorded: {problem}")
 
