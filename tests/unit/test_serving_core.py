@@ -151,6 +151,25 @@ def test_where_nobody_counts_who_is_connected_there_may_be_others() -> None:
     asyncio.run(main())
 
 
+def test_a_bug_at_the_end_of_one_keeps_nobody_else_from_his() -> None:
+    class Broken(_Job):
+        def finish(self) -> None:
+            raise ZeroDivisionError("a bug")
+
+    async def main() -> None:
+        gate = threading.Event()
+        async with _scheduler() as scheduler:
+            await _occupy(scheduler, gate)
+            together = [Broken(rows=1), _Job(rows=1)]
+            for each in together:
+                scheduler.submit(each)
+            gate.set()
+            await until(lambda: together[1].finished_on)
+            assert together[1].ran_with == 2
+
+    asyncio.run(main())
+
+
 def test_nobody_overtakes_the_line_and_a_full_one_refuses() -> None:
     async def main() -> None:
         gate = threading.Event()

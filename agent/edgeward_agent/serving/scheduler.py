@@ -10,11 +10,13 @@ What is decided is decided in `line`; here are the threads around it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Final
 
@@ -24,6 +26,8 @@ from edgeward_agent.serving.line import NEVER_NS, Dropped, Job, Line, Turn
 from edgeward_agent.serving.outcome import Outcome
 from edgeward_agent.serving.pace import ALONE_BELOW_NS, INLINE_BELOW_NS, Learned
 from edgeward_agent.serving.refusal import Refusal, retry_after
+
+_log: Final = logging.getLogger(__name__)
 
 _CAPACITY: Final = 256
 _TICK_S: Final = 0.001  # timers of uvloop are whole milliseconds, and one that comes early finds nobody
@@ -179,6 +183,14 @@ def _in_time(job: Job) -> bool:
 
 def _conclude(jobs: Sequence[Job], dropped: Sequence[Dropped]) -> None:
     for job in jobs:
-        job.finish()
+        _told(job.finish)
     for job, outcome in dropped:
-        job.drop(outcome)
+        _told(partial(job.drop, outcome))
+
+
+def _told(tell: Callable[[], None]) -> None:
+    """A bug in one job must not keep the others from their end: nobody would tell them later."""
+    try:
+        tell()
+    except Exception:
+        _log.exception("the end of a request could not be told")
