@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import example, given
@@ -359,6 +361,25 @@ def test_what_was_asked_is_answered_before_the_end() -> None:
             return answer
 
     assert asyncio.run(main()).endswith(b"</later>")
+
+
+def test_all_that_was_asked_at_once_is_answered_before_the_end() -> None:
+    async def main() -> bytes:
+        server = HttpServer(_echo, SMALL)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            await server.listen(listener)
+            reader, writer = await asyncio.open_connection("127.0.0.1", listener.getsockname()[1])
+            writer.write(GET % b"later" * 2 + GET % b"last")
+            await until(lambda: any(cast(Connection, each)._waiting for each in server.state.connections))
+            draining = asyncio.create_task(server.drain(5))
+            answers = await reader.read()
+            writer.close()
+            await draining
+            return answers
+
+    answers = asyncio.run(main())
+    assert re.findall(rb"</\w+>", answers) == [b"</later>", b"</later>", b"</last>"]
+    assert answers.count(b"Connection: close") == 1
 
 
 def test_a_unix_socket_asks_for_no_host(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def nothing_leaks(host: FramesHost) -> Iterator[None]:
     yield
     wait_until(lambda: not host.server.connections)
     wait_until(lambda: gc.collect() >= 0 and _descriptors() <= before)
-    assert host.server.memory_room_bytes == FrameLimits().memory_bytes
+    assert host.server.room_bytes(0) == FrameLimits().memory_bytes
     assert host.server.runner.scheduler.callers.count == 0
 
 
@@ -383,11 +383,33 @@ def test_memory_has_a_limit_for_one_and_for_all(tmp_path: Path) -> None:
             large = memory_file(4096)
             assert open_plan(first, PLAN, [large])[0] == 200
             os.close(large)
-            assert "1 to 1904 bytes, got 4096" in _refused_memory(host, memory_file(4096))
-        wait_until(lambda: host.server.memory_room_bytes == 4096)
+            assert "1 to 1664 bytes, got 4096" in _refused_memory(host, memory_file(4096))
+        wait_until(lambda: host.server.room_bytes(0) == 4096)
         with connect(host.path), connect(host.path), connect(host.path), connect(host.path) as fourth:
             status, document = wire.read_opened(fourth.recv(1000))
         assert (status, document) == (503, {"error": "expected at most 3 connections, all are taken"})
+
+
+def test_at_the_end_who_runs_is_answered_and_nothing_more_is_begun(tmp_path: Path) -> None:
+    registry = Registry()
+    version = load_file(slow_model(tmp_path / "slow.onnx", 400))
+    registry.adopt(version)
+    rows = np.ones((64, 512), np.float32)
+    with (
+        frames_host(tmp_path, registry) as host,
+        FrameClient(host.path, "slow", {"in": rows}, {"out": rows.nbytes}) as client,
+        connect(host.path) as idle,
+    ):
+        client.send()
+        wait_until(lambda: version.in_flight > 0)
+        host.stop()
+        assert client.receive().status == 200
+        client.connection.settimeout(5)
+        with suppress(OSError):
+            client.send()
+            assert not client.connection.recv(100)
+        assert not idle.recv(100)
+        assert version.traffic.snapshot().requests == 1
 
 
 def test_a_listener_without_files_rests(host: FramesHost) -> None:

@@ -193,7 +193,7 @@ class Connection(asyncio.Protocol):
             self._held_bytes -= request.held_bytes
             self._server.held_bytes -= request.held_bytes
         last = self._last and not self._waiting
-        keep_alive = request.keep_alive and not last and not self._server.closing
+        keep_alive = request.keep_alive and not last
         self._send(status, parts, header_length, encoding, keep_alive=keep_alive, fields=fields)
         if not keep_alive:
             self._leave()
@@ -209,7 +209,6 @@ class Connection(asyncio.Protocol):
             or self._paused
             or request.held_bytes
             or not request.keep_alive
-            or self._server.closing
         ):
             self.reply(request, _OK, known.parts, known.header_length)
             return
@@ -373,7 +372,7 @@ class Connection(asyncio.Protocol):
         """
         self._last = self._leaving = True
         self._waiting.clear()
-        if self._eof or self._server.closing:
+        if self._eof:
             self._transport.close()
             return
         self._transport.write_eof()

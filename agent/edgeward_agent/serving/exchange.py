@@ -39,7 +39,7 @@ class Limits:
     connections: int = MOST_CONNECTIONS
     head_bytes: int = 16 << 10
     body_bytes: int = 64 << 20  # also when it is decompressed, and for inputs in shared memory
-    json_bytes: int = 4 << 20  # of it: JSON in bulk holds up everybody, about 8 ms for each MiB
+    json_bytes: int = 1 << 20  # of it: JSON in bulk holds up everybody, about 8 ms for each MiB
     held_bytes: int = 256 << 20  # bodies of all requests that wait for an answer
     request_s: float = 30.0  # from the first byte of a request to its last
     idle_s: float = 600.0  # bedside applications ask, pause for minutes, and ask again
@@ -233,7 +233,6 @@ class ServerState:
         self.connections: set[Timed] = set()
         self.held_bytes = 0
         self.readers_bytes = 0  # of memory that large requests are read to
-        self.closing = False
         self.emptied = asyncio.Event()
 
 

@@ -56,7 +56,6 @@ class HttpServer:
 
     async def drain(self, timeout_s: float) -> None:
         """Accept no more, answer what has been asked, then close; what is not done in time is cut."""
-        self.state.closing = True
         for listener in self._listeners:
             listener.close()
         self.state.emptied.clear()

@@ -7,7 +7,6 @@ restart is a pause and not an error.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import logging
 import socket
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from edgeward_agent.serving.files import connections, raise_limit
 from edgeward_agent.serving.memory import share_one_heap
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.release import Loading
-from edgeward_agent.serving.runtime import answering, serving
+from edgeward_agent.serving.runtime import answering, beside, serving
 from edgeward_agent.serving.sockets import inherit, open_control
 from edgeward_agent.token_file import read_token
 
@@ -59,8 +58,7 @@ async def _run(options: argparse.Namespace) -> None:
     )
     async with AsyncExitStack() as stack:
         stack.callback(options.control.unlink, missing_ok=True)
-        streaming = asyncio.create_task(capture.run(), name="capture")
-        stack.callback(streaming.cancel)
+        await stack.enter_async_context(beside(capture.run(), "capture"))
         stack.callback(capture.close)
         await stack.enter_async_context(answering(ControlApi(registry, capture), [control]))
         await stack.enter_async_context(serving(registry, capture, listeners, grpc=options.grpc, limits=limits))
@@ -99,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--log-level", default="info", help="least severe level that is written")
     parser.add_argument("--log-format", choices=("text", "json"), default="text", help="form of a line")
     parser.add_argument("--max-body-mib", type=int, default=64, metavar="MIB", help="largest request body")
-    parser.add_argument("--max-json-kib", type=int, default=4096, metavar="KIB", help="most JSON in a request")
+    parser.add_argument("--max-json-kib", type=int, default=1024, metavar="KIB", help="most JSON in a request")
     parser.add_argument("--token-file", type=Path, metavar="PATH", help="token that clients show over TCP")
     parser.add_argument("--shared-memory", action="store_true", help="let clients name files under /dev/shm")
     return parser

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import socket
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -22,7 +24,20 @@ from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.scheduler import Scheduler
 from edgeward_agent.serving.shared_memory import NoRegions, Regions
 
-_DRAIN_S: Final = 5.0
+_DRAIN_S: Final = 4.0  # less than the agent waits for the end of this process
+
+
+class _Drain:
+    """The time for a drain, shared by the front ends: it begins with the first of them."""
+
+    def __init__(self) -> None:
+        self._ends_s = math.inf
+
+    @property
+    def left_s(self) -> float:
+        now_s = time.monotonic()
+        self._ends_s = min(self._ends_s, now_s + _DRAIN_S)
+        return max(0.0, self._ends_s - now_s)
 
 
 @asynccontextmanager
@@ -44,10 +59,11 @@ async def serving(
     runner = Runner(scheduler, capture)
     http = [each for each in listeners if each.type == socket.SOCK_STREAM]
     packets = [each for each in listeners if each.type != socket.SOCK_STREAM]
+    drain = _Drain()
     try:
         async with (
-            answering_data(registry, runner, http, limits or Limits(), grpc=grpc),
-            answering_frames(registry, runner, packets),
+            _answering_data(registry, runner, http, limits or Limits(), drain, grpc=grpc),
+            _answering_frames(registry, runner, packets, drain),
         ):
             # What is in memory now stays: the collector need not walk through numpy and the runtime again and again.
             gc.freeze()
@@ -59,8 +75,15 @@ async def serving(
 
 
 @asynccontextmanager
-async def answering_data(
-    registry: Registry, runner: Runner, listeners: Sequence[socket.socket], limits: Limits, *, grpc: str = ""
+async def answering(handler: Handler, listeners: Sequence[socket.socket]) -> AsyncIterator[None]:
+    """Answer HTTP with one handler for as long as the context lasts; then drain."""
+    async with _answering(HttpServer(handler), listeners, _Drain()):
+        yield
+
+
+@asynccontextmanager
+async def _answering_data(
+    registry: Registry, runner: Runner, listeners: Sequence[socket.socket], limits: Limits, drain: _Drain, *, grpc: str
 ) -> AsyncIterator[None]:
     """Serve the Open Inference Protocol for as long as the context lasts; then drain."""
     regions = Regions() if limits.shared_memory else NoRegions()
@@ -70,9 +93,9 @@ async def answering_data(
     api = DataApi(registry, runner, management=management, codec=codec, terms=terms)
     try:
         async with (
-            answering_grpc(registry, runner, grpc, management, terms, limits),
+            _answering_grpc(registry, runner, grpc, management, terms, limits, drain),
             # Last: who is answered here finds the rest ready.
-            answering(api, listeners, limits=limits, callers=runner.scheduler.callers),
+            _answering(HttpServer(api, limits, runner.scheduler.callers), listeners, drain),
         ):
             yield
     finally:
@@ -80,8 +103,14 @@ async def answering_data(
 
 
 @asynccontextmanager
-async def answering_grpc(
-    registry: Registry, runner: Runner, address: str, management: Management, terms: Terms, limits: Limits
+async def _answering_grpc(
+    registry: Registry,
+    runner: Runner,
+    address: str,
+    management: Management,
+    terms: Terms,
+    limits: Limits,
+    drain: _Drain,
 ) -> AsyncIterator[None]:
     """Serve it over gRPC for as long as the context lasts; then drain. Nothing is imported where nobody asks for it."""
     if not address:
@@ -94,32 +123,23 @@ async def answering_grpc(
         await server.listen(address)
         yield
     finally:
-        await server.drain(_DRAIN_S)
+        await server.drain(drain.left_s)
 
 
 @asynccontextmanager
-async def answering(
-    handler: Handler,
-    listeners: Sequence[socket.socket],
-    *,
-    limits: Limits | None = None,
-    callers: Callers | None = None,
-) -> AsyncIterator[None]:
-    """Run an HTTP server for as long as the context lasts; then drain."""
-    server = HttpServer(handler, limits, callers)
-    timekeeper = asyncio.get_running_loop().create_task(server.keep_time(), name="keep time")
-    try:
-        for listener in listeners:
-            await server.listen(listener)
-        yield
-    finally:
-        timekeeper.cancel()
-        await server.drain(_DRAIN_S)
+async def _answering(server: HttpServer, listeners: Sequence[socket.socket], drain: _Drain) -> AsyncIterator[None]:
+    async with beside(server.keep_time(), "keep time"):
+        try:
+            for listener in listeners:
+                await server.listen(listener)
+            yield
+        finally:
+            await server.drain(drain.left_s)
 
 
 @asynccontextmanager
-async def answering_frames(
-    registry: Registry, runner: Runner, listeners: Sequence[socket.socket]
+async def _answering_frames(
+    registry: Registry, runner: Runner, listeners: Sequence[socket.socket], drain: _Drain
 ) -> AsyncIterator[None]:
     """Serve frames for as long as the context lasts; then drain. Nothing is imported where nobody listens."""
     if not listeners:
@@ -128,11 +148,21 @@ async def answering_frames(
     from edgeward_agent.serving.frames.server import FrameServer  # Linux alone
 
     server = FrameServer(registry, runner)
-    timekeeper = asyncio.get_running_loop().create_task(server.keep_time(), name="keep time of frames")
-    try:
-        for listener in listeners:
-            server.listen(listener)
-        yield
-    finally:
-        timekeeper.cancel()
-        await server.drain(_DRAIN_S)
+    async with beside(server.keep_time(), "keep time of frames"):
+        try:
+            for listener in listeners:
+                server.listen(listener)
+            yield
+        finally:
+            await server.drain(drain.left_s)
+
+
+@asynccontextmanager
+async def beside(work: Coroutine[None, None, None], name: str) -> AsyncIterator[None]:
+    """Let something run for as long as the context lasts. If a bug ends it, it ends the context too."""
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(work, name=name)
+        try:
+            yield
+        finally:
+            task.cancel()

@@ -15,9 +15,9 @@ from http import HTTPStatus
 from typing import Final, Protocol
 
 from edgeward_agent.serving.asked import InferRequest
-from edgeward_agent.serving.frames.memory import map_sealed
+from edgeward_agent.serving.frames.memory import map_sealed, sealed_bytes
 from edgeward_agent.serving.frames.opened import Opened
-from edgeward_agent.serving.frames.plan import check_fits_memory, opened_document, read_open
+from edgeward_agent.serving.frames.plan import check_fits_memory, check_fits_model, opened_document, read_open
 from edgeward_agent.serving.frames.run import MAX_RUN_BYTES, USUAL_BEGIN, USUAL_END, read_run, sequence_of
 from edgeward_agent.serving.frames.wire import (
     ANSWER_BEGIN,
@@ -56,12 +56,11 @@ class Owner(Protocol):
     registry: Registry
     runner: Runner
 
-    @property
-    def memory_room_bytes(self) -> int:
-        """How much memory one more client may share."""
+    def room_bytes(self, beside_bytes: int) -> int:
+        """How much memory one more client may share that takes so much beside it."""
 
     def opened(self, memory_bytes: int) -> None:
-        """Count memory that a client shares, until its connection is lost."""
+        """Count memory of a client, until its connection is lost."""
 
     def lost(self, connection: FrameConnection) -> None:
         """The connection has ended."""
@@ -146,10 +145,12 @@ class FrameConnection:
         if len(descriptors) != 1:
             raise invalid(f"expected one descriptor with the plan, got {len(descriptors)}")
         version = self._registry.find(plan.model, plan.version)
-        memory = map_sealed(descriptors[0], limit_bytes=self._owner.memory_room_bytes)
-        check_fits_memory(plan, len(memory))
-        opened = Opened(plan, memory, version, self.runner)
-        self.memory_bytes = len(memory)
+        check_fits_model(plan, version.interface)
+        # Beside what is shared there is a copy of the inputs that the client cannot reach.
+        size = sealed_bytes(descriptors[0], limit_bytes=self._owner.room_bytes(plan.input_bytes))
+        check_fits_memory(plan, size)
+        opened = Opened(plan, map_sealed(descriptors[0], size), version, self.runner)
+        self.memory_bytes = size + plan.input_bytes
         self._owner.opened(self.memory_bytes)
         self._opened = opened
         self._tell_opened(HTTPStatus.OK, opened_document(plan, version.name, version.version, version.interface))

@@ -35,8 +35,8 @@ class FrameLimits:
     """What one client, and all together, may take. Sizes in bytes, times in seconds."""
 
     connections: int = 64
-    memory_bytes: int = 128 << 20  # of one client
-    all_memory_bytes: int = 512 << 20
+    memory_bytes: int = 128 << 20  # that one client shares
+    all_memory_bytes: int = 512 << 20  # of all, with the copies of their inputs
     open_s: float = 5.0  # from the connection to its plan
     idle_s: float = 600.0
 
@@ -76,7 +76,7 @@ class FrameServer:
         self.limits = limits or FrameLimits()
         self.connections: set[FrameConnection] = set()
         self._listeners: dict[socket.socket, Access] = {}
-        self._shared_bytes = 0
+        self._taken_bytes = 0
 
     def listen(self, listener: socket.socket) -> None:
         """Accept from now on. The socket stays its owner's."""
@@ -87,18 +87,17 @@ class FrameServer:
 
     # -- called by connections
 
-    @property
-    def memory_room_bytes(self) -> int:
-        return min(self.limits.memory_bytes, self.limits.all_memory_bytes - self._shared_bytes)
+    def room_bytes(self, beside_bytes: int) -> int:
+        return min(self.limits.memory_bytes, self.limits.all_memory_bytes - self._taken_bytes - beside_bytes)
 
     def opened(self, memory_bytes: int) -> None:
-        self._shared_bytes += memory_bytes
+        self._taken_bytes += memory_bytes
 
     def lost(self, connection: FrameConnection) -> None:
         asyncio.get_running_loop().remove_reader(connection.socket)
         self.connections.remove(connection)
         self.runner.scheduler.callers.left()
-        self._shared_bytes -= connection.memory_bytes
+        self._taken_bytes -= connection.memory_bytes
 
     # -- time
 
@@ -119,6 +118,11 @@ class FrameServer:
         for listener in self._listeners:
             loop.remove_reader(listener)
         self._listeners.clear()
+        for each in tuple(self.connections):
+            if each.busy:
+                loop.remove_reader(each.socket)  # what it asks after this is not answered here
+            else:
+                each.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while any(each.busy for each in self.connections):  # noqa: ASYNC110  # once, at the end
