@@ -47,7 +47,7 @@ class ServingConfig(_Section, frozen=True):
     hang_timeout_s: Interval = 30.0
     deadlines: Literal["budget", "off"] = "budget"  # of requests that bring none: the model's budget, or none
     max_body_mib: Annotated[int, Meta(ge=1, le=2048)] = 64
-    max_json_kib: Annotated[int, Meta(ge=1, le=2 << 20)] = 4096
+    max_json_kib: Annotated[int, Meta(ge=1, le=2 << 20)] = 1024
     shared_memory: bool = False
 
 

@@ -47,7 +47,7 @@ class Allowance(msgspec.Struct, frozen=True, kw_only=True):
     token_file: str = ""
     token_id: str = ""
     max_body_mib: int = 64
-    max_json_kib: int = 4096
+    max_json_kib: int = 1024
     shared_memory: bool = False
 
 

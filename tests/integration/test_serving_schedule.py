@@ -51,8 +51,8 @@ def rows(made: Device, count: int = 24, **parameters: int) -> Reply:
     """Ask for `count` rows, as raw bytes would be hard to label: shapes in a header, zeros behind it."""
     header = (
         b'{"inputs":[{"name":"in","datatype":"FP32","shape":[%d,512],"parameters":{"binary_data_size":%d}}],'
-        b'"parameters":{%s}}'
-    ) % (count, count * 2048, ",".join(f'"{k}":{v}' for k, v in parameters.items()).encode())
+        b'"parameters":{"binary_data_output":true%s}}'
+    ) % (count, count * 2048, "".join(f',"{k}":{v}' for k, v in parameters.items()).encode())
     headers = {"Inference-Header-Content-Length": str(len(header))}
     return ask(made.port, SLOW, header + bytes(count * 2048), headers=headers)
 

@@ -133,12 +133,12 @@ def test_json_has_a_limit_of_its_own(served: Device) -> None:
     document = {"inputs": [{"name": "in", "datatype": "FP32", "shape": [rows, 2], "data": [0.123456789] * rows * 2}]}
     reply = ask(served.port, "/v2/models/fp32/infer", document)
     assert reply.status == 413
-    assert "expected at most 4194304 bytes of JSON, got" in reply.error
+    assert "expected at most 1048576 bytes of JSON, got" in reply.error
     assert "send tensors as binary data" in reply.error
     with triton(served) as client:
         large = np.zeros((rows, 2), np.float32)
         assert client.infer("fp32", [tensor("in", large, "FP32")]).as_numpy("out").shape == (rows, 2)
-        with pytest.raises(InferenceServerException, match="at most 262144 values in JSON, got one of 600000"):
+        with pytest.raises(InferenceServerException, match="at most 65536 values in JSON, got one of 600000"):
             wanted = [http.InferRequestedOutput("out", binary_data=False)]
             client.infer("fp32", [tensor("in", large, "FP32")], outputs=wanted)
 
@@ -270,7 +270,7 @@ def test_a_compressed_answer_says_so(served: Device) -> None:
         (gzip.compress(b"{}"), "gzip, gzip", 415, "expected Content-Encoding gzip or deflate"),
         (gzip.compress(bytes(80 << 20)), "gzip", 413, "at most 67108864 bytes when decompressed"),
         (zlib.compress(bytes(80 << 20)), "deflate", 413, "at most 67108864 bytes when decompressed"),
-        (gzip.compress(b" " * (5 << 20) + b"{}"), "gzip", 413, "expected at most 4194304 bytes of JSON"),
+        (gzip.compress(b" " * (5 << 20) + b"{}"), "gzip", 413, "expected at most 1048576 bytes of JSON"),
         (gzip.compress(b"{}"), "gzip", 400, "missing required field `inputs`"),
         (b"", "gzip", 400, "expected JSON"),
     ],

@@ -42,7 +42,7 @@ class Terms:
     """
 
     find_region: Callable[[str], Region] = NoRegions().find
-    json_bytes: int = 4 << 20
+    json_bytes: int = 1 << 20
     shared_bytes: int = 64 << 20
 
     @property
