@@ -16,12 +16,19 @@ from socket import socket
 import msgspec
 
 from edgeward_agent.clock import boot_id
+from edgeward_agent.errors import ServingError
 from edgeward_agent.log import fields
 from edgeward_agent.process import ProcessRef, Watched
 from edgeward_agent.serving.memory import with_huge_pages
 from edgeward_contract.version import __version__
 
 log = logging.getLogger(__name__)
+
+
+class NotStarted(ServingError):
+    """The system gave no process, or no way to watch it; a retry is worth it, because others may give room back."""
+
+    hint = "Free memory, processes or open files (`free -m`, `ulimit -u -n`); a running agent tries again by itself."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,16 +150,22 @@ class ServingProcess:
 
     @classmethod
     def spawn(cls, plan: ServingPlan, listeners: Mapping[str, socket], grpc: str = "") -> ServingProcess:
-        """Start it with the listening sockets as its own. `grpc` is an address: it opens that socket itself."""
-        child = subprocess.Popen(
-            _command(plan, listeners, grpc),
-            env=with_huge_pages(os.environ),
-            stdin=subprocess.DEVNULL,
-            pass_fds=[listener.fileno() for listener in listeners.values()],
-            start_new_session=True,  # Ctrl-C in a terminal is for the control process, which then stops this one
-        )
-        watched = Watched.child(child.pid)
-        return cls(watched, child)
+        """Start it with the listening sockets as its own. `grpc` is an address: it opens that socket itself.
+
+        Raises:
+            NotStarted: no process, memory or descriptor is left; nothing runs then.
+        """
+        try:
+            child = subprocess.Popen(
+                _command(plan, listeners, grpc),
+                env=with_huge_pages(os.environ),
+                stdin=subprocess.DEVNULL,
+                pass_fds=[listener.fileno() for listener in listeners.values()],
+                start_new_session=True,  # Ctrl-C in a terminal is for the control process, which then stops this one
+            )
+        except OSError as error:
+            raise NotStarted(f"expected to start a serving process, got: {error}") from None
+        return cls(_watched(child), child)
 
     @property
     def pid(self) -> int:
@@ -193,6 +206,20 @@ class ServingProcess:
             return "ended"
         code = self._child.wait()
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+
+
+def _watched(child: subprocess.Popen[bytes]) -> Watched:
+    """Hold our child. One that cannot be held is ended: beside the next one it would answer, and nobody would end it.
+
+    Raises:
+        NotStarted: it cannot be held.
+    """
+    try:
+        return Watched.child(child.pid)
+    except OSError as error:
+        child.kill()
+        child.wait()
+        raise NotStarted(f"expected to watch the serving process that was started, got: {error}") from None
 
 
 def _command(plan: ServingPlan, listeners: Mapping[str, socket], grpc: str) -> list[str]:

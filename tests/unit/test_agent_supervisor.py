@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import itertools
+import os
+import signal
+import subprocess
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from socket import socket
+from typing import NoReturn
 
 import pytest
 
 from edgeward_agent import supervisor
 from edgeward_agent.errors import ServingUnavailable
 from edgeward_agent.ports import ServingState
-from edgeward_agent.serving_process import Addresses, ServingPlan
+from edgeward_agent.process import Watched
+from edgeward_agent.serving_process import Addresses, NotStarted, ServingPlan, ServingProcess
 from edgeward_agent.supervisor import ChildSupervisor, Patience
 from support.update import FakeClock
 from support.waiting import eventually
@@ -61,6 +69,17 @@ class Answering:
     activate = unload = load
 
 
+def plan_in(folder: Path) -> ServingPlan:
+    return ServingPlan(
+        boot=folder / "boot.json",
+        control=folder / "c.sock",
+        capture=folder / "k.sock",
+        pid_file=folder / "serving.pid",
+        wanted=Addresses(),
+        graphs=folder / "graphs",
+    )
+
+
 def killed_after_s(monkeypatch: pytest.MonkeyPatch, folder: Path, when: Callable[[float], bool]) -> float:
     """Seconds from the start to the kill; 0 when it lives after an hour. `when` is given seconds since the start."""
     clock = FakeClock()
@@ -77,16 +96,8 @@ def killed_after_s(monkeypatch: pytest.MonkeyPatch, folder: Path, when: Callable
             return first
 
     monkeypatch.setattr(supervisor, "ServingProcess", Spawner)
-    plan = ServingPlan(
-        boot=folder / "boot.json",
-        control=folder / "c.sock",
-        capture=folder / "k.sock",
-        pid_file=folder / "serving.pid",
-        wanted=Addresses(),
-        graphs=folder / "graphs",
-    )
     serving = Answering(clock, lambda now: when(now - began_s))
-    child = ChildSupervisor(plan, serving=serving, clock=clock, patience=PATIENCE)
+    child = ChildSupervisor(plan_in(folder), serving=serving, clock=clock, patience=PATIENCE)
 
     async def run() -> None:
         await child.start()
@@ -110,3 +121,66 @@ def test_after_the_first_answer_a_silence_is_a_hang(monkeypatch: pytest.MonkeyPa
     silent_from_s = 100.0
     after_s = killed_after_s(monkeypatch, tmp_path, lambda age_s: 0 < age_s < silent_from_s) - silent_from_s
     assert PATIENCE.hang_s <= after_s < PATIENCE.hang_s + 10
+
+
+def refuse(number: int) -> Callable[..., NoReturn]:
+    """A call that the system refuses for want of room."""
+
+    def call(*_: object, **__: object) -> NoReturn:
+        raise OSError(number, os.strerror(number))
+
+    return call
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM, errno.EMFILE])
+def test_a_device_without_room_for_a_process_says_so_with_the_way_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int
+) -> None:
+    monkeypatch.setattr(subprocess, "Popen", refuse(number))
+    with pytest.raises(
+        NotStarted, match=f"expected to start a serving process, got: .*{os.strerror(number)}"
+    ) as caught:
+        ServingProcess.spawn(plan_in(tmp_path), {})
+    assert "a running agent tries again by itself" in caught.value.hint
+
+
+def test_a_process_that_cannot_be_watched_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Popen(subprocess.Popen[bytes]):
+        def __init__(self, _: object, **__: object) -> None:
+            super().__init__(["sleep", "600"])
+            started.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Popen)
+    monkeypatch.setattr(Watched, "child", refuse(errno.EMFILE))
+    with pytest.raises(NotStarted, match="expected to watch the serving process that was started, got: .*open files"):
+        ServingProcess.spawn(plan_in(tmp_path), {})
+    assert [each.returncode for each in started] == [-signal.SIGKILL]
+
+
+def test_while_none_can_be_started_it_is_tried_again_less_and_less_often(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clock = FakeClock()
+    tried_s: list[float] = []
+
+    def popen(*_: object, **__: object) -> NoReturn:
+        tried_s.append(clock.now)
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    serving = Answering(clock, lambda _: False)
+    child = ChildSupervisor(plan_in(tmp_path), serving=serving, clock=clock, patience=PATIENCE)
+
+    async def run() -> None:
+        task = asyncio.create_task(child.run())
+        await eventually(lambda: len(tried_s) > 8 or task.done(), "nine attempts")
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        await child.stop()
+
+    asyncio.run(run())
+    waits_s = [round(after - before, 3) for before, after in itertools.pairwise(tried_s[:9])]
+    assert waits_s == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
