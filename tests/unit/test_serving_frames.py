@@ -63,6 +63,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FramesHost]:
         load_file(sum_model(folder / "sums.onnx")),
         load_file(identity_model(folder / "flags.onnx", TensorProto.BOOL, ["n"])),
         load_file(identity_model(folder / "words.onnx", TensorProto.STRING, ["n"])),
+        load_file(identity_model(folder / "halves.onnx", TensorProto.BFLOAT16, ["n"])),
         load_file(failing_model(folder / "table.onnx")),
         load_file(slow_model(folder / "slow.onnx")),
     ):
@@ -276,6 +277,7 @@ def test_an_output_that_does_not_fit_its_place_is_said(host: FramesHost) -> None
 
 SCORE = {"name": "score", "offset": 128, "size_bytes": 64}
 FEATURE = {"name": "features", "datatype": "FP32", "shape": [1, FEATURES], "offset": 0}
+BITS = {"name": "in", "datatype": "UINT16", "shape": [4], "offset": 0}
 PLAN: Json = {"model": "toy", "inputs": [FEATURE], "outputs": [SCORE]}
 REFUSED: dict[str, tuple[Json, int, str]] = {
     "no document": ("plan", 400, "plan: Expected `object`, got `str`"),
@@ -285,6 +287,16 @@ REFUSED: dict[str, tuple[Json, int, str]] = {
     "another datatype": (PLAN | {"inputs": [FEATURE | {"datatype": "INT32"}]}, 400, "expected datatype FP32"),
     "text": ({"model": "words", "inputs": [FEATURE | {"datatype": "BYTES"}], "outputs": []}, 501, "ask over HTTP"),
     "text as output": (PLAN | {"model": "words"}, 400, "expected inputs ['in'], each once"),
+    "bits of BF16": (
+        {"model": "halves", "inputs": [BITS], "outputs": [SCORE | {"name": "out"}]},
+        501,
+        "'in': expected elements of a fixed size, got BF16: ask over HTTP",
+    ),
+    "numbers for text": (
+        {"model": "words", "inputs": [BITS], "outputs": [SCORE | {"name": "out"}]},
+        501,
+        "'in': expected elements of a fixed size, got BYTES: ask over HTTP",
+    ),
     "another shape": (PLAN | {"inputs": [FEATURE | {"shape": [1, 29]}]}, 400, "expected shape [-1, 30], got [1, 29]"),
     "a negative dimension": (PLAN | {"inputs": [FEATURE | {"shape": [-1, 30]}]}, 400, "dimensions from 0"),
     "dimensions that overflow": (PLAN | {"inputs": [FEATURE | {"shape": [1 << 40] * 2}]}, 400, "expected an offset"),

@@ -199,6 +199,7 @@ def _check_names(side: str, places: Sequence[Place], known: Iterable[str], *, al
 
 
 def _check_input(place: InputPlace, spec: TensorSpec) -> None:
+    _check_fixed_size(place.name, spec.datatype)
     if place.dtype != NUMPY[spec.datatype]:
         raise invalid(f"input '{place.name}': expected datatype {spec.datatype}, got {place.dtype}")
     if not fits(spec.shape, place.shape):
