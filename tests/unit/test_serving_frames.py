@@ -299,7 +299,16 @@ REFUSED: dict[str, tuple[Json, int, str]] = {
     ),
     "another shape": (PLAN | {"inputs": [FEATURE | {"shape": [1, 29]}]}, 400, "expected shape [-1, 30], got [1, 29]"),
     "a negative dimension": (PLAN | {"inputs": [FEATURE | {"shape": [-1, 30]}]}, 400, "dimensions from 0"),
-    "dimensions that overflow": (PLAN | {"inputs": [FEATURE | {"shape": [1 << 40] * 2}]}, 400, "expected an offset"),
+    "dimensions that overflow": (
+        PLAN | {"inputs": [FEATURE | {"shape": [1 << 40] * 2}]},
+        400,
+        "expected a shape of at most",
+    ),
+    "nothing, of dimensions that overflow": (
+        PLAN | {"inputs": [FEATURE | {"shape": [0, 1 << 40, 1 << 40]}]},
+        400,
+        "'features': expected a shape of at most 1099511627776 bytes, got [0, 1099511627776, 1099511627776]",
+    ),
     "many dimensions": (PLAN | {"inputs": [FEATURE | {"shape": [1] * 33}]}, 400, "expected up to 32 dimensions"),
     "a crooked offset": (PLAN | {"inputs": [FEATURE | {"offset": 8}]}, 400, "a multiple of 64, got 8 and 120 bytes"),
     "a negative offset": (PLAN | {"outputs": [SCORE | {"offset": -64}]}, 400, "a multiple of 64, got -64"),

@@ -23,6 +23,9 @@ from edgeward_contract.schema import JsonValue
 
 _MAX_TENSORS: Final = 64
 _MAX_RANK: Final = 32
+"""Of an input: as many as every numpy has that the server may run on (numpy 2 has more, as many as the wire's
+`MAX_RANK` lets an answer have).
+"""
 _MAX_BYTES: Final = 1 << 40  # far beyond any memory, and sums of it do not overflow
 
 
@@ -151,9 +154,8 @@ def told_shapes(plan: Plan, interface: Interface) -> tuple[int, ...]:
 def _input_place(given: _Input) -> InputPlace:
     datatype = _known_datatype(given)
     _check_fixed_size(given.name, datatype)
-    if len(given.shape) > _MAX_RANK or any(not 0 <= dim <= _MAX_BYTES for dim in given.shape):
-        raise invalid(f"'{given.name}': expected up to {_MAX_RANK} dimensions from 0, got {str(given.shape)[:80]}")
     dtype = NUMPY[datatype]
+    _check_shape(given.name, given.shape, dtype.itemsize)
     size_bytes = math.prod(given.shape) * dtype.itemsize
     _check_place(given.name, given.offset, size_bytes)
     return InputPlace(
@@ -176,6 +178,14 @@ def _known_datatype(given: _Input) -> Datatype:
 def _check_fixed_size(name: str, datatype: Datatype) -> None:
     if datatype not in NUMPY or NUMPY[datatype].hasobject:
         raise unsupported(f"'{name}': expected elements of a fixed size, got {datatype}: ask over HTTP")
+
+
+def _check_shape(name: str, shape: Sequence[int], item_bytes: int) -> None:
+    """A dimension of 0 excuses no others: numpy makes no array whose other dimensions are beyond any memory."""
+    if len(shape) > _MAX_RANK or any(not 0 <= dim <= _MAX_BYTES for dim in shape):
+        raise invalid(f"'{name}': expected up to {_MAX_RANK} dimensions from 0, got {str(shape)[:80]}")
+    if math.prod(filter(None, shape)) * item_bytes > _MAX_BYTES:
+        raise invalid(f"'{name}': expected a shape of at most {_MAX_BYTES} bytes, got {str(shape)[:80]}")
 
 
 def _check_place(name: str, offset: int, size_bytes: int) -> None:

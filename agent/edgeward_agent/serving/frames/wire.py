@@ -33,6 +33,7 @@ SEQUENCE: Final = slice(4, 8)
 _DIM: Final = struct.Struct("<Q")
 _RANK: Final = struct.Struct("<I")
 MAX_RANK: Final = 64
+"""Of an output: as many as any numpy has, so that none is refused that the client's own might take."""
 
 
 class Kind(IntEnum):
