@@ -285,7 +285,7 @@ REFUSED: dict[str, tuple[Json, int, str]] = {
     "an unknown key": (PLAN | {"modle": 1}, 400, "plan: Object contains unknown field `modle`"),
     "an unknown datatype": (PLAN | {"inputs": [FEATURE | {"datatype": "FP8"}]}, 400, "expected a datatype"),
     "another datatype": (PLAN | {"inputs": [FEATURE | {"datatype": "INT32"}]}, 400, "expected datatype FP32"),
-    "text": ({"model": "words", "inputs": [FEATURE | {"datatype": "BYTES"}], "outputs": []}, 501, "ask over HTTP"),
+    "text": ({"model": "words", "inputs": [FEATURE | {"datatype": "BYTES"}], "outputs": [SCORE]}, 501, "ask over HTTP"),
     "text as output": (PLAN | {"model": "words"}, 400, "expected inputs ['in'], each once"),
     "bits of BF16": (
         {"model": "halves", "inputs": [BITS], "outputs": [SCORE | {"name": "out"}]},
@@ -324,6 +324,7 @@ REFUSED: dict[str, tuple[Json, int, str]] = {
     ),
     "an unknown output": (PLAN | {"outputs": [SCORE | {"name": "risk"}]}, 400, "expected outputs ['score']"),
     "no inputs": (PLAN | {"inputs": []}, 400, "expected inputs ['features'], each once, got []"),
+    "no outputs": (PLAN | {"outputs": []}, 400, "expected the outputs that are wanted, each with its place, got none"),
     "many outputs": (PLAN | {"outputs": [SCORE] * 65}, 400, "expected at most 64 inputs and as many outputs"),
     "an unknown capture": (PLAN | {"capture": "maybe"}, 400, "plan: Invalid enum value 'maybe'"),
 }
@@ -341,8 +342,9 @@ def test_a_plan_that_does_not_fit_is_refused(host: FramesHost, case: str) -> Non
 
 
 def test_outputs_may_be_left_out(host: FramesHost) -> None:
-    with FrameClient(host.path, "toy", {"features": ONES}, {}) as client:
-        assert client.ask().shapes == ()
+    numbers = np.ones((1, 4), np.int32)
+    with FrameClient(host.path, "sums", {"a": numbers, "b": numbers}, {"difference": 16}) as client:
+        assert client.ask().shapes == ((1, 4),)
 
 
 # -- memory that is none

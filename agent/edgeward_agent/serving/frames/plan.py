@@ -98,6 +98,8 @@ def read_open(packet: bytes) -> Plan:
         raise invalid(f"plan: {str(error)[:200]}") from None
     if max(len(asked.inputs), len(asked.outputs)) > _MAX_TENSORS:
         raise invalid(f"expected at most {_MAX_TENSORS} inputs and as many outputs, got more")
+    if not asked.outputs:
+        raise invalid("expected the outputs that are wanted, each with its place, got none")
     inputs = tuple(_input_place(each) for each in asked.inputs)
     outputs = tuple(_output_place(each) for each in asked.outputs)
     _check_apart((*inputs, *outputs))
