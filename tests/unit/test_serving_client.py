@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from edgeward_agent.client import (
+    Answer,
     AsyncClient,
     Client,
     ClientError,
@@ -28,6 +29,7 @@ from edgeward_agent.client import (
     Unreachable,
 )
 from edgeward_agent.client.dialogue import Dialogue, Wish
+from edgeward_agent.client.learnt import Learnt
 from support.clients import Waiting
 from support.serving import until
 
@@ -265,6 +267,14 @@ def test_http_has_another_place_beside_shared_memory_alone() -> None:
         with pytest.raises(Unreachable, match="unix:/nowhere/serving.sock: expected an answer, got"):
             client.infer("m", {"x": np.zeros(1)})
         assert not client.ready()
+
+
+def test_a_plan_that_is_refused_when_others_have_pushed_its_form_out_is_no_error() -> None:
+    learnt, answer = Learnt(), Answer("m", "1", "", {"y": np.zeros(1)})
+    for number in range(65):
+        learnt.learn(number, {"x": np.zeros(1)}, answer)
+    assert not learnt.refused(0, 503, 0.0)
+    assert [learnt.refused(64, 503, 0.0), learnt.refused(64, 503, 9.0)] == [True, False]
 
 
 _ALONE = """

@@ -83,9 +83,11 @@ class Learnt:
     def refused(self, form: Hashable, status: int, now_s: float) -> bool:
         """The server took no plan: ask for one later, or never when the wire has no such tensors.
 
-        Returns whether it is the first time.
+        Returns whether it is the first time. A form that others have pushed out meanwhile is learnt anew.
         """
-        known = self._forms[form]
+        known = self._forms.get(form)
+        if known is None:
+            return False
         first = not known.not_before_s
         known.not_before_s = math.inf if status == HTTPStatus.NOT_IMPLEMENTED else now_s + _TRY_AGAIN_S
         return first
