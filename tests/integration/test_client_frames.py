@@ -307,6 +307,26 @@ def test_many_questions_at_once_have_plans_of_their_own(served: Device) -> None:
     asyncio.run(main())
 
 
+def test_who_closes_while_questions_are_under_way_leaves_no_plan(served: Device) -> None:
+    async def main() -> None:
+        big = np.ones((64, 512), np.float32)
+        client = AsyncClient(f"frames:{served.frames_path}", http=f"unix:{served.unix_path}", connections=1)
+        for _ in range(2):
+            await client.infer("slow", {"in": big})
+        assert client.plans == 1
+        asking, waiting = (asyncio.create_task(client.infer("slow", {"in": big * each})) for each in (2, 3))
+        await asyncio.sleep(0)
+        assert client.plans == 0  # it is in use
+        await client.close()
+        assert [(await each)["out"][0, 0] for each in (asking, waiting)] == [2, 3]
+        assert client.plans == 0
+        await client.infer("slow", {"in": big})  # and it may be used again
+        assert client.plans == 1
+        await client.close()
+
+    asyncio.run(main())
+
+
 def test_clients_of_many_threads_do_not_mix(served: Device) -> None:
     mixed: list[float] = []
 

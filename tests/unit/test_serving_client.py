@@ -215,6 +215,33 @@ def test_many_questions_share_few_connections() -> None:
     asyncio.run(_ask_much_at_once())
 
 
+async def _close_while_asking() -> None:
+    counting, go_on = _Counting(), asyncio.Event()
+
+    async def slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await go_on.wait()
+        await counting(reader, writer)
+
+    async with await asyncio.start_server(slowly, "127.0.0.1", 0) as server:
+        client = AsyncClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", connections=1)
+        asking, waiting = (asyncio.create_task(client.infer("m", {"x": np.zeros(1)})) for _ in range(2))
+        await asyncio.sleep(0)
+        await client.close()
+        go_on.set()
+        for each in (asking, waiting):
+            assert (await each)["y"].tolist() == [2.0]
+        await until(lambda: counting.left == counting.connections == 2)
+        for _ in range(2):  # and it may be used again
+            assert (await client.infer("m", {"x": np.zeros(1)}))["y"].tolist() == [2.0]
+        assert counting.connections == 3
+        await client.close()
+        await until(lambda: counting.left == 3)
+
+
+def test_who_closes_while_questions_are_under_way_leaves_no_connection() -> None:
+    asyncio.run(_close_while_asking())
+
+
 @pytest.mark.parametrize(
     "address",
     [

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, cast
 
@@ -51,6 +51,7 @@ class AsyncClient:
         self._turns = asyncio.Semaphore(connections)
         self._frames = _frames(ways.frames, self._timeout_s, self._turns)
         self._idle: list[_Line] = []
+        self._generation = 0  # how often it was closed
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -61,7 +62,10 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Leave. The next question opens a new connection."""
+        """Leave. Questions that are under way are answered, and their connections end then; the next one opens a new
+        connection.
+        """
+        self._generation += 1
         if self._frames is not None:
             self._frames.close()
         while self._idle:
@@ -83,8 +87,8 @@ class AsyncClient:
         """Run a model; arguments and errors are those of `Client.infer`."""
         wish = wish_of(model, version, outputs, request_id, capture, deadline_us, priority)
         if self._frames is not None:
-            return await self._frames.infer(wish, inputs, self._over_http)
-        return await self._over_http(wish, inputs)
+            return await self._frames.infer(wish, inputs, partial(self._over_http, self._generation))
+        return await self._over_http(self._generation, wish, inputs)
 
     async def model(self, model: str, *, version: int | None = None) -> ModelInfo:
         """Raises ClientError."""
@@ -102,44 +106,57 @@ class AsyncClient:
         """How many plans in shared memory wait for a question; what has none goes over HTTP."""
         return self._frames.plans if self._frames is not None else 0
 
-    async def _over_http(self, wish: WishFields, inputs: Mapping[str, Array]) -> Answer:
+    async def _over_http(self, generation: int, wish: WishFields, inputs: Mapping[str, Array]) -> Answer:
         form, request = self._dialogue.ask(wish, inputs)
-        heard = await self._exchange(request, form)
+        heard = await self._exchange(request, form, generation)
         return heard if isinstance(heard, Answer) else self._dialogue.understand(form, heard)
 
     async def _get(self, path: str) -> Response:
-        heard = await self._exchange(self._dialogue.get(path), NO_FORM)
+        heard = await self._exchange(self._dialogue.get(path), NO_FORM, self._generation)
         assert isinstance(heard, Response)
         return heard
 
-    async def _exchange(self, request: Request, form: Form) -> Answer | Response:
+    async def _exchange(self, request: Request, form: Form, generation: int) -> Answer | Response:
+        """`generation` is that of when the question was put: it may have waited for its turn since."""
         try:
             async with self._turns, asyncio.timeout(self._timeout_s):
-                return await self._ask(request, form)
+                return await self._ask(request, form, generation)
         except TimeoutError:
             raise self._unreachable("timed out") from None
         except (OSError, NotHttp) as error:
             raise self._unreachable(str(error) or type(error).__name__) from None
 
-    async def _ask(self, request: Request, form: Form) -> Answer | Response:
+    async def _ask(self, request: Request, form: Form, generation: int) -> Answer | Response:
         """Ask, and on a new connection when a kept one turns out to be closed; safe, see `Client`."""
         while self._idle:
             try:
                 return await self._talk(self._idle.pop(), request, form)
             except (BrokenPipeError, ConnectionResetError):
                 continue
-        return await self._talk(await self._connect(), request, form)
+        return await self._talk(await self._connect(generation), request, form)
 
     async def _talk(self, line: _Line, request: Request, form: Form) -> Answer | Response:
-        async with _returned(line, self._idle):
-            return await line.ask(request, form)
+        """Keep the connection for the next question, unless this one was given up: what still comes answers nobody.
 
-    async def _connect(self) -> _Line:
-        loop = asyncio.get_running_loop()
-        if self._address.path:
-            _, line = await loop.create_unix_connection(_Line, self._address.path)
+        Nor is one kept that was opened before the client was closed: nobody would close it.
+        """
+        try:
+            heard = await line.ask(request, form)
+        except BaseException:
+            line.close()
+            raise
+        if line.usable and line.generation == self._generation:
+            self._idle.append(line)
         else:
-            _, line = await loop.create_connection(_Line, self._address.host, self._address.port)
+            line.close()
+        return heard
+
+    async def _connect(self, generation: int) -> _Line:
+        loop, made = asyncio.get_running_loop(), partial(_Line, generation)
+        if self._address.path:
+            _, line = await loop.create_unix_connection(made, self._address.path)
+        else:
+            _, line = await loop.create_connection(made, self._address.host, self._address.port)
         return line
 
     def _unreachable(self, reason: str) -> Unreachable:
@@ -155,24 +172,11 @@ def _frames(path: str, timeout_s: float, turns: asyncio.Semaphore) -> AsyncFrame
     return AsyncFrames(path, timeout_s, turns)
 
 
-@asynccontextmanager
-async def _returned(line: _Line, idle: list[_Line]) -> AsyncIterator[None]:
-    """Keep the connection for the next question, unless this one was given up: what still comes answers nobody."""
-    try:
-        yield
-    except BaseException:
-        line.close()
-        raise
-    if line.usable:
-        idle.append(line)
-    else:
-        line.close()
-
-
 class _Line(asyncio.Protocol):
-    """One connection, one question at a time."""
+    """One connection, one question at a time. `generation` is that of the client for whose question it was opened."""
 
-    def __init__(self) -> None:
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
         self._reader = ResponseReader()
         self._form = NO_FORM
         self._waiting: asyncio.Future[Answer | Response] | None = None

@@ -33,12 +33,15 @@ class AsyncFrames:
         self._turns = turns
         self._learnt = Learnt()
         self._idle: list[tuple[Hashable, _Line]] = []  # the one that was used last is the last
+        self._generation = 0  # how often it was closed
 
     @property
     def plans(self) -> int:
         return len(self._idle)
 
     def close(self) -> None:
+        """As `AsyncClient.close`."""
+        self._generation += 1
         while self._idle:
             self._idle.pop()[1].close()
 
@@ -47,16 +50,19 @@ class AsyncFrames:
         form, arrays = form_of(wish, inputs)
         if not carried(wish):
             return await over_http(wish, inputs)
-        answer = await self._infer(form, wish, arrays)
+        answer = await self._infer(form, wish, arrays, self._generation)
         if answer is None:
             answer = await over_http(wish, inputs)
             self._learnt.learn(form, arrays, answer)
         return answer
 
-    async def _infer(self, form: Hashable, wish: WishFields, arrays: Mapping[str, Array]) -> Answer | None:
+    async def _infer(
+        self, form: Hashable, wish: WishFields, arrays: Mapping[str, Array], generation: int
+    ) -> Answer | None:
+        """`generation` is that of when the question was put: it may have waited for its turn since."""
         try:
             async with self._turns, asyncio.timeout(self._timeout_s):
-                return await self._ask(form, wish, arrays)
+                return await self._ask(form, wish, arrays, generation)
         except PlanOver:
             return None
         except TimeoutError:
@@ -66,14 +72,16 @@ class AsyncFrames:
         except OSError as error:
             raise self._unreachable(reason(error)) from None
 
-    async def _ask(self, form: Hashable, wish: WishFields, arrays: Mapping[str, Array]) -> Answer | None:
+    async def _ask(
+        self, form: Hashable, wish: WishFields, arrays: Mapping[str, Array], generation: int
+    ) -> Answer | None:
         """Ask, and on a new connection when a kept one turns out to be closed."""
         while (line := self._take(form)) is not None:
             try:
                 return await self._talk(form, line, wish, arrays)
             except (BrokenPipeError, ConnectionResetError):
                 continue
-        line = await self._open(form, wish, arrays)
+        line = await self._open(form, wish, arrays, generation)
         return await self._talk(form, line, wish, arrays) if line is not None else None
 
     async def _talk(self, form: Hashable, line: _Line, wish: WishFields, arrays: Mapping[str, Array]) -> Answer:
@@ -89,13 +97,15 @@ class AsyncFrames:
         self._keep(form, line)
         return answer
 
-    async def _open(self, form: Hashable, wish: WishFields, arrays: Mapping[str, Array]) -> _Line | None:
+    async def _open(
+        self, form: Hashable, wish: WishFields, arrays: Mapping[str, Array], generation: int
+    ) -> _Line | None:
         now_s = time.monotonic()
         layout = self._learnt.layout(form, wish, arrays, now_s)
         if layout is None:
             return None
         try:
-            return await _open_line(self._path, layout)
+            return await _open_line(self._path, layout, generation)
         except (PlanOver, *NOT_THERE) as error:
             if self._learnt.refused(form, getattr(error, "status", 0), now_s):
                 _log.warning("frames:%s: expected a plan that is taken, got: %s. HTTP it is", self._path, error)
@@ -108,6 +118,10 @@ class AsyncFrames:
         return None
 
     def _keep(self, form: Hashable, line: _Line) -> None:
+        """For the next question; one that was opened before the client was closed ends, nobody would close it."""
+        if line.generation != self._generation:
+            line.close()
+            return
         self._idle.append((form, line))
         if len(self._idle) > MAX_PLANS:
             self._idle.pop(0)[1].close()
@@ -117,9 +131,10 @@ class AsyncFrames:
 
 
 class _Line:
-    """One plan on one connection, one question at a time."""
+    """One plan on one connection, one question at a time. `generation` is as over HTTP."""
 
-    def __init__(self, connection: socket.socket, plan: Plan) -> None:
+    def __init__(self, connection: socket.socket, plan: Plan, generation: int) -> None:
+        self.generation = generation
         self._socket = connection
         self._plan = plan
 
@@ -133,14 +148,15 @@ class _Line:
         self._socket.close()
 
 
-async def _open_line(path: str, layout: Layout) -> _Line:
+async def _open_line(path: str, layout: Layout, generation: int) -> _Line:
     """Raises OSError, PlanOver or FrameError."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         connection.setblocking(False)
         await asyncio.get_running_loop().sock_connect(connection, path)
         memory = offer(connection, layout)
-        return _Line(connection, Plan(layout, memory, await _packet(connection, MAX_OPEN_BYTES)))
+        plan = Plan(layout, memory, await _packet(connection, MAX_OPEN_BYTES))
+        return _Line(connection, plan, generation)
     except BaseException:
         connection.close()
         raise
