@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn, cast
 
 import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from grpc import StatusCode, aio
 from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc import model_config_pb2, service_pb2  # type: ignore[import-untyped]
 
 from edgeward_agent.serving.asked import Terms
+from edgeward_agent.serving.capture import NoCapture
+from edgeward_agent.serving.exchange import Limits
+from edgeward_agent.serving.inference import Runner
 from edgeward_agent.serving.interface import Interface
 from edgeward_agent.serving.management import Management
 from edgeward_agent.serving.refusal import Refusal
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.rpc import inference_pb2 as pb
-from edgeward_agent.serving.rpc.asking import _within
+from edgeward_agent.serving.rpc.asking import Asking, _within
 from edgeward_agent.serving.rpc.reading import read_infer, read_request
 from edgeward_agent.serving.rpc.service import management_calls
+from edgeward_agent.serving.rpc.streaming import Streams
 from edgeward_agent.serving.rpc.wire import bytes_beside
+from edgeward_agent.serving.rpc.writing import Context
+from edgeward_agent.serving.scheduler import Scheduler
 from edgeward_agent.serving.shared_memory import NoRegions
 from edgeward_contract.manifest import Datatype, TensorSpec
+from support.serving import until
 
 ROOT: Final = Path(__file__).parents[2]
 TERMS: Final = Terms()
@@ -279,6 +288,58 @@ def _facts(field: FieldDescriptor) -> tuple[object, ...]:
     kind = field.message_type or field.enum_type
     oneof = field.containing_oneof
     return field.number, field.type, field.is_repeated, kind and kind.full_name, oneof and oneof.name
+
+
+# -- streams that come while the server ends
+
+
+class Silent:
+    """The call of a client that asks nothing and does not leave."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+        self.ended: tuple[StatusCode, str] | None = None
+
+    def context(self) -> Context:
+        return cast(Context, self)
+
+    async def read(self) -> bytes:
+        self.reads += 1
+        await asyncio.Event().wait()
+        raise AssertionError("expected to wait for ever")
+
+    async def abort(self, code: StatusCode, details: str) -> NoReturn:
+        self.ended = code, details
+        raise aio.AbortError
+
+
+def _end_streams(calls: dict[str, Silent]) -> None:
+    """The server ends with one call that reads, one that is about to, and one that comes right after."""
+
+    async def main() -> None:
+        runner = Runner(Scheduler(asyncio.get_running_loop()), NoCapture())
+        streams = Streams(Asking(Registry(), runner, terms=TERMS, held_bytes=1), Limits())
+        served = [asyncio.create_task(streams.serve(None, calls["reading"].context()))]
+        await until(lambda: calls["reading"].reads == 1)
+        served.append(asyncio.create_task(streams.serve(None, calls["about to"].context())))
+        await asyncio.sleep(0)
+        streams.finish()
+        served.append(asyncio.create_task(streams.serve(None, calls["late"].context())))
+        async with asyncio.timeout(5):
+            await asyncio.gather(*served, return_exceptions=True)
+
+    asyncio.run(main())
+
+
+def test_streams_that_come_while_the_server_ends_are_told_and_not_read() -> None:
+    calls = {name: Silent() for name in ("reading", "about to", "late")}
+    _end_streams(calls)
+    told = StatusCode.UNAVAILABLE, "expected a server that stays, this one is ending"
+    assert {name: (call.reads, call.ended) for name, call in calls.items()} == {
+        "reading": (1, told),
+        "about to": (0, told),
+        "late": (0, told),
+    }
 
 
 def test_every_call_of_the_protocol_is_answered() -> None:

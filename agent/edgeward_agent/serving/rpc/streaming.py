@@ -26,6 +26,8 @@ class Streams:
 
     async def serve(self, _: object, context: Context) -> None:
         """One call, to its end. What was asked is answered also when nothing more will be read."""
+        if self._closing:  # it was on its way here when the others were told
+            await refuse(context, _ending())
         stream = _Stream(self._asking, context, self._limits)
         self._open.add(stream)
         try:
@@ -36,9 +38,14 @@ class Streams:
             await refuse(context, stream.ended)
 
     def finish(self) -> None:
-        """Read no more; every stream ends after the answers that are due."""
+        """Read no more, take no more calls; every stream ends after the answers that are due."""
+        self._closing = True
         for stream in tuple(self._open):
-            stream.finish(Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "expected a server that stays, this one is ending"))
+            stream.finish(_ending())
+
+
+def _ending() -> Refusal:
+    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "expected a server that stays, this one is ending")
 
 
 class _Stream:
@@ -56,6 +63,7 @@ class _Stream:
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             self._reading = tasks.create_task(self._read(), name="read a stream")
+            self._reading.add_done_callback(self._nothing_follows)
             try:
                 while (pending := await self._due.get()) is not None:
                     await self._write(pending)
@@ -80,8 +88,10 @@ class _Stream:
                 self._due.put_nowait(self._asking.ask(body, self._context.time_remaining(), streamed))
         except TimeoutError:
             self.ended = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "expected another request, its time is up")
-        finally:
-            self._due.put_nowait(None)
+
+    def _nothing_follows(self, _: asyncio.Task[None]) -> None:
+        """Called by the task, not written at its end: one that is cancelled before it has begun comes to no end."""
+        self._due.put_nowait(None)
 
     async def _write(self, pending: Pending) -> None:
         # Nobody waits behind this future but the call: when the caller leaves, it is cancelled with it.
