@@ -46,6 +46,10 @@ class ServingControl:
     async def unload(self, model: ModelName, sha256: Sha256 | None) -> None:
         await self._command(model, "unload", {"sha256": sha256} if sha256 else {}, self._timeout_s)
 
+    async def shrink(self, model: ModelName) -> None:
+        """Give back the memory that large requests to a model have left behind. Takes two inferences."""
+        await self._command(model, "shrink", {}, self._load_timeout_s)
+
     async def _command(self, model: ModelName, command: str, order: dict[str, JsonValue], timeout_s: float) -> None:
         target = f"/control/v1/models/{quote(model, safe='')}/{command}"
         await self._exchange("POST", target, msgspec.json.encode(order), timeout_s)

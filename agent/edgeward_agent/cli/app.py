@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "bench": "Measure how long a model takes on this machine, and whether it makes a budget.",
     "infer": "Ask a served model for an answer.",
     "token": "Make the token that clients show over TCP.",
+    "shrink": "Give back the memory that large requests have left behind.",
     "outbox": "Look at the results that wait for the fleet.",
     "probe": "Check a release folder in a process of its own, as a device does.",
 }
