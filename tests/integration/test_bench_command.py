@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +22,7 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper
 
 from edgeward_agent.bench import machine as looking
-from edgeward_agent.bench.daemon import daemon
+from edgeward_agent.bench.daemon import Daemon, daemon
 from edgeward_agent.bench.quantiles import Floats
 from edgeward_agent.cli.app import app
 from edgeward_contract.manifest import Budget
@@ -45,7 +47,7 @@ class Done:
         return json.loads(self.out)
 
 
-def bench(*arguments: str | Path) -> Done:
+def bench(*arguments: object) -> Done:
     done = CliRunner().invoke(app, ["bench", *map(str, arguments)], catch_exceptions=False)
     return Done(done.exit_code, done.stdout, done.stderr)
 
@@ -350,6 +352,38 @@ def test_help_is_in_sections_and_ends_with_examples() -> None:
     assert len(examples) == 8 and lines.index("  Examples:") > lines.index("What is shown:")
     assert lines[-1] == "    3  inconclusive: too few requests, too much noise, or no server"
     assert all(len(line) <= 80 for line in lines)
+
+
+# -- a server that goes away
+
+
+@pytest.mark.parametrize(
+    ("mode", "codes", "told"),
+    [
+        (("--soak", "20s"), {1}, "The server of risk.onnx went away"),
+        (("--duration", "20s"), {3}, "The server of risk.onnx went away"),
+        (("--rate", "500", "--duration", "20s"), {1, 3}, "The server went away in round "),
+    ],
+)
+def test_a_server_that_dies_leaves_what_was_measured(
+    model: Path, tmp_path: Path, mode: tuple[str, ...], codes: set[int], told: str
+) -> None:
+    page = tmp_path / "page.html"
+    with daemon(model) as running:
+        threading.Thread(target=_kill_at_work, args=(running,), daemon=True).start()
+        done = bench(model, "--url", running.tcp, *mode, *WIDE_BUDGET, "--json", "--html", page)
+    found = done.json
+    path = found["paths"][-1]
+    assert done.code == found["exit_code"] and done.code in codes
+    assert 0 < path["failed"] < path["n"] and found["lost"].startswith("no connection could be made")
+    assert told in page.read_text()
+    assert found["next"][0]["why"].startswith("See the server's own log")
+
+
+def _kill_at_work(running: Daemon) -> None:
+    before = running.cpu_s()
+    wait_until(lambda: running.cpu_s() > before + 0.7)  # the warm-up takes half a second
+    os.kill(running.pid, signal.SIGKILL)
 
 
 # -- Ctrl-C

@@ -34,8 +34,14 @@ class Pretender:
 
     place: Place
     behave: Behave
+    listener: socket.socket
     asked: list[bytes] = field(default_factory=list)
     connections: int = 0
+
+    def leave(self) -> None:
+        """Take no more connections, as a process that is gone."""
+        with suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
 
     def serve(self, connection: socket.socket) -> None:
         self.connections += 1
@@ -53,11 +59,10 @@ class Pretender:
 def pretending(behave: Behave = lambda _, __: answer()) -> Iterator[Pretender]:
     """A server on a free port, for as long as the context lasts."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
-        made = Pretender(Place(host="127.0.0.1", port=listener.getsockname()[1]), behave)
+        made = Pretender(Place(host="127.0.0.1", port=listener.getsockname()[1]), behave, listener)
         threading.Thread(target=_accept, args=(listener, made), daemon=True).start()
         yield made
-        with suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
+        made.leave()
 
 
 def _accept(listener: socket.socket, made: Pretender) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import socket
+import threading
 import time
 
 import numpy as np
@@ -12,13 +13,14 @@ import pytest
 
 from edgeward_agent.bench.cases import Feeds
 from edgeward_agent.bench.connection import Connection
-from edgeward_agent.bench.driving import Block, drive
+from edgeward_agent.bench.driving import Block, Silence, drive
 from edgeward_agent.bench.errors import CannotMeasure, ServerLost
+from edgeward_agent.bench.measuring import warm_up
 from edgeward_agent.bench.quantiles import quantile
 from edgeward_agent.bench.schedule import Arrivals, Load, intended_starts
 from edgeward_agent.bench.targets import OverSocket, wait_until
 from edgeward_agent.bench.wire import Place, infer_request, parse_place
-from support.bench import Behave, answer, pretending, stall_once
+from support.bench import Behave, Pretender, answer, pretending, stall_once
 
 FEEDS: Feeds = {"features": np.zeros((1, 3), np.float32)}
 CONSTANT_100 = intended_starts(100, 2, Arrivals.CONSTANT, np.random.default_rng(0))
@@ -27,12 +29,16 @@ CONSTANT_100 = intended_starts(100, 2, Arrivals.CONSTANT, np.random.default_rng(
 def asked(behave: Behave, load: Load, *, timeout_s: float = 5.0) -> Block:
     """One block against a server that behaves so."""
     with pretending(behave) as server:
-        requests = [infer_request(server.place, "toy", FEEDS, {})]
-        target = OverSocket("toy", server.place, requests, clients=load.clients, timeout_s=timeout_s)
-        try:
-            return target.run(load)
-        finally:
-            target.close()
+        return asked_of(server, load, timeout_s)
+
+
+def asked_of(server: Pretender, load: Load, timeout_s: float = 5.0) -> Block:
+    requests = [infer_request(server.place, "toy", FEEDS, {})]
+    target = OverSocket("toy", server.place, requests, clients=load.clients, timeout_s=timeout_s)
+    try:
+        return target.run(load)
+    finally:
+        target.close()
 
 
 @pytest.mark.parametrize("clients", [1, 16])
@@ -129,14 +135,64 @@ def test_no_answer_in_time_counts_as_never() -> None:
     assert math.isinf(block.latencies_us[0]) and math.isfinite(block.latencies_us[1])
 
 
-def test_a_server_that_dies_ends_the_measurement() -> None:
-    with pytest.raises(ServerLost, match="the server went away: 10 requests in a row"):
-        asked(lambda _, __: None, Load(count=100))
+def test_a_stall_beyond_the_time_out_is_late_for_all_and_not_the_end() -> None:
+    """16 requests are given up at once, and the server is there all the time."""
+    block = asked(stall_once(50, 0.7), Load(starts_s=CONSTANT_100, clients=16), timeout_s=0.25)
+    assert block.gone == "" and len(block.latencies_us) == 200
+    assert 16 <= block.failed == np.count_nonzero(np.isinf(block.latencies_us)) < 100
+    assert math.isfinite(block.latencies_us[-1])
+
+
+def test_a_server_that_takes_connections_and_gives_no_answer_is_late() -> None:
+    block = asked(lambda _, __: None, Load(count=100))
+    assert block.gone == "" and block.failed == len(block.latencies_us) == 100
+
+
+@pytest.mark.parametrize(
+    ("load", "owed"), [(Load(starts_s=CONSTANT_100, clients=4), 150), (Load(count=200, clients=4), 10)]
+)
+def test_a_server_that_dies_ends_the_block_and_owes_what_was_due(load: Load, owed: int) -> None:
+    def behave(at: int, connection: socket.socket) -> bytes | None:
+        if at >= 50:
+            server.leave()
+            return None
+        return answer()
+
+    with pretending(behave) as server:
+        block = asked_of(server, load)
+    assert block.gone == "no connection could be made, connection refused"
+    assert owed <= block.failed == np.count_nonzero(np.isinf(block.latencies_us)) <= owed + 8
+    assert len(block.latencies_us) - block.failed <= 50
+
+
+def test_a_server_that_says_nothing_for_ten_time_outs_is_gone() -> None:
+    door = threading.Event()
+
+    def behave(_: int, __: object) -> bytes:
+        door.wait(20)
+        return answer()
+
+    try:
+        block = asked(behave, Load(count=1000), timeout_s=0.02)
+    finally:
+        door.set()
+    assert block.failed == 10 and block.gone.startswith("nothing was answered for 0.2")
+
+
+def test_silence_lasts_from_block_to_block_and_ends_with_an_answer() -> None:
+    silence, late = Silence(), TimeoutError("no answer within 1 s")
+    second = 1_000_000_000
+    lost = [silence.lose(late, at * second, (at + 1) * second, second) for at in range(1, 11)]
+    assert lost[:9] == [""] * 9 and lost[9] == "nothing was answered for 10 s"
+    silence.broken()
+    assert silence.lose(late, 11 * second, 12 * second, second) == ""
 
 
 def test_a_server_that_is_not_there_is_said() -> None:
-    with pytest.raises(ServerLost, match="expected a server that answers, got: .*refused"):
-        drive([Connection(Place(host="127.0.0.1", port=1), 1.0)], [b""], Load(count=1), 1.0)
+    place = Place(host="127.0.0.1", port=1)
+    assert drive([Connection(place, 1.0)], [b""], Load(count=1), 1.0, Silence()).gone.endswith("connection refused")
+    with pytest.raises(ServerLost, match="toy: expected a server that answers, got: .*connection refused"):
+        warm_up([OverSocket("toy", place, [b""], clients=1, timeout_s=1)])
 
 
 def test_a_large_request_goes_out_in_pieces() -> None:

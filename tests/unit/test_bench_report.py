@@ -138,6 +138,7 @@ EVERY = {
     "quantize": with_comparison(a_report(), "quantize"),
     "sweep": with_sweep(a_report()),
     "soak": with_soak(a_report()),
+    "lost": replace(a_report(), lost="no connection could be made, connection refused", exit_code=3),
     "interrupted": replace(a_report(), interrupted=True, exit_code=130),
 }
 
@@ -226,6 +227,18 @@ def test_what_grows_is_the_headline_of_a_soak() -> None:
     )
 
 
+def test_a_server_that_went_away_is_the_headline_of_what_makes_its_budget_until_then() -> None:
+    word, sentence, sure = said(EVERY["lost"])
+    assert (word, sentence) == ("UNSURE", "the server of risk.onnx went away") and "of 1,000 requests" in sure
+    first = " ".join(render(EVERY["lost"], FILE).split("UNSURE")[0].split())
+    assert first == (
+        "the server went away in round 20 of 20, after 5.2 s (no connection could be made, connection refused):"
+        " what it owed counts as late"
+    )
+    assert said(replace(EVERY["over"], lost="so"))[1].startswith("risk.onnx misses its budget")
+    assert said(replace(EVERY["soak"], lost="so"))[:2] == ("OVER", "the server of risk.onnx went away")
+
+
 @pytest.mark.parametrize(
     ("name", "commands"),
     [
@@ -241,6 +254,7 @@ def test_what_grows_is_the_headline_of_a_soak() -> None:
         ("quantize", ["edgeward-agent bench risk.onnx --budget 5ms --output model-int8.onnx"]),
         ("compare", []),
         ("sweep", []),
+        ("lost", [""]),
         ("interrupted", []),
     ],
 )

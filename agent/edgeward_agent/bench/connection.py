@@ -13,6 +13,7 @@ from typing import Final
 
 import httptools
 
+from edgeward_agent.bench.errors import NobodyThere
 from edgeward_agent.bench.wire import Place
 from edgeward_contract.schema import ContractError, parse_json
 
@@ -49,8 +50,12 @@ class Connection:
         return bool(self._unsent)
 
     def open(self) -> None:
+        """Raises NobodyThere."""
         if self._socket is None:
-            self._socket = connect(self._place, self._timeout_s)
+            try:
+                self._socket = connect(self._place, self._timeout_s)
+            except OSError as error:
+                raise NobodyThere(error.errno, error.strerror or str(error)) from None
             self._used = False
             self._parser = httptools.HttpResponseParser(self)
 

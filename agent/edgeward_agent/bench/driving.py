@@ -10,6 +10,7 @@ from __future__ import annotations
 import select
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Final
@@ -17,12 +18,12 @@ from typing import Final
 import numpy as np
 
 from edgeward_agent.bench.connection import Connection
-from edgeward_agent.bench.errors import ServerLost
+from edgeward_agent.bench.errors import NobodyThere
 from edgeward_agent.bench.quantiles import Floats
 from edgeward_agent.bench.schedule import Load
 
 SPIN_NS: Final = 200_000  # the system wakes a sleeper up to this late
-_LOST_IN_A_ROW: Final = 10
+_MOST_IN_VAIN: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,8 @@ class Block:
         sent_us: the same from when it was really sent: what a loop without a schedule would have reported.
         failed: how many had no answer; `failure` is what the first of them was told.
         seconds: from the first intended start to the last answer.
+        gone: why the block ended before its end, the server being gone; empty when it was there all the time. What
+            was under way then had no answer, and in an open loop neither had what was still to come.
     """
 
     latencies_us: Floats
@@ -41,12 +44,52 @@ class Block:
     seconds: float
     failed: int = 0
     failure: str = ""
+    gone: str = ""
+
+
+@dataclass(slots=True)
+class Silence:
+    """What has been lost since the last answer, from block to block: when is a server gone, and not only late?
+
+    Losses alone do not say so: a stall longer than the time-out loses as many requests at once as there are clients.
+    """
+
+    lost: int = 0
+    unreached: int = 0
+    since_ns: int = 0
+
+    def broken(self) -> None:
+        self.lost = self.unreached = self.since_ns = 0
+
+    def lose(self, error: OSError, sent_ns: int, now_ns: int, timeout_ns: int) -> str:
+        """Count a request that has no answer. Returns how the server went away; empty while it may only be late."""
+        self.lost += 1
+        self.unreached += isinstance(error, NobodyThere)
+        self.since_ns = self.since_ns or sent_ns
+        silent_ns = now_ns - self.since_ns
+        if self.unreached >= _MOST_IN_VAIN:
+            return f"no connection could be made, {_words(error)}"
+        if self.lost >= _MOST_IN_VAIN and silent_ns >= _MOST_IN_VAIN * timeout_ns:
+            return f"nothing was answered for {silent_ns / 1e9:.3g} s"
+        return ""
+
+
+def _words(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
 
 
 class _Run:
     """The state of one block. Times are nanoseconds of the monotonic clock."""
 
-    def __init__(self, connections: Sequence[Connection], requests: Sequence[bytes], load: Load, timeout_s: float):
+    def __init__(
+        self,
+        connections: Sequence[Connection],
+        requests: Sequence[bytes],
+        load: Load,
+        timeout_s: float,
+        silence: Silence,
+    ) -> None:
+        self._silence = silence
         self._requests = requests
         self._load = load
         self._timeout_ns = int(timeout_s * 1e9)
@@ -54,29 +97,34 @@ class _Run:
         self._busy: dict[Connection, tuple[int, int]] = {}  # intended start, sent
         self._latencies: list[float] = []
         self._sent: list[float] = []
-        self._asked = self._failed = self._lost_in_a_row = 0
-        self._failure = ""
+        self._asked = self._failed = self._unreached = 0
+        self._failure = self._gone = ""
         self._began = perf_counter_ns()
         starts = load.starts_s
         self._starts = None if starts is None else [self._began + int(each * 1e9) for each in starts]
 
     def run(self) -> Block:
-        while True:
+        while not self._gone:
             due = self._begin_what_is_due()
             if not self._busy and due is None:
                 break
             self._take(due)
+        if self._unreached and self._unreached == self._asked:
+            self._gone = self._gone or f"no connection could be made, {self._failure.lower()}"
+        if self._gone:
+            self._count_what_is_left()
         return Block(
             latencies_us=np.array(self._latencies, dtype=np.float64),
             sent_us=np.array(self._sent, dtype=np.float64),
             seconds=(perf_counter_ns() - self._began) / 1e9,
             failed=self._failed,
             failure=self._failure,
+            gone=self._gone,
         )
 
     def _begin_what_is_due(self) -> int | None:
         """Returns when the next request is due; None when there is none."""
-        while (due := self._next()) is not None and self._free:
+        while (due := self._next()) is not None and self._free and not self._gone:
             now = perf_counter_ns()
             if due > now:
                 return due
@@ -104,6 +152,8 @@ class _Run:
 
     def _take(self, due: int | None) -> None:
         """Wait for an answer or for the next start, and take what comes."""
+        if self._gone:
+            return
         sending = [each for each in self._busy if each.sending]
         readable, writable, _ = select.select(list(self._busy), sending, [], self._patience_s(due))
         for connection in readable:
@@ -131,7 +181,7 @@ class _Run:
     def _answered(self, connection: Connection, now: int) -> None:
         intended, sent = self._busy.pop(connection)
         self._free.append(connection)
-        self._lost_in_a_row = 0
+        self._silence.broken()
         if refusal := connection.refusal():
             self._fail(refusal)
             return
@@ -140,22 +190,26 @@ class _Run:
 
     def _lose(self, connection: Connection, error: OSError) -> None:
         connection.close()
-        del self._busy[connection]
+        _, sent = self._busy.pop(connection)
         self._free.append(connection)
-        words = error.strerror or str(error)
-        self._fail(words)
-        self._lost_in_a_row += 1
-        if self._lost_in_a_row >= _LOST_IN_A_ROW:
-            raise ServerLost(
-                f"the server went away: {self._lost_in_a_row} requests in a row were not answered ({words.lower()})",
-                "See the server's own log; then start again.",
-            )
+        self._fail(error.strerror or str(error))
+        self._unreached += isinstance(error, NobodyThere)
+        gone = self._silence.lose(error, sent, perf_counter_ns(), self._timeout_ns)
+        self._gone = self._gone or gone
 
     def _give_up_on_the_late(self) -> None:
         now = perf_counter_ns()
         for connection, (_, sent) in list(self._busy.items()):
             if now - sent >= self._timeout_ns:
                 self._lose(connection, TimeoutError(f"no answer within {self._timeout_ns / 1e9:g} s"))
+
+    def _count_what_is_left(self) -> None:
+        """What the server owes: what is under way, and what is due at a time of its own, whether it is there or not."""
+        owed = len(self._busy) + (0 if self._starts is None else len(self._starts) - self._asked)
+        for connection in self._busy:
+            connection.close()
+        for _ in range(owed):
+            self._fail(self._gone)
 
     def _fail(self, words: str) -> None:
         self._failed += 1
@@ -164,13 +218,11 @@ class _Run:
         self._sent.append(np.inf)
 
 
-def drive(connections: Sequence[Connection], requests: Sequence[bytes], load: Load, timeout_s: float) -> Block:
-    """Run one block. Raises ServerLost when the server is gone."""
-    for connection in connections:
-        try:
+def drive(
+    connections: Sequence[Connection], requests: Sequence[bytes], load: Load, timeout_s: float, silence: Silence
+) -> Block:
+    """Run one block. A server that goes away ends it: `gone` says so, and what it left unanswered is in it."""
+    with suppress(NobodyThere):  # whoever asks finds out, and counts it
+        for connection in connections:
             connection.open()
-        except OSError as error:
-            raise ServerLost(
-                f"expected a server that answers, got: {error.strerror or error}", "Start it again."
-            ) from None
-    return _Run(connections, requests, load, timeout_s).run()
+    return _Run(connections, requests, load, timeout_s, silence).run()

@@ -13,8 +13,12 @@ class CannotMeasure(AgentError):
         self.hint = hint
 
 
+class NobodyThere(ConnectionError):
+    """No connection could be made: another thing than a server that took one and did not answer."""
+
+
 class ServerLost(AgentError):
-    """The server to be measured is not there, or not any more. Ends with 3: nothing is decided."""
+    """The server to be measured is not there. Ends with 3: nothing is decided."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from edgeward_agent.bench.driving import Block
-from edgeward_agent.bench.errors import CannotMeasure
+from edgeward_agent.bench.errors import CannotMeasure, ServerLost
 from edgeward_agent.bench.machine import Probe
 from edgeward_agent.bench.quantiles import Floats
 from edgeward_agent.bench.schedule import Load, Plan, order
@@ -31,12 +31,16 @@ Loads = Callable[[int], Mapping[str, Load]]
 
 @dataclass(slots=True, kw_only=True)
 class Measured:
-    """Blocks by path, one for each round, and the probe's times around them. Rounds are complete or not there."""
+    """Blocks by path, one for each round, and the probe's times around them. Rounds are complete or not there.
+
+    `lost` says how the server went away; empty when it was there all the time.
+    """
 
     blocks: dict[str, list[Block]]
     probes: list[Floats] = field(default_factory=list)
     planned: int = 0
     interrupted: bool = False
+    lost: str = ""
     seconds: float = 0.0
 
     @property
@@ -50,26 +54,35 @@ class Measured:
 def warm_up(targets: Sequence[Target]) -> dict[str, float]:
     """Seconds for one request on each path, after the first ones, which pay for arenas and connections.
 
-    Raises CannotMeasure when a path gives no answers.
+    Raises CannotMeasure when a path gives no answers, ServerLost when nobody is there.
     """
     return {target.name: _warmed(target) for target in targets}
 
 
 def _warmed(target: Target) -> float:
-    first = target.run(Load(count=1))
+    first = _there(target, Load(count=1))
     if first.failed:
         raise CannotMeasure(
             f"{target.name}: expected an answer, got {first.failure}",
             "Give inputs that the model takes: --input NAME=@FILE.npy, or another --shape.",
         )
-    few = target.run(Load(count=_WARM_LEAST, seconds=_WARM_S))
-    more = target.run(Load(count=_WARM_MOST, seconds=_WARM_S))
+    few = _there(target, Load(count=_WARM_LEAST, seconds=_WARM_S))
+    more = _there(target, Load(count=_WARM_MOST, seconds=_WARM_S))
     block = more if len(more.latencies_us) else few
     return block.seconds / max(1, len(block.latencies_us))
 
 
+def _there(target: Target, load: Load) -> Block:
+    block = target.run(load)
+    if block.gone:
+        raise ServerLost(
+            f"{target.name}: expected a server that answers, got: {block.gone}", "Start it again, and see its own log."
+        )
+    return block
+
+
 def measure(targets: Sequence[Target], rounds: int, loads: Loads, progress: Progress) -> Measured:
-    """Run the rounds. Ctrl-C ends it after the last complete one."""
+    """Run the rounds. Ctrl-C ends it after the last complete one, a server that goes away after the one it left in."""
     probe = Probe()
     measured = Measured(blocks={target.name: [] for target in targets}, planned=rounds)
     measured.probes.append(probe.times(PROBE_BEFORE))
@@ -82,6 +95,9 @@ def measure(targets: Sequence[Target], rounds: int, loads: Loads, progress: Prog
                 for name, block in blocks.items():
                     measured.blocks[name].append(block)
                 _tell(progress, number + 1, rounds, began)
+                measured.lost = next((block.gone for block in blocks.values() if block.gone), "")
+                if measured.lost:
+                    break
     except KeyboardInterrupt:
         measured.interrupted = True
     measured.seconds = time.monotonic() - began

@@ -11,7 +11,7 @@ from edgeward_agent.bench import words
 from edgeward_agent.bench.page_charts import course, curve, histogram, settings_chart, soak_charts
 from edgeward_agent.bench.report import Compared, PathResult, Quantiles, Report
 from edgeward_agent.bench.sweeping_words import MARKS
-from edgeward_agent.bench.telling import growth, headline, interrupted, machine, overload
+from edgeward_agent.bench.telling import cut_short, growth, headline, machine, overload
 from edgeward_agent.bench.terminal_modes import pace
 from edgeward_agent.bench.words import Unit, percent, small, unit_for
 
@@ -34,7 +34,8 @@ def page(report: Report) -> str:
 
 def _verdict(report: Report) -> Iterator[str]:
     found = headline(report)
-    note = f'<p class="warning">{escape(interrupted(report))}</p>' if report.interrupted else ""
+    told = cut_short(report)
+    note = f'<p class="warning">{escape(_capital(told))}</p>' if told else ""
     if found is None:
         return
     yield (

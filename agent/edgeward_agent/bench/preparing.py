@@ -137,10 +137,12 @@ def settings(options: Options, cases: Cases, measured: Measured) -> Settings:
     )
 
 
-def exit_code(verdict: Verdict | None, *, interrupted: bool) -> int:
-    if interrupted:
+def exit_code(verdict: Verdict | None, measured: Measured) -> int:
+    """A server that went away may be over its budget until then; that it made it until then decides nothing."""
+    if measured.interrupted:
         return INTERRUPTED
-    return EXITS[verdict.outcome] if verdict else 0
+    code = EXITS[verdict.outcome] if verdict else 0
+    return EXITS[Outcome.INCONCLUSIVE] if measured.lost and code == 0 else code
 
 
 def report_maker(
@@ -159,9 +161,10 @@ def report_maker(
             machine=seen,
             noise=noise,
             verdict=verdict,
-            exit_code=exit_code(verdict, interrupted=measured.interrupted),
+            exit_code=exit_code(verdict, measured),
             notes=prepared.notes,
             interrupted=measured.interrupted,
+            lost=measured.lost,
         )
 
     return make

@@ -214,7 +214,7 @@ class Advice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Everything. What a mode does not have is empty."""
+    """Everything. What a mode does not have is empty. `lost` is how the server went away in mid-run."""
 
     schema: int
     edgeward: str
@@ -235,6 +235,7 @@ class Report:
     notes: tuple[str, ...] = ()
     next: tuple[Advice, ...] = ()
     interrupted: bool = False
+    lost: str = ""
 
 
 def path_result(name: str, blocks: Sequence[Block], *, opened: bool) -> PathResult:

@@ -72,7 +72,10 @@ class Watched:
 
 
 def run(options: Options, progress: Progress) -> Report:
-    """`--soak`: one path for a long time. Raises CannotMeasure, ServerLost."""
+    """`--soak`: one path for a long time. A server that goes away ends it, and is over.
+
+    Raises CannotMeasure, and ServerLost when there is no server to begin with.
+    """
     progress("loading the model", 0.0, 0.0)
     prepared = prepare(options)
     chosen = options if options.through or options.url else replace(options, through=("tcp",))
@@ -91,7 +94,7 @@ def run(options: Options, progress: Progress) -> Report:
             path=target.name, seconds=measured.seconds, windows=tuple(watched.windows), trends=_trends(watched.windows)
         )
         report = report_maker(prepared, options, measured, seen, noise)(verdict)
-        code = soak_exit(verdict, soaked, noise, options)
+        code = EXITS[Outcome.OVER] if measured.lost else soak_exit(verdict, soaked, noise, options)
         return replace(
             report,
             exit_code=INTERRUPTED if measured.interrupted else code,
@@ -117,6 +120,9 @@ def _soak(target: Target, opened: Opened, watched: Watched, options: Options, pr
                 watched.add(begin_s, block, opened.daemon.resident_bytes() if opened.daemon else None)
                 measured.blocks.setdefault(target.name, []).append(_EMPTY)
                 progress(f"window {number + 1} of {count}", (number + 1) / count, (count - number - 1) * length_s)
+                measured.lost = block.gone
+                if measured.lost:
+                    break
     except KeyboardInterrupt:
         measured.interrupted = True
     measured.seconds = time.monotonic() - began

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeward_agent.bench.cases import Feeds
 from edgeward_agent.bench.connection import Connection
-from edgeward_agent.bench.driving import SPIN_NS, Block, drive
+from edgeward_agent.bench.driving import SPIN_NS, Block, Silence, drive
 from edgeward_agent.bench.errors import CannotMeasure
 from edgeward_agent.bench.quantiles import Floats
 from edgeward_agent.bench.schedule import Load
@@ -25,7 +25,7 @@ TCP: Final = "TCP"
 
 
 class Target(Protocol):
-    """Something that can be asked. `run` raises CannotMeasure or ServerLost."""
+    """Something that can be asked. `run` raises CannotMeasure."""
 
     @property
     def name(self) -> str: ...
@@ -89,9 +89,10 @@ class OverSocket:
         self._requests = requests
         self._timeout_s = timeout_s
         self._connections = [Connection(place, timeout_s) for _ in range(clients)]
+        self._silence = Silence()
 
     def run(self, load: Load) -> Block:
-        return drive(self._connections[: load.clients], self._requests, load, self._timeout_s)
+        return drive(self._connections[: load.clients], self._requests, load, self._timeout_s, self._silence)
 
     def close(self) -> None:
         for connection in self._connections:

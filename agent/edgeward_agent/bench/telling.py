@@ -34,6 +34,9 @@ def headline(report: Report) -> Headline | None:
     verdict = report.verdict
     if verdict is None:
         return None
+    if report.lost and (report.soak or verdict.outcome is not Outcome.OVER):
+        word, sure = _WORDS.get(report.exit_code, UNSURE), _until_then(report, verdict)
+        return Headline(word=word, sentence=f"the server of {subject(report)} went away", sure=sure)
     grown = [each for each in report.soak.trends if each.too_much] if report.soak else []
     word = _WORDS.get(report.exit_code, _OUTCOMES[verdict.outcome])
     if grown and verdict.outcome is Outcome.PASS:
@@ -72,10 +75,17 @@ def growth(trend: Trend) -> str:
 def overload(report: Report) -> str:
     """What an open loop shows when more is asked than can be answered; empty when it is not."""
     rate = report.settings.rate
-    if not rate or report.soak or not report.paths or report.paths[-1].per_second > 0.95 * rate:
+    if not rate or report.soak or report.lost or not report.paths or report.paths[-1].per_second > 0.95 * rate:
         return ""
     answered = digits(report.paths[-1].per_second)
     return f"{rate:g} requests a second were due and {answered} were answered: the queue grows while that lasts."
+
+
+def _until_then(report: Report, verdict: Verdict) -> str:
+    found, name = verdict.bounds, verdict.budget.quantile
+    return (
+        f"{name} {where(verdict.path)} is {latency(found.estimate_us)} of {found.n:,} requests, the lost ones included."
+    )
 
 
 def _sentence(title: str, verdict: Verdict) -> str:
@@ -112,6 +122,8 @@ def advise(report: Report, command: tuple[str, ...]) -> tuple[Advice, ...]:
     """What to try next, at most two things. `command` is the arguments as they were typed."""
     if report.verdict is None or report.interrupted:
         return ()
+    if report.lost:
+        return (Advice(command="", why=_after_a_loss(report)),)
     return tuple(
         Advice(command=_line(command, flags) if flags else "", why=why) for flags, why in _ideas(report, report.verdict)
     )[:2]
@@ -201,9 +213,23 @@ def _without(command: tuple[str, ...], options: set[str]) -> list[str]:
     return kept
 
 
-def interrupted(report: Report) -> str:
-    done, of = report.settings.rounds, report.settings.planned_rounds
-    return f"interrupted after {done} of {of} rounds, {seconds(report.settings.duration_s)}: this is what was measured"
+def _after_a_loss(report: Report) -> str:
+    if report.server is None:
+        return "See the server's own log; then start it and measure it again."
+    return f"Run `edgeward-agent serve {shlex.quote(report.model.path)}` by itself, and see what it says at its end."
+
+
+def cut_short(report: Report) -> str:
+    """Why there is less than was planned; empty when there is not."""
+    used = report.settings
+    done, of, spent = used.rounds, used.planned_rounds, seconds(used.duration_s)
+    if report.interrupted:
+        return f"interrupted after {done} of {of} rounds, {spent}: this is what was measured"
+    if report.lost:
+        return (
+            f"the server went away in round {done} of {of}, after {spent} ({report.lost}): what it owed counts as late"
+        )
+    return ""
 
 
 def machine(seen: Surroundings) -> str:

@@ -11,7 +11,7 @@ import click
 from edgeward_agent.bench import words
 from edgeward_agent.bench.histogram import Bar
 from edgeward_agent.bench.report import PathResult, Quantiles, Report
-from edgeward_agent.bench.telling import OVER, PASS, UNSURE, headline, interrupted, machine, overload, where
+from edgeward_agent.bench.telling import OVER, PASS, UNSURE, cut_short, headline, machine, overload, where
 from edgeward_agent.bench.terminal_modes import compared_lines, soak_lines, sweep_lines
 from edgeward_agent.bench.words import Screen, Unit, unit_for
 
@@ -27,8 +27,8 @@ def render(report: Report, screen: Screen) -> str:
 
 
 def _verdict(report: Report, screen: Screen) -> Iterator[str]:
-    if report.interrupted:
-        yield from _wrapped(interrupted(report), screen, indent="")
+    if told := cut_short(report):
+        yield from _wrapped(told, screen, indent="")
     found = headline(report)
     if found is None:
         return
