@@ -24,7 +24,9 @@ from onnx import TensorProto, helper
 from edgeward_agent.bench import machine as looking
 from edgeward_agent.bench.daemon import Daemon, daemon
 from edgeward_agent.bench.quantiles import Floats
+from edgeward_agent.bench.report import Report
 from edgeward_agent.cli.app import app
+from edgeward_agent.errors import ModelError
 from edgeward_contract.manifest import Budget
 from support.bench import answer, metadata, pretending
 from support.onnx_files import risk_model
@@ -287,6 +289,49 @@ def test_inputs_that_do_not_fit_are_named(model: Path, arguments: list[str], wor
     assert done.code == 2 and words in done.err and len(done.err.splitlines()) == 2, done.err
 
 
+def test_where_nothing_can_be_written_is_said_before_anything_is_measured(model: Path, tmp_path: Path) -> None:
+    for arguments, words in (
+        (("--html", tmp_path / "gone" / "x.html"), f"got no folder {tmp_path / 'gone'}"),
+        (("--html", tmp_path), "got a folder"),
+        (("--quantize", "--output", tmp_path / "gone" / "x.onnx"), f"got no folder {tmp_path / 'gone'}"),
+    ):
+        done = bench(model, *arguments, "--duration", "1h")
+        assert done.code == 2 and done.out == "" and words in done.err and len(done.err.splitlines()) == 2, done.err
+
+
+def test_a_disk_that_is_full_by_the_end_costs_the_page_alone(model: Path) -> None:
+    done = bench(model, *QUICK, "--through", "process", "--html", "/dev/full")
+    assert done.code == 2 and "no space left on device" in done.err
+    assert "risk.onnx" in done.out.splitlines()[0]
+
+
+@pytest.mark.parametrize("sizes", ["100000000,3", "99999999999999999999,3"])
+def test_random_input_of_any_size_is_refused_in_one_line(model: Path, sizes: str) -> None:
+    done = bench(model, "--shape", f"features={sizes}")
+    assert done.code == 2 and "random input: expected at most 64 MiB for one request, got " in done.err
+    assert len(done.err.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (RuntimeError("a bug"), 70, "Traceback"),
+        (MemoryError("no room for 1 GiB"), 2, "error: no room for 1 GiB"),
+        (PermissionError(13, "Permission denied", "m.onnx"), 2, "error: m.onnx: permission denied"),
+        (ModelError("m: no"), 2, "error: m: no"),
+    ],
+)
+def test_no_error_looks_like_a_verdict(
+    model: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, words: str
+) -> None:
+    def fail(*_: object) -> Report:
+        raise error
+
+    monkeypatch.setattr("edgeward_agent.cli.bench.measure", fail)
+    done = bench(model)
+    assert done.code == code and done.err.startswith(words) and done.out == ""
+
+
 def test_arrays_of_another_type_are_named(model: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "words.npz", features=np.array([["a", "b", "c"]]))
     done = bench(model, "--input", tmp_path / "words.npz")
@@ -350,7 +395,7 @@ def test_help_is_in_sections_and_ends_with_examples() -> None:
     ]
     examples = [line for line in lines if line.startswith("    edgeward-agent bench ")]
     assert len(examples) == 8 and lines.index("  Examples:") > lines.index("What is shown:")
-    assert lines[-1] == "    3  inconclusive: too few requests, too much noise, or no server"
+    assert lines[-1] == "    70 a bug of ours: the traceback says where"
     assert all(len(line) <= 80 for line in lines)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from edgeward_contract.manifest import Datatype, TensorSpec
 GOLDEN: Final = "golden.npz"
 SEED: Final = 20_240_229
 _RANDOM_CASES: Final = 16
-_MOST_BYTES: Final = 64 << 20
+_MOST_BYTES: Final = 64 << 20  # of one request, as serving takes it by default, and of all
 _MOST_CASES: Final = 10_000
 Feeds = dict[str, Array]
 
@@ -92,13 +93,21 @@ def calibration(path: Path, specs: Sequence[TensorSpec]) -> Cases:
 
 
 def random(specs: Sequence[TensorSpec], shapes: Shapes, seed: int = SEED) -> Cases:
-    """Seeded, so that two runs ask the same. Raises CannotMeasure when a size is open that nobody can guess."""
+    """Seeded, so that two runs ask the same.
+
+    Raises CannotMeasure when a size is open that nobody can guess, or one request is larger than a daemon takes.
+    """
     unknown = sorted(set(shapes) - {spec.name for spec in specs})
     if unknown:
         known = ", ".join(spec.name for spec in specs)
         raise CannotMeasure(f"--shape {unknown[0]}: expected an input of the model ({known})", "Correct the name.")
     sized = {spec.name: _sized(spec, shapes.get(spec.name)) for spec in specs}
-    one_bytes = sum(int(np.prod(sized[spec.name])) * NUMPY[spec.datatype].itemsize for spec in specs)
+    one_bytes = sum(math.prod(sized[spec.name]) * NUMPY[spec.datatype].itemsize for spec in specs)
+    if one_bytes > _MOST_BYTES:
+        raise CannotMeasure(
+            f"random input: expected at most {_MOST_BYTES >> 20} MiB for one request, got {one_bytes >> 20:,} MiB",
+            "Give smaller sizes with --shape, or a request of your own with --input.",
+        )
     count = max(1, min(_RANDOM_CASES, _MOST_BYTES // max(1, one_bytes)))
     generator = np.random.default_rng(seed)
     feeds = tuple(
@@ -113,7 +122,7 @@ def checked(cases: Cases, specs: Sequence[TensorSpec]) -> Cases:
         raise CannotMeasure(f"{cases.source}: expected at least one case, got none", "Give arrays that are not empty.")
     for spec in specs:
         for feeds in cases.feeds[:1]:
-            _check(spec, feeds[spec.name])
+            _check(spec, feeds[spec.name].shape)
     return cases
 
 
@@ -137,14 +146,13 @@ def batched(specs: Sequence[TensorSpec], feeds: Sequence[Feeds], size: int) -> l
     return [{spec.name: np.concatenate([one[spec.name] for one in group]) for spec in specs} for group in groups]
 
 
-def _check(spec: TensorSpec, array: Array) -> None:
+def _check(spec: TensorSpec, shape: tuple[int, ...]) -> None:
     fits = not spec.shape or (
-        len(spec.shape) == array.ndim
-        and all(want in (-1, got) for want, got in zip(spec.shape, array.shape, strict=True))
+        len(spec.shape) == len(shape) and all(want in (-1, got) for want, got in zip(spec.shape, shape, strict=True))
     )
     if not fits:
         raise CannotMeasure(
-            f"input {spec.name}: expected shape {shape_text(spec.shape)}, got {list(array.shape)}",
+            f"input {spec.name}: expected shape {shape_text(spec.shape)}, got {list(shape)}",
             "Give an array of the model's own shape; ? stands for any size.",
         )
 
@@ -155,7 +163,7 @@ def shape_text(shape: Sequence[int]) -> str:
 
 def _sized(spec: TensorSpec, given: tuple[int, ...] | None) -> tuple[int, ...]:
     if given is not None:
-        _check(spec, np.broadcast_to(np.zeros((), NUMPY[spec.datatype]), given))
+        _check(spec, given)
         return given
     if any(dim < 0 for dim in spec.shape[1:]):
         example = ",".join("1" if at == 0 else "224" if dim < 0 else str(dim) for at, dim in enumerate(spec.shape))

@@ -62,7 +62,7 @@ class LazyGroup(click.Group):
         except BrokenPipeError:
             sys.exit(FAILED)  # the reader went away, as `| head` does
         except OSError as error:
-            complain(_os_words(error), "Check the path, its permissions and the room on the disk.")
+            complain(os_words(error), "Check the path, its permissions and the room on the disk.")
             sys.exit(FAILED)
 
 
@@ -98,6 +98,6 @@ def main() -> None:
     sys.exit(ended if isinstance(ended, int) else 0)
 
 
-def _os_words(error: OSError) -> str:
+def os_words(error: OSError) -> str:
     words = (error.strerror or str(error)).lower()
     return f"{error.filename}: {words}" if error.filename else words

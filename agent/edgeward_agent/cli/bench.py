@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -18,7 +19,7 @@ from edgeward_agent import log
 from edgeward_agent.bench.budget import Budget
 from edgeward_agent.bench.cases import SEED, Shapes
 from edgeward_agent.bench.document import document
-from edgeward_agent.bench.errors import Interrupted
+from edgeward_agent.bench.errors import CannotMeasure, Interrupted
 from edgeward_agent.bench.options import Axes, Options
 from edgeward_agent.bench.page import page
 from edgeward_agent.bench.preparing import INTERRUPTED
@@ -29,12 +30,16 @@ from edgeward_agent.bench.schedule import Arrivals, Wishes
 from edgeward_agent.bench.terminal import render
 from edgeward_agent.bench.words import Screen
 from edgeward_agent.cli import bench_options as typed
-from edgeward_agent.cli.app import complain
+from edgeward_agent.cli.app import complain, os_words
+from edgeward_agent.cli.exits import FAILED, USAGE, exit_code
 from edgeward_agent.cli.sections import Sectioned, typed_words
+from edgeward_agent.errors import AgentError
+from edgeward_contract.schema import ContractError
 
 _NARROWEST, _WIDEST = 60, 100
 _OPEN_LOOP_CLIENTS: Final = 16
 _TERMINATED: Final = 143  # 128 + SIGTERM
+_BUG: Final = 70  # EX_SOFTWARE of sysexits.h
 _EPILOG: Final = """
 \b
 Examples:
@@ -53,6 +58,7 @@ Exit codes:
   1  it is over the budget, or does not stay as it began (--soak)
   2  the command, the file or the input is wrong
   3  inconclusive: too few requests, too much noise, or no server
+  70 a bug of ours: the traceback says where
 """
 _SECTIONS: Final = {
     "What it is held to": ("budget", "force"),
@@ -210,8 +216,11 @@ def bench(
     )
     check(options)
     log.set_up("error")
-    report = _measured(options, _screen(sys.stderr))
-    _show(report, as_json=as_json, html=html)
+    with _no_error_is_a_verdict():
+        check_writable("--output", output)
+        check_writable("--html", html)
+        report = _measured(options, _screen(sys.stderr))
+        _show(report, as_json=as_json, html=html)
     sys.exit(report.exit_code)
 
 
@@ -233,6 +242,45 @@ def check(options: Options) -> None:
             raise click.UsageError(f"{name} goes with --quantize.")
     if options.sweep is not None and options.wishes.rate:
         raise click.UsageError("--sweep asks as fast as it can: leave --rate out, and try the best setting with it.")
+
+
+def check_writable(option: str, path: Path | None) -> None:
+    """Before anything is measured, so that no run is lost for it. Raises CannotMeasure."""
+    if path is None:
+        return
+    if path.is_dir() or not path.parent.is_dir():
+        found = "a folder" if path.is_dir() else f"no folder {path.parent}"
+        raise CannotMeasure(
+            f"{option} {path}: expected a file in a folder that exists, got {found}",
+            "Make the folder first, or give another path.",
+        )
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise CannotMeasure(
+            f"{option} {path}: expected a place that may be written, got one that may not", "Give another path."
+        )
+
+
+@contextlib.contextmanager
+def _no_error_is_a_verdict() -> Iterator[None]:
+    """1 says that a model is over its budget: whatever stops us ends with another code."""
+    try:
+        yield
+    except AgentError as error:
+        complain(str(error), error.hint)
+        code = exit_code(error)
+        sys.exit(USAGE if code == FAILED else code)
+    except ContractError as error:
+        complain(str(error), error.hint)
+        sys.exit(USAGE)
+    except OSError as error:
+        complain(os_words(error), "Check the path, its permissions and the room on the disk.")
+        sys.exit(USAGE)
+    except MemoryError as error:
+        complain(str(error) or "not enough memory", "Give smaller sizes with --shape, or fewer cases.")
+        sys.exit(USAGE)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(_BUG)
 
 
 def _measured(options: Options, screen: Screen) -> Report:
@@ -263,14 +311,15 @@ def _ending_orderly() -> Iterator[None]:
 
 
 def _show(report: Report, *, as_json: bool, html: Path | None) -> None:
-    if html is not None:
-        html.write_text(page(report), encoding="utf-8")
-    if as_json:
-        click.echo(document(report), nl=False)
+    """The page comes last: a disk that is full by now must not cost the rest."""
+    with contextlib.suppress(BrokenPipeError):  # the reader went away, as `| head` does
+        click.echo(document(report) if as_json else render(report, _screen(sys.stdout)), nl=False)
+    if html is None:
         return
-    click.echo(render(report, _screen(sys.stdout)), nl=False)
-    if html is not None:
-        click.echo(f"\n  The page: {html}")
+    html.write_text(page(report), encoding="utf-8")
+    if not as_json:
+        with contextlib.suppress(BrokenPipeError):
+            click.echo(f"\n  The page: {html}")
 
 
 def _screen(stream: TextIO) -> Screen:
