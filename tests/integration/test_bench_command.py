@@ -358,6 +358,8 @@ def test_models_of_other_inputs_are_not_compared(model: Path, tmp_path: Path) ->
         (["--soak", "1m", "--quantize"], "--quantize and --soak are two measurements"),
         (["--url", "http://127.0.0.1:1", "--quantize"], "--quantize is for a model at hand"),
         (["--output", "x.onnx"], "--output goes with --quantize"),
+        (["--requests", "9", "--duration", "2s"], "--requests and --duration both say how long"),
+        (["--requests", "9", "--duration", "2s", "--rate", "5"], "give one of them"),
         (["--sweep", "threads", "--rate", "5"], "--sweep asks as fast as it can"),
     ],
 )

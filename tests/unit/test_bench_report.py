@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import re
+import shlex
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,11 +14,14 @@ from typing import Final
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from edgeward_agent.bench import report as values
 from edgeward_agent.bench.budget import Budget
 from edgeward_agent.bench.differing import golden_count, outputs_apart
 from edgeward_agent.bench.document import document
+from edgeward_agent.bench.errors import CannotMeasure
+from edgeward_agent.bench.options import Options
 from edgeward_agent.bench.page import page
 from edgeward_agent.bench.paired import difference
 from edgeward_agent.bench.quantiles import Floats
@@ -25,8 +29,9 @@ from edgeward_agent.bench.report import Added, Compared, ModelFacts, Report, Ser
 from edgeward_agent.bench.sweeping import marked
 from edgeward_agent.bench.telling import advise, headline, sensible_rate
 from edgeward_agent.bench.terminal import render
-from edgeward_agent.bench.verdict import judge
+from edgeward_agent.bench.verdict import Outcome, Why, judge
 from edgeward_agent.bench.words import Screen, digits, exact, latency, percent, seconds, size, small
+from edgeward_agent.cli.app import app
 from edgeward_contract.manifest import Tolerance
 from support.bench import MACHINE, NOISY, QUIET, block
 
@@ -271,6 +276,122 @@ def test_what_is_said_anew_is_not_said_twice() -> None:
 
 def test_a_rate_to_try_is_round_and_modest() -> None:
     assert [sensible_rate(each) for each in (10_000, 120, 20, 4)] == [100, 20, 5, 1]
+
+
+# -- what is advised can be typed, and asks for something else than what was typed before
+
+
+OPEN = replace(EVERY["plain"].settings, rate=10.0, arrivals="poisson", clients=16)
+
+
+def too_close(found: Report) -> Report:
+    assert found.verdict is not None
+    return replace(
+        found, verdict=replace(found.verdict, outcome=Outcome.INCONCLUSIVE, why=Why.TOO_CLOSE, needed_n=0), exit_code=3
+    )
+
+
+def opened(found: Report) -> Report:
+    return replace(found, settings=OPEN)
+
+
+def waiting(found: Report) -> Report:
+    """An open loop in which a queue grows."""
+    late = path_result("TCP", [block([1e6] * 50, seconds=100.0) for _ in range(10)], opened=True)
+    return replace(found, settings=replace(OPEN, rate=1.0), paths=(late,))
+
+
+def alone_quick(found: Report) -> Report:
+    quick = path_result("in process", [block([10.0] * 50) for _ in range(20)], opened=False)
+    return replace(found, paths=(quick, found.paths[-1]))
+
+
+def elsewhere(found: Report, file: str = "") -> Report:
+    """At an address, with a file beside it or without one."""
+    path = "http://127.0.0.1:8000"
+    assert found.verdict is not None
+    paths = tuple(replace(each, name=path) if each.name == "TCP" else each for each in found.paths)
+    model = replace(found.model, path=file)
+    return replace(found, model=model, verdict=replace(found.verdict, path=path), paths=paths, server=None)
+
+
+URL = "--url http://127.0.0.1:8000"
+CASES = {
+    "plain": (EVERY["plain"], "m.onnx --requests 400 --through process,tcp"),
+    "pass in an open loop": (opened(EVERY["plain"]), "m.onnx --rate 10 --requests 500"),
+    "over in an open loop": (opened(EVERY["over"]), "m.onnx --rate 10 --arrivals constant --clients 8"),
+    "a queue": (waiting(EVERY["over"]), "m.onnx --rate 1 --duration 10s"),
+    "over": (EVERY["over"], "m.onnx --through tcp --duration 3s"),
+    "the model alone is quick": (alone_quick(EVERY["over"]), "m.onnx"),
+    "over, and compared": (replace(EVERY["compare"], verdict=EVERY["over"].verdict), "m.onnx --compare o.onnx"),
+    "over, and quantised": (
+        replace(EVERY["quantize"], verdict=EVERY["over"].verdict),
+        "m.onnx --quantize --calibration c.npz --output q.onnx --rate 20",
+    ),
+    "quantised": (EVERY["quantize"], "m.onnx --quantize"),
+    "too few": (EVERY["few"], "m.onnx --duration 3s"),
+    "too few in an open loop": (opened(EVERY["few"]), "m.onnx --rate 10 --duration 3s"),
+    "too close": (too_close(EVERY["plain"]), "m.onnx --requests 1000"),
+    "too close after two minutes": (
+        too_close(replace(EVERY["plain"], settings=replace(EVERY["plain"].settings, duration_s=121.0))),
+        "m.onnx --duration 2m",
+    ),
+    "noisy": (EVERY["noisy"], "m.onnx"),
+    "a sweep": (too_close(EVERY["sweep"]), "m.onnx --sweep threads --requests 100 --duration 5s"),
+    "a soak": (EVERY["soak"], "m.onnx --soak 1m"),
+    "over elsewhere": (elsewhere(EVERY["over"]), f"toy {URL}"),
+    "over elsewhere and in process": (
+        elsewhere(alone_quick(EVERY["over"]), "m.onnx"),
+        f"m.onnx {URL} --name toy --header 'X-Site: north'",
+    ),
+    "pass elsewhere": (elsewhere(EVERY["plain"]), f"toy {URL}"),
+}
+
+
+def parsed(words: list[str], monkeypatch: pytest.MonkeyPatch) -> Options:
+    """The options that a command line comes to, if it gets as far as the measurement."""
+    seen: list[Options] = []
+
+    def measure(options: Options, *_: object) -> Report:
+        seen.append(options)
+        raise CannotMeasure("far enough", "")
+
+    monkeypatch.setattr("edgeward_agent.cli.bench.measure", measure)
+    done = CliRunner().invoke(app, ["bench", *words], catch_exceptions=False, standalone_mode=False)
+    assert seen, (words, done.stderr, done.exception)
+    return seen[0]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_advised_can_be_typed_and_changes_something(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    report, line = CASES[name]
+    typed = tuple(shlex.split(line))
+    before = parsed(list(typed), monkeypatch)
+    commands = [each.command for each in advise(report, typed) if each.command]
+    assert commands or name == "over elsewhere"
+    for command in commands:
+        assert command.startswith("edgeward-agent bench ")
+        assert parsed(shlex.split(command)[2:], monkeypatch) != before, command
+
+
+@pytest.mark.parametrize(
+    ("name", "commands"),
+    [
+        ("too few in an open loop", ["m.onnx --rate 10 --requests "]),
+        ("too close", ["m.onnx --duration 2m"]),
+        ("too close after two minutes", ["m.onnx --duration 5m"]),
+        ("over elsewhere", []),
+        ("over elsewhere and in process", ["m.onnx --quantize", "m.onnx --sweep threads,batch"]),
+        ("a queue", ["m.onnx --duration 10s --rate 0.5"]),
+        ("over in an open loop", ["m.onnx --rate 10 --arrivals constant --clients 8 --quantize", "m.onnx --sweep "]),
+    ],
+)
+def test_advice_takes_the_place_of_what_it_contradicts(name: str, commands: list[str]) -> None:
+    report, line = CASES[name]
+    found = [each.command for each in advise(report, tuple(shlex.split(line)))]
+    assert len(found) == len(commands)
+    for got, begins in zip(found, commands, strict=True):
+        assert got.startswith(f"edgeward-agent bench {begins}")
 
 
 # -- the terminal

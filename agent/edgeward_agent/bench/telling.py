@@ -10,13 +10,17 @@ from typing import Final
 from edgeward_agent.bench.noise import Surroundings
 from edgeward_agent.bench.report import Advice, Report, Trend
 from edgeward_agent.bench.sweeping_words import setting_words
-from edgeward_agent.bench.targets import IN_PROCESS, UNIX
+from edgeward_agent.bench.targets import IN_PROCESS, TCP, UNIX
 from edgeward_agent.bench.verdict import Outcome, Verdict, Why
 from edgeward_agent.bench.words import digits, exact, latency, percent, rounded_up, seconds
 
 PASS, OVER, UNSURE = "PASS", "OVER", "UNSURE"
 _WORDS: Final = {0: PASS, 1: OVER, 3: UNSURE}
 _FLAGS: Final = {"--json", "--quantize", "--force"}  # options without a value
+_LENGTH: Final = frozenset({"--requests", "--duration"})
+_ELSEWHERE: Final = frozenset({"--url", "--name", "--header"})
+_MODES: Final = frozenset({"--compare", "--quantize", "--calibration", "--output", "--sweep", "--soak"})
+_SWEPT: Final = frozenset({"--rate", "--arrivals", "--clients", "--through"})  # a sweep has its own ways
 _OUTCOMES: Final = {Outcome.PASS: PASS, Outcome.OVER: OVER, Outcome.INCONCLUSIVE: UNSURE}
 
 
@@ -27,6 +31,15 @@ class Headline:
     word: str
     sentence: str
     sure: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idea:
+    """`flags` to add to the command, without the options that they take the place of; empty where none would help."""
+
+    flags: str
+    why: str
+    instead_of: frozenset[str] = frozenset()
 
 
 def headline(report: Report) -> Headline | None:
@@ -59,7 +72,7 @@ def goal(verdict: Verdict) -> str:
 def where(path: str) -> str:
     """`over TCP`, `in process`, `at http://…`."""
     name, comma, label = path.partition(", ")
-    place = {IN_PROCESS: IN_PROCESS, UNIX: "over the unix socket", "TCP": "over TCP"}.get(name)
+    place = {IN_PROCESS: IN_PROCESS, UNIX: "over the unix socket", TCP: "over TCP"}.get(name)
     if place is None:
         place = f"at {name}" if "://" in name or name.startswith("unix:") else f"with {setting_words(name)}"
     return place + (f" ({label})" if comma else "")
@@ -125,14 +138,14 @@ def advise(report: Report, command: tuple[str, ...]) -> tuple[Advice, ...]:
     if report.lost:
         return (Advice(command="", why=_after_a_loss(report)),)
     return tuple(
-        Advice(command=_line(command, flags) if flags else "", why=why) for flags, why in _ideas(report, report.verdict)
+        Advice(command=_line(command, idea) if idea.flags else "", why=idea.why)
+        for idea in _ideas(report, report.verdict)
     )[:2]
 
 
-def _ideas(report: Report, verdict: Verdict) -> list[tuple[str, str]]:
-    """(flags to add, why)."""
+def _ideas(report: Report, verdict: Verdict) -> list[Idea]:
     if report.sweep:
-        more = ("--duration 2m", "more requests for each setting")
+        more = _longer(report, "more requests for each setting")
         return [more] if verdict.outcome is Outcome.INCONCLUSIVE else []
     if report.soak:
         return _after_a_long_run(report)
@@ -144,45 +157,65 @@ def _ideas(report: Report, verdict: Verdict) -> list[tuple[str, str]]:
         return _after_comparing(report)
     if not report.settings.rate:
         rate = sensible_rate(report.paths[-1].per_second)
-        return [(f"--rate {rate}", "how long it takes when requests come at their own time, not in turn")]
-    return [("--soak 10m", "whether latency and memory stay as they are")]
+        return [Idea(flags=f"--rate {rate}", why="how long it takes when requests come at their own time, not in turn")]
+    return [Idea(flags="--soak 10m", why="whether latency and memory stay as they are", instead_of=_LENGTH | _MODES)]
 
 
-def _when_unsure(report: Report, verdict: Verdict) -> list[tuple[str, str]]:
-    quieter = [("", "Close other programs, plug the laptop in, and run it again: this machine is noisy.")]
+def _longer(report: Report, why: str) -> Idea:
+    minutes = max(2, math.ceil(2 * report.settings.duration_s / 60))
+    return Idea(flags=f"--duration {minutes}m", why=why, instead_of=_LENGTH)
+
+
+def _swept() -> Idea:
+    instead_of = _MODES | _SWEPT | _ELSEWHERE
+    return Idea(flags="--sweep threads,batch", why="whether another setting is quicker", instead_of=instead_of)
+
+
+def _when_unsure(report: Report, verdict: Verdict) -> list[Idea]:
+    quieter = [Idea(flags="", why="Close other programs, plug the laptop in, and run it again: this machine is noisy.")]
     quieter = quieter if report.noise.noisy else []
     if verdict.why is Why.TOO_NOISY:
-        return [*quieter, ("--force", "to judge all the same")]
+        return [*quieter, Idea(flags="--force", why="to judge all the same")]
     if verdict.needed_n:
-        return [*quieter, (f"--requests {rounded_up(verdict.needed_n)}", "enough to decide")]
-    return [*quieter, ("--duration 2m", "more requests; or choose a budget that is not the latency itself")]
+        enough = f"--requests {rounded_up(verdict.needed_n)}"
+        return [*quieter, Idea(flags=enough, why="enough to decide", instead_of=_LENGTH)]
+    return [*quieter, _longer(report, "more requests; or choose a budget that is not the latency itself")]
 
 
-def _when_over(report: Report, verdict: Verdict) -> list[tuple[str, str]]:
-    alone = next((path for path in report.paths if path.name == IN_PROCESS), None)
+def _when_over(report: Report, verdict: Verdict) -> list[Idea]:
     if report.settings.rate and (overload(report) or _waits(report)):
-        return [(f"--rate {max(1, int(report.settings.rate / 2))}", "half as many: requests wait for each other here")]
-    if alone is not None and (alone.latency.p99_us or 0) <= verdict.budget.latency_us and not report.compared:
-        return [("--through unix", "the model alone is quick enough; the unix socket adds less than TCP")]
+        half = f"--rate {report.settings.rate / 2:g}"
+        return [Idea(flags=half, why="half as many: requests wait for each other here")]
+    if _socket_matters(report, verdict):
+        return [Idea(flags="--through unix", why="the model alone is quick enough; the unix socket adds less than TCP")]
+    if not report.model.path:  # there is no file that could be changed
+        return []
     if report.compared is not None:
-        return [("--sweep threads,batch", "whether another setting is quicker")]
-    return [
-        ("--quantize", "INT8 is often two to four times as fast; shows what it costs in accuracy"),
-        ("--sweep threads,batch", "whether another setting is quicker"),
-    ]
+        return [_swept()]
+    why = "INT8 is often two to four times as fast; shows what it costs in accuracy"
+    return [Idea(flags="--quantize", why=why, instead_of=_MODES | _ELSEWHERE), _swept()]
 
 
-def _after_comparing(report: Report) -> list[tuple[str, str]]:
+def _socket_matters(report: Report, verdict: Verdict) -> bool:
+    """Whether the model makes the budget that it misses over TCP of our own."""
+    alone = next((path for path in report.paths if path.name == IN_PROCESS), None)
+    if alone is None or verdict.path != TCP or report.compared is not None:
+        return False
+    return (alone.latency.p99_us or 0) <= verdict.budget.latency_us
+
+
+def _after_comparing(report: Report) -> list[Idea]:
     assert report.compared is not None
     if report.compared.kind == "quantize" and not report.compared.written:
-        return [("--output model-int8.onnx", "keeps the quantised file")]
+        return [Idea(flags="--output model-int8.onnx", why="keeps the quantised file")]
     return []
 
 
-def _after_a_long_run(report: Report) -> list[tuple[str, str]]:
+def _after_a_long_run(report: Report) -> list[Idea]:
     if report.settings.rate:
         return []
-    return [("--rate 20", "the same at the pace of a ward: an idle machine is slower than one in a hot loop")]
+    why = "the same at the pace of a ward: an idle machine is slower than one in a hot loop"
+    return [Idea(flags="--rate 20", why=why)]
 
 
 def _waits(report: Report) -> bool:
@@ -198,9 +231,10 @@ def sensible_rate(per_second: float) -> int:
     return next((rate for rate in (100, 50, 20, 10, 5, 2) if rate <= most), 1)
 
 
-def _line(command: tuple[str, ...], flags: str) -> str:
-    """The command with the flags added, without what they say anew and what only says how a result is shown."""
-    return f"edgeward-agent bench {shlex.join(_without(command, {flags.split()[0], '--html', '--json'}))} {flags}"
+def _line(command: tuple[str, ...], idea: Idea) -> str:
+    """The command with the flags added, without what they replace and what only says how a result is shown."""
+    left_out = {idea.flags.split()[0], "--html", "--json"} | idea.instead_of
+    return f"edgeward-agent bench {shlex.join(_without(command, left_out))} {idea.flags}"
 
 
 def _without(command: tuple[str, ...], options: set[str]) -> list[str]:

@@ -100,7 +100,7 @@ _SECTIONS: Final = {
     help="How they come with --rate: independently, or evenly.",
 )
 @click.option("--clients", metavar="N", type=click.IntRange(1, 256), help="Connections.  [default: 1; 16 with --rate]")
-@click.option("--requests", metavar="N", type=click.IntRange(1), help="On each path, instead of a time.")
+@click.option("--requests", metavar="N", type=click.IntRange(1), help="On each path, instead of --duration.")
 @click.option(
     "--duration", metavar="TIME", callback=typed.time_s, help="For all paths together.  [default: 10s to 30s]"
 )
@@ -242,6 +242,8 @@ def check(options: Options) -> None:
             raise click.UsageError(f"{name} goes with --quantize.")
     if options.sweep is not None and options.wishes.rate:
         raise click.UsageError("--sweep asks as fast as it can: leave --rate out, and try the best setting with it.")
+    if options.wishes.requests and options.wishes.duration_s and options.sweep is None:
+        raise click.UsageError("--requests and --duration both say how long: give one of them.")
 
 
 def check_writable(option: str, path: Path | None) -> None:
