@@ -454,6 +454,26 @@ def test_an_interrupted_run_shows_what_it_has_and_leaves_no_server(model: Path, 
         assert "interrupted" in out + err and "Traceback" not in err
 
 
+def test_a_run_that_is_killed_leaves_no_server(model: Path) -> None:
+    command = [sys.executable, "-m", "edgeward_agent", "bench", str(model), "--soak", "60s"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_until(lambda: len(_children(process.pid)) == 1)
+            (server,) = _children(process.pid)
+            wait_until(lambda: looking.process_cpu_s(server) > 0.5)
+        finally:
+            process.kill()
+    wait_until(lambda: _ended(server))
+
+
+def _ended(pid: int) -> bool:
+    """Gone, or a zombie whose new parent has not looked yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
 def _children(pid: int) -> list[int]:
     try:
         return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

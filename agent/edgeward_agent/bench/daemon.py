@@ -55,11 +55,11 @@ def daemon(model: Path) -> Iterator[Daemon]:
 
 def _started(model: Path, unix: Path | None, log: IO[str]) -> subprocess.Popen[str]:
     """In a process group of its own, so that Ctrl-C reaches us alone and we may finish what we count."""
-    command = [sys.executable, "-m", "edgeward_agent", "serve", str(model), "--http", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "edgeward_agent.bench.served", "serve", str(model), "--http", "127.0.0.1:0"]
     command += ["--unix", str(unix)] if unix else []
     return subprocess.Popen(
         command,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,
         text=True,
@@ -110,5 +110,6 @@ def _end(process: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()
