@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from edgeward_agent.bench import report as values
 from edgeward_agent.bench.budget import Budget
+from edgeward_agent.bench.charts import Column, Line, columns, lines
 from edgeward_agent.bench.differing import golden_count, outputs_apart
 from edgeward_agent.bench.document import document
 from edgeward_agent.bench.errors import CannotMeasure
@@ -529,6 +530,41 @@ def test_the_page_has_charts_and_the_same_verdict() -> None:
     text = page(EVERY["plain"])
     assert text.count("<svg") == 3 and ">PASS<" in text and "risk.onnx makes its budget" in text
     assert page(EVERY["sweep"]).count("<svg") == 1 and page(EVERY["soak"]).count("<svg") == 4
+
+
+def heights(drawing: str) -> tuple[list[float], float | None]:
+    """Of the grid's lines and of the limit's."""
+    found = [
+        (kind, float(at)) for kind, at in re.findall(r'class="(grid|limit)" x1="\d+" x2="\d+" y1="([\d.]+)"', drawing)
+    ]
+    return [at for kind, at in found if kind == "grid"], next((at for kind, at in found if kind == "limit"), None)
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [(1000.0, ""), (100.0, ""), (10.0, "the goal: below all"), (9000.0, ""), (1e6, "the goal: above all")],
+)
+def test_a_limit_is_drawn_where_it_is_or_told(limit: float, words: str) -> None:
+    line = Line(name="p99", style="s1", points=((0.0, 300.0), (1.0, 2000.0)))
+    drawing = lines("p99", [line], across=[(0.0, "0"), (1.0, "1")], tell=exact, limit=limit, limit_words="the goal")
+    grid, at = heights(drawing)
+    assert (at is None) == bool(words) and words in drawing
+    if at is not None:
+        assert min(grid) <= at <= max(grid) and "all that is drawn" not in drawing
+        nearest = min(grid, key=lambda each: abs(each - at))
+        assert abs(nearest - at) < 0.1 if limit in (100.0, 1000.0) else abs(nearest - at) > 1
+
+
+def test_a_limit_far_above_all_columns_is_told() -> None:
+    drawing = columns("p99", [Column(label="1", value=5.0, told="5")], tell=exact, limit=100.0, limit_words="the goal")
+    assert heights(drawing)[1] is None and "the goal: above all that is drawn." in drawing
+
+
+def test_a_mark_and_a_failure_stand_under_the_setting() -> None:
+    text = page(EVERY["sweep"])
+    assert '<td>1 × cpu, batch 1<span class="under">fastest answer</span></td>' in text
+    assert '<td>1 × cuda, batch 1<span class="under">not available here</span></td><td>0</td><td>–</td>' in text
+    assert {row.count("<td>") for row in re.findall(r"<tr.*?</tr>", text.split("in budget")[1])} == {7}
 
 
 def test_what_a_model_is_called_is_not_markup() -> None:

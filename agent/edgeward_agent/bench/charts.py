@@ -15,6 +15,7 @@ from typing import Final
 WIDTH: Final = 720
 _HEIGHT: Final = 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 26, 34
+_FAR: Final = 20  # a limit that many times off would squeeze everything else
 Tell = Callable[[float], str]
 
 
@@ -77,23 +78,24 @@ def lines(
     Args:
         across: (place, words) of the ticks of the axis below; it reaches from the first to the last.
         tell: words for a value of the axis on the left.
-        limit: a line across all, such as the budget; drawn where it lies within the picture.
+        limit: a line across all, such as the budget; where it lies too far off to be drawn, words below say so.
     """
     values = [value for line in series for _, value in line.points if value is not None and value > 0]
     if not values:
         return ""
-    top = max(values)
-    if limit is not None and limit < top * 20:
-        top = max(top, limit)
-    ticks = ticks_between(min(values) if log else 0.0, top, log=log)
+    low, top = min(values), max(values)
+    if limit is not None and low / _FAR < limit < top * _FAR:
+        low, top = min(low, limit), max(top, limit)
+    ticks = ticks_between(low if log else 0.0, top, log=log)
     y = Scale(ticks[0], ticks[-1], _HEIGHT - _BOTTOM, _TOP, log)
     x = Scale(across[0][0], across[-1][0], _LEFT, WIDTH - _RIGHT)
     body = [*_grid(ticks, y, tell), *_below([(x(place), words) for place, words in across])]
     for line in series:
         body += _drawn(line, x, y)
-    if limit is not None and limit <= ticks[-1]:  # last, so that its words stand above the lines
+    drawn = limit is not None and ticks[0] <= limit <= ticks[-1]
+    if limit is not None and drawn:  # last, so that its words stand above the lines
         body += _limit(y(limit), limit_words)
-    return _svg(title, body) + _legend(series)
+    return _svg(title, body) + _legend(series) + ("" if drawn else _off_the_chart(limit, top, limit_words))
 
 
 def columns(
@@ -111,9 +113,10 @@ def columns(
     for at, column in enumerate(shown):
         left = _LEFT + at * room
         body += _column(column, left, room, y, labelled=at % every == 0)
-    if limit is not None and limit <= ticks[-1]:
+    drawn = limit is not None and limit <= ticks[-1]
+    if limit is not None and drawn:
         body += _limit(y(limit), limit_words)
-    return _svg(title, body)
+    return _svg(title, body) + ("" if drawn else _off_the_chart(limit, top, limit_words))
 
 
 def ticks_between(low: float, high: float, *, log: bool) -> list[float]:
@@ -158,6 +161,12 @@ def _limit(at: float, words: str) -> list[str]:
         f'<line class="limit" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>',
         f'<text class="limit-words" x="{WIDTH - _RIGHT}" y="{at - 6:.1f}" text-anchor="end">{escape(words)}</text>',
     ]
+
+
+def _off_the_chart(limit: float | None, top: float, words: str) -> str:
+    if limit is None:
+        return ""
+    return f'<p class="small quiet">{escape(words)}: {"above" if limit > top else "below"} all that is drawn.</p>'
 
 
 def _drawn(line: Line, x: Scale, y: Scale) -> Iterator[str]:

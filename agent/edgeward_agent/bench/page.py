@@ -9,7 +9,7 @@ from typing import Final
 
 from edgeward_agent.bench import words
 from edgeward_agent.bench.page_charts import course, curve, histogram, settings_chart, soak_charts
-from edgeward_agent.bench.report import Compared, PathResult, Quantiles, Report
+from edgeward_agent.bench.report import Compared, PathResult, Quantiles, Report, SweepRow
 from edgeward_agent.bench.sweeping_words import MARKS
 from edgeward_agent.bench.telling import cut_short, growth, headline, machine, overload
 from edgeward_agent.bench.terminal_modes import pace
@@ -135,20 +135,28 @@ def _sweep(report: Report) -> Iterator[str]:
         _row(
             (
                 f"{row.threads} × {row.provider}, batch {row.batch}",
-                f"{row.n:,}",
-                unit.number(row.p50_us),
-                unit.number(row.p99_us),
-                unit.number(row.p99_upper_us),
-                f"{row.cases_per_second:,.0f}",
-                row.failure or {"pass": "yes", "over": "no"}.get(row.outcome, "unsure"),
-                "; ".join(MARKS[mark] for mark in row.marks),
+                *_setting_numbers(row, unit),
             ),
             "best" if row.marks else "",
+            under=row.failure or "; ".join(MARKS[mark] for mark in row.marks),
         )
         for row in report.sweep
     )
-    heads = (f"threads, ep, batch; {unit.name}", "n", "p50", "p99", "p99 below, 95 %", "cases/s", "in budget", "")
+    heads = (f"threads, ep, batch; {unit.name}", "n", "p50", "p99", "p99 below, 95 %", "cases/s", "in budget")
     yield _card("Settings", f"<figure>{settings_chart(report)}</figure>{_table(heads, rows)}")
+
+
+def _setting_numbers(row: SweepRow, unit: Unit) -> tuple[str, ...]:
+    if row.failure:
+        return ("0", *[words.NOTHING] * 5)
+    return (
+        f"{row.n:,}",
+        unit.number(row.p50_us),
+        unit.number(row.p99_us),
+        unit.number(row.p99_upper_us),
+        f"{row.cases_per_second:,.0f}",
+        {"pass": "yes", "over": "no"}.get(row.outcome, "unsure"),
+    )
 
 
 def _soak(report: Report) -> Iterator[str]:
@@ -203,8 +211,10 @@ def _table(heads: Sequence[str], rows: str) -> str:
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
-def _row(cells: Sequence[str], kind: str = "") -> str:
-    inner = "".join(f"<td>{escape(each)}</td>" for each in cells)
+def _row(cells: Sequence[str], kind: str = "", *, under: str = "") -> str:
+    """`under` stands below the first cell: a column of its own would be wider than the page."""
+    below = f'<span class="under">{escape(under)}</span>' if under else ""
+    inner = f"<td>{escape(cells[0])}{below}</td>" + "".join(f"<td>{escape(each)}</td>" for each in cells[1:])
     return f'<tr class="{kind}">{inner}</tr>' if kind else f"<tr>{inner}</tr>"
 
 
