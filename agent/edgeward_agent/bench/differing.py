@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -98,7 +97,3 @@ def golden_count(
 
 def _within(got: Mapping[str, Array], want: Mapping[str, Array], tolerances: Mapping[str, Tolerance]) -> bool:
     return not any(golden_difference(name, got[name], want[name], each) for name, each in tolerances.items())
-
-
-def identical(differences: Sequence[OutputDifference]) -> bool:
-    return all(each.equal_share == 1.0 and math.isclose(each.max_abs, 0.0) for each in differences)

@@ -8,7 +8,7 @@ that waits for each answer before it asks again leaves out just the requests tha
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -136,10 +136,3 @@ def order(paths: Sequence[str], round_number: int) -> list[str]:
     turn = round_number % len(paths)
     turned = [*paths[turn:], *paths[:turn]]
     return turned[::-1] if (round_number // len(paths)) % 2 else turned
-
-
-def expected_s(plan: Plan, costs_s: Mapping[str, float]) -> float:
-    """About how long the whole plan takes."""
-    if plan.rate:
-        return plan.rounds * plan.seconds * len(costs_s)
-    return plan.rounds * plan.requests * sum(costs_s.values()) / max(1, plan.clients)

@@ -99,7 +99,12 @@ _SECTIONS: Final = {
     show_default=True,
     help="How they come with --rate: independently, or evenly.",
 )
-@click.option("--clients", metavar="N", type=click.IntRange(1, 256), help="Connections.  [default: 1; 16 with --rate]")
+@click.option(
+    "--clients",
+    metavar="N",
+    type=click.IntRange(1, 256),
+    help=f"Connections.  [default: 1; {_OPEN_LOOP_CLIENTS} with --rate]",
+)
 @click.option("--requests", metavar="N", type=click.IntRange(1), help="On each path, instead of --duration.")
 @click.option(
     "--duration", metavar="TIME", callback=typed.time_s, help="For all paths together.  [default: 10s to 30s]"
@@ -195,7 +200,7 @@ def bench(
             duration_s=duration,
             rate=rate or 0.0,
             arrivals=Arrivals(arrivals),
-            clients=clients or (16 if rate else 1),
+            clients=clients or (_OPEN_LOOP_CLIENTS if rate else 1),
         ),
         budget=budget,
         through=through,
