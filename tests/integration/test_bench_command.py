@@ -32,7 +32,6 @@ from support.bench import answer, metadata, pretending
 from support.onnx_files import risk_model
 from support.serving import Json, identity_model, manifest_for, slow_model, sum_model, wait_until, write_release
 
-Floats32 = npt.NDArray[np.float32]
 QUICK = ("--duration", "0.4s", "--force")
 NOISY = 3
 WIDE_BUDGET = ("--budget", "5s@p90")  # a loaded machine must not decide what is not about it
@@ -60,7 +59,7 @@ def _until_quiet(*arguments: str | Path) -> Iterator[Done]:
         yield bench(*arguments)
 
 
-def save_arrays(path: Path, arrays: Mapping[str, Floats32]) -> None:
+def save_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """Under names that are no words of Python."""
     np.savez(path, **arrays)  # type: ignore[arg-type]
 
@@ -336,6 +335,29 @@ def test_arrays_of_another_type_are_named(model: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "words.npz", features=np.array([["a", "b", "c"]]))
     done = bench(model, "--input", tmp_path / "words.npz")
     assert done.code == 2 and "input features: expected FP32, got <U1" in done.err and "array.astype" in done.err
+
+
+def test_cases_that_are_not_as_many_of_each_input_are_refused(tmp_path: Path) -> None:
+    summed = sum_model(tmp_path / "sum.onnx")
+    names = [each.name for each in onnx.load(summed).graph.input]
+    uneven = {f"input:{name}": np.ones((count, 2), np.int32) for name, count in zip(names, (50, 7), strict=True)}
+    save_arrays(tmp_path / "uneven.npz", uneven)
+    done = bench(summed, "--input", tmp_path / "uneven.npz")
+    assert done.code == 2 and f"expected as many cases of each input, got 50 of {names[0]}, 7 of" in done.err
+
+
+def test_a_calibration_that_calibrates_nothing_is_refused_or_told(model: Path, tmp_path: Path) -> None:
+    quantize = (model, "--quantize", "--through", "process", *QUICK, "--calibration", tmp_path / "c.npz")
+    for values, words in (
+        (np.full((40, 3), np.nan, np.float32), "expected finite numbers for calibration, got NaN or infinity"),
+        (np.zeros((0, 3), np.float32), "expected at least one case, got none"),
+    ):
+        save_arrays(tmp_path / "c.npz", {"features": values})
+        done = bench(*quantize)
+        assert done.code == 2 and words in done.err and len(done.err.splitlines()) == 2, done.err
+    save_arrays(tmp_path / "c.npz", {"features": np.zeros((40, 3), np.float32)})
+    done = bench(*quantize)
+    assert "Warning: calibrated with zeros alone" in done.out and done.err == ""
 
 
 def test_models_of_other_inputs_are_not_compared(model: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeward_agent.bench.budget import Budget, parse_budget, parse_time_s, quantile_name
+from edgeward_agent.bench.cases import random
 from edgeward_agent.bench.drift import LEAST_WINDOWS, trend
 from edgeward_agent.bench.histogram import Tally, bars
 from edgeward_agent.bench.noise import Surroundings, assess
@@ -25,6 +26,7 @@ from edgeward_agent.bench.schedule import (
     plan_open,
 )
 from edgeward_agent.bench.verdict import Outcome, Why, judge
+from edgeward_contract.manifest import Datatype, TensorSpec
 from support.bench import MACHINE
 
 TEN_MS = Budget(latency_us=10_000)
@@ -293,3 +295,16 @@ def test_false_alarms_of_a_soak_are_rare() -> None:
         if (found := trend("p99", list(generator.lognormal(0, 0.2, 20)), 0.0)) is not None
     )
     assert alarms <= 15
+
+
+# -- random input
+
+
+@pytest.mark.parametrize(
+    ("datatype", "least", "most"),
+    [(Datatype.UINT8, 0, 255), (Datatype.INT8, -128, 127), (Datatype.INT64, 0, 1), (Datatype.BOOL, 0, 1)],
+)
+def test_random_integers_cover_the_range_that_is_told(datatype: Datatype, least: int, most: int) -> None:
+    cases = random([TensorSpec(name="x", datatype=datatype, shape=(1, 4096))], {})
+    values = np.concatenate([each["x"] for each in cases.feeds])
+    assert (int(values.min()), int(values.max())) == (least, most)

@@ -76,9 +76,7 @@ def from_npz(path: Path, specs: Sequence[TensorSpec]) -> Cases:
     whole = {spec.name: as_type(named[spec.name], spec, str(path)) for spec in specs}
     if not prefixed:
         return checked(Cases(feeds=(whole,), source=f"one request from {path.name}"), specs)
-    n = min(_MOST_CASES, *(len(each) if each.ndim else 0 for each in whole.values()))
-    feeds = tuple({name: each[at : at + 1] for name, each in whole.items()} for at in range(n))
-    return checked(Cases(feeds=feeds, source=f"{n} cases from {path.name}"), specs)
+    return checked(_one_by_one(path, whole), specs)
 
 
 def calibration(path: Path, specs: Sequence[TensorSpec]) -> Cases:
@@ -87,7 +85,18 @@ def calibration(path: Path, specs: Sequence[TensorSpec]) -> Cases:
     if len(cases.feeds) > 1 or not all(spec.shape[:1] in ((-1,), (1,)) for spec in specs):
         return cases
     whole = cases.feeds[0]
-    n = min(_MOST_CASES, *(len(each) for each in whole.values()))
+    return checked(_one_by_one(path, whole), specs)
+
+
+def _one_by_one(path: Path, whole: Feeds) -> Cases:
+    """A case for each of the first axis. Raises CannotMeasure when the inputs do not have as many."""
+    counts = {name: len(each) if each.ndim else 0 for name, each in whole.items()}
+    if len(set(counts.values())) > 1:
+        found = ", ".join(f"{count} of {name}" for name, count in counts.items())
+        raise CannotMeasure(
+            f"{path}: expected as many cases of each input, got {found}", "Give all arrays the same first axis."
+        )
+    n = min(_MOST_CASES, *counts.values())
     feeds = tuple({name: each[at : at + 1] for name, each in whole.items()} for at in range(n))
     return Cases(feeds=feeds, source=f"{n} cases from {path.name}")
 
@@ -175,15 +184,15 @@ def _sized(spec: TensorSpec, given: tuple[int, ...] | None) -> tuple[int, ...]:
 
 
 def _drawn(datatype: Datatype, shape: tuple[int, ...], generator: np.random.Generator) -> Array:
-    """Floats from 0 to 1, bytes over their range, other integers 0 or 1: what a table of any size has a row for."""
+    """Floats from 0 to 1, integers of 8 bits over their range, others 0 or 1: a table of any size has such rows."""
     if datatype is Datatype.BYTES:
         words = np.full(shape, "edgeward", dtype=object)
         return words
     dtype = NUMPY[datatype]
     if dtype.kind == "f":
         return generator.random(shape).astype(dtype)
-    high = 256 if datatype is Datatype.UINT8 else 128 if datatype is Datatype.INT8 else 2
-    return generator.integers(0, high, shape).astype(dtype)
+    low, high = {Datatype.UINT8: (0, 256), Datatype.INT8: (-128, 128)}.get(datatype, (0, 2))
+    return generator.integers(low, high, shape).astype(dtype)
 
 
 def _arrays(path: Path) -> dict[str, Array]:

@@ -12,10 +12,13 @@ import io
 import logging
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
+
+import numpy as np
 
 from edgeward_agent import ort
 from edgeward_agent.bench import cases as making
@@ -55,15 +58,14 @@ def run(options: Options, progress: Progress) -> Report:
     tools = _tools()
     prepared = prepare(options)
     subject = prepared.at_hand
-    calibration, held_out, warnings = divide(options, prepared)
+    calibration, held_out, doubts = divide(options, prepared)
+    doubts += check_values(calibration)
     with tempfile.TemporaryDirectory(prefix="edgeward-bench-", ignore_cleanup_errors=True) as folder:
         made = Path(folder) / f"{subject.file.stem}-int8.onnx"
         progress(f"quantising with {len(calibration.feeds)} cases", 0.0, 0.0)
         _quantise(tools, subject, calibration, made)
         second = load(made)
-        pair = Pair(
-            first=prepared, second=second, label=LABEL, kind="quantize", cases=held_out, warnings=tuple(warnings)
-        )
+        pair = Pair(first=prepared, second=second, label=LABEL, kind="quantize", cases=held_out, warnings=tuple(doubts))
         report = measure_pair(pair, options, progress)
         return _with_file(report, made, options.output)
 
@@ -74,12 +76,12 @@ def divide(options: Options, prepared: Prepared) -> tuple[Cases, Cases, list[str
         calibration = making.calibration(options.calibration, prepared.specs)
         if not prepared.cases.random:
             return calibration, prepared.cases, _few(calibration)
-        first, second, warnings = _halves(calibration)
-        return first, second, warnings + _few(first)
+        first, second, doubts = _halves(calibration)
+        return first, second, doubts + _few(first)
     if prepared.cases.random:
         return prepared.cases, prepared.cases, [RANDOM_WARNING]
-    first, second, warnings = _halves(prepared.cases)
-    return first, second, warnings + _few(first)
+    first, second, doubts = _halves(prepared.cases)
+    return first, second, doubts + _few(first)
 
 
 def _halves(cases: Cases) -> tuple[Cases, Cases, list[str]]:
@@ -91,6 +93,21 @@ def _halves(cases: Cases) -> tuple[Cases, Cases, list[str]]:
         cases, feeds=cases.feeds[1::2], wanted=cases.wanted[1::2], source=f"{len(cases.feeds[1::2])} of {cases.source}"
     )
     return first, second, []
+
+
+def check_values(calibration: Cases) -> list[str]:
+    """Warns of zeros alone, from which no range follows. Raises CannotMeasure for what is no number."""
+    arrays = [(name, each) for feeds in calibration.feeds for name, each in feeds.items() if each.dtype.kind in "fiu"]
+    for name, each in arrays:
+        if not np.isfinite(each).all():
+            raise CannotMeasure(
+                f"--quantize: input {name}: expected finite numbers for calibration, got NaN or infinity in"
+                f" {calibration.source}",
+                "Give cases as the model sees them, with --calibration FILE.npz.",
+            )
+    if arrays and not any(each.any() for _, each in arrays):
+        return ["calibrated with zeros alone: the answers mean nothing; give real cases with --calibration FILE.npz"]
+    return []
 
 
 def _few(calibration: Cases) -> list[str]:
@@ -146,7 +163,8 @@ def _silent() -> Iterator[None]:
     """The tools print and log advice for people who call them by hand."""
     logging.disable(logging.WARNING)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(logging.NOTSET)
