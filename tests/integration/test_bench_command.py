@@ -455,6 +455,12 @@ def _kill_at_work(running: Daemon) -> None:
     os.kill(running.pid, signal.SIGKILL)
 
 
+def test_a_process_that_has_ended_holds_no_memory() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        wait_until(lambda: _ended(process.pid))
+        assert looking.resident_bytes(process.pid) is None
+
+
 # -- Ctrl-C
 
 

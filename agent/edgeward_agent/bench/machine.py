@@ -112,10 +112,10 @@ def process_cpu_s(pid: int) -> float:
 
 
 def resident_bytes(pid: int) -> int | None:
-    """What a process holds of the memory; None where the system does not say."""
+    """What a process holds of the memory; None where the system does not say, or it has ended."""
     pages = (_read(Path(f"/proc/{pid}/statm")) or "").split()
     if len(pages) > 1:
-        return int(pages[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(pages[1]) * os.sysconf("SC_PAGE_SIZE") or None
     if sys.platform == "darwin":
         shown = subprocess.run(["/bin/ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=False)
         return int(shown.stdout) * 1024 if shown.stdout.strip().isdigit() else None
