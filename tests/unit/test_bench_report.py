@@ -275,6 +275,14 @@ def test_what_is_said_anew_is_not_said_twice() -> None:
     assert re.fullmatch(r"edgeward-agent bench m\.onnx --budget=5ms --requests \d+", found.command)
 
 
+def test_a_unix_socket_is_no_way_out_where_it_is_too_slow_too() -> None:
+    quick = alone_quick(EVERY["over"])
+    unix = replace(quick.paths[-1], name="unix socket")
+    assert advise(quick, ("m",))[0].command.endswith("--through unix")
+    slow = replace(quick, paths=(quick.paths[0], unix, quick.paths[-1]))
+    assert advise(slow, ("m",))[0].command.endswith("--quantize")
+
+
 def test_a_rate_to_try_is_round_and_modest() -> None:
     assert [sensible_rate(each) for each in (10_000, 120, 20, 4)] == [100, 20, 5, 1]
 
