@@ -217,23 +217,25 @@ class CaptureStream:
         limits = self._limits
         return self.queued >= limits.records or self._queued_bytes >= limits.size_bytes
 
-    @property
-    def _plenty(self) -> bool:
-        return self._queued_bytes >= _GATHER_BYTES or self._queued_rows >= _GATHER_ROWS
-
     def _push(self, entry: bytes | _Durable, size_bytes: int) -> None:
         self._queue.append(entry)
         self._count(size_bytes)
 
     def _count(self, size_bytes: int) -> None:
         self._queued_bytes += size_bytes
-        if self._flush_soon is None or self._urgent or self._plenty:
+        # In place: this is asked for each record, and is nearly always no.
+        if (
+            self._flush_soon is None
+            or self._queued_bytes >= _GATHER_BYTES
+            or self._queued_rows >= _GATHER_ROWS
+            or self._urgent
+        ):
             self._schedule()
 
     def _schedule(self) -> None:
         if not self.queued or self._link is None or self._link.stalled:
             return
-        hurried = self._urgent or self._plenty
+        hurried = self._urgent or self._queued_bytes >= _GATHER_BYTES or self._queued_rows >= _GATHER_ROWS
         if self._flush_soon is not None:
             if not (hurried and self._gathering):
                 return
