@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Final, Protocol
 
 from edgeward_agent.serving.callers import MANY, Callers
-from edgeward_agent.serving.refusal import Refusal, error_body, invalid
+from edgeward_agent.serving.refusal import Refusal, error_body, internal_error, invalid
 from edgeward_agent.serving.tensors import Buffer
 
 _log: Final = logging.getLogger(__name__)
@@ -182,7 +182,7 @@ class Request:
         except Exception:
             _log.exception("a request failed: %r", self.target[:200])
             self.keep_alive = False
-            self.refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error: see the log of the serving process")
+            self.turn_away(internal_error())
 
     def answer(
         self,

@@ -12,8 +12,9 @@ import socket
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Final
 
-from edgeward_agent import log
+from edgeward_agent import listening, log
 from edgeward_agent.errors import AgentError
 from edgeward_agent.priority import take_short_turns
 from edgeward_agent.serving import loop
@@ -26,8 +27,10 @@ from edgeward_agent.serving.memory import share_one_heap
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.release import Loading
 from edgeward_agent.serving.runtime import answering, beside, serving
-from edgeward_agent.serving.sockets import inherit, open_control
+from edgeward_agent.serving.sockets import inherit
 from edgeward_agent.token_file import read_token
+
+_OWNER_ALONE: Final = 0o600
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 async def _run(options: argparse.Namespace) -> None:
     stop = loop.stop_signals()
-    control, listeners = open_control(options.control), _listeners(options)
+    control, listeners = listening.listen_unix(options.control, mode=_OWNER_ALONE), _listeners(options)
     registry = Registry(Loading(graphs=options.graphs, deadlines=options.deadlines == "budget"))
     boot(registry, options.boot)
     capture = CaptureStream(options.capture)
@@ -69,12 +72,9 @@ async def _run(options: argparse.Namespace) -> None:
 def _listeners(options: argparse.Namespace) -> list[socket.socket]:
     inherited = (options.fd_http, options.fd_unix, options.fd_frames)
     listeners = [inherit(number) for number in inherited if number is not None]
-    if any(each is not None for each in (options.http, options.unix, options.frames)):
-        from edgeward_agent import listening  # on a device the sockets are inherited, and a start must be quick
-
-        listeners += [listening.listen_tcp(options.http)] if options.http is not None else []
-        listeners += [listening.listen_unix(options.unix)] if options.unix is not None else []
-        listeners += [listening.listen_frames(options.frames)] if options.frames is not None else []
+    listeners += [listening.listen_tcp(options.http)] if options.http is not None else []
+    listeners += [listening.listen_unix(options.unix)] if options.unix is not None else []
+    listeners += [listening.listen_frames(options.frames)] if options.frames is not None else []
     return listeners
 
 

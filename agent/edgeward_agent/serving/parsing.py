@@ -21,7 +21,7 @@ from edgeward_agent.serving.exchange import (
     Limits,
     whole_number,
 )
-from edgeward_agent.serving.refusal import Refusal, invalid
+from edgeward_agent.serving.refusal import Refusal, internal_error, invalid
 from edgeward_agent.serving.tensors import Buffer
 
 _log: Final = logging.getLogger(__name__)
@@ -208,4 +208,4 @@ def _refusal(error: httptools.HttpParserError) -> Refusal:
     if cause is None:
         return invalid(f"expected an HTTP/1.1 request, got another thing: {error}")
     _log.error("a connection failed", exc_info=cause)
-    return Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error: see the log of the serving process")
+    return internal_error()

@@ -52,6 +52,11 @@ def unsupported(message: str) -> Refusal:
     return Refusal(HTTPStatus.NOT_IMPLEMENTED, message)
 
 
+def internal_error() -> Refusal:
+    """For a bug, which the log tells."""
+    return Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error: see the log of the serving process")
+
+
 def error_body(message: str) -> bytes:
     """An error in the form that the protocol asks for."""
     return msgspec.json.encode({"error": message})

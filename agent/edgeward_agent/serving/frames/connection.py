@@ -29,7 +29,7 @@ from edgeward_agent.serving.frames.wire import (
 )
 from edgeward_agent.serving.inference import Inference, Runner
 from edgeward_agent.serving.patience import Patience
-from edgeward_agent.serving.refusal import Refusal, invalid
+from edgeward_agent.serving.refusal import Refusal, internal_error, invalid
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.tensors import Array
 from edgeward_contract.schema import JsonValue
@@ -39,7 +39,6 @@ _now_ns: Final = time.perf_counter_ns
 
 _ANSWERED: Final = ANSWER_BEGIN.pack(Kind.ANSWER, 0, HTTPStatus.OK)
 _NO_VERSION: Final = ANSWER_END.pack(0)
-_INTERNAL: Final = "internal error: see the log of the serving process"
 _ONE_TOO_MANY: Final = MAX_RUN_BYTES + 1
 _MAX_ERROR_BYTES: Final = 1024
 _BEGIN: Final = slice(SEQUENCE.start)
@@ -132,10 +131,10 @@ class FrameConnection:
                 raise invalid(f"expected a plan of at most {MAX_OPEN_BYTES} bytes with one descriptor, got more")
             self._open(packet, descriptors)
         except Refusal as refusal:
-            self._refuse_open(refusal.status, str(refusal))
+            self._refuse_open(refusal)
         except Exception:
             _log.exception("a plan could not be opened")
-            self._refuse_open(HTTPStatus.INTERNAL_SERVER_ERROR, _INTERNAL)
+            self._refuse_open(internal_error())
         finally:
             for each in descriptors:
                 os.close(each)
@@ -155,8 +154,8 @@ class FrameConnection:
         self._opened = opened
         self._tell_opened(HTTPStatus.OK, opened_document(plan, version.name, version.version, version.interface))
 
-    def _refuse_open(self, status: HTTPStatus, message: str) -> None:
-        self._tell_opened(status, {"error": message})
+    def _refuse_open(self, refusal: Refusal) -> None:
+        self._tell_opened(refusal.status, {"error": str(refusal)})
         self.close()
 
     def _tell_opened(self, status: int, document: JsonValue) -> None:
@@ -206,10 +205,10 @@ class FrameConnection:
         except Refusal as refusal:
             if refusal.status < HTTPStatus.INTERNAL_SERVER_ERROR:
                 opened.version.traffic.invalid += 1
-            self._refuse(sequence_of(packet), refusal.status, str(refusal))
+            self._refuse(sequence_of(packet), refusal)
         except Exception:
             _log.exception("a request failed")
-            self._refuse(sequence_of(packet), HTTPStatus.INTERNAL_SERVER_ERROR, _INTERNAL)
+            self._refuse(sequence_of(packet), internal_error())
 
     def _ask(self, opened: Opened, packet: bytes, received_ns: int, *, taken: bool) -> None:
         """Args:
@@ -245,13 +244,13 @@ class FrameConnection:
 
     def refuse(self, sequence: bytes, status: HTTPStatus, message: str) -> None:
         self.busy = False
-        self._refuse(sequence, status, message)
+        self._refuse(sequence, Refusal(status, message))
 
     # -- inside
 
-    def _refuse(self, sequence: bytes, status: int, message: str) -> None:
-        begin = ANSWER_BEGIN.pack(Kind.ANSWER, 0, status)
-        self._put(begin + sequence + _NO_VERSION + message.encode()[:_MAX_ERROR_BYTES])
+    def _refuse(self, sequence: bytes, refusal: Refusal) -> None:
+        begin = ANSWER_BEGIN.pack(Kind.ANSWER, 0, refusal.status)
+        self._put(begin + sequence + _NO_VERSION + str(refusal).encode()[:_MAX_ERROR_BYTES])
 
     def _put(self, packet: bytes) -> None:
         """A client that leaves so many answers unread that the socket is full has gone wrong: it is cut off."""

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from edgeward_agent.serving.asked import InferRequest, Terms
 from edgeward_agent.serving.inference import Inference, Runner
-from edgeward_agent.serving.refusal import Refusal
+from edgeward_agent.serving.refusal import Refusal, internal_error
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.release import Version
 from edgeward_agent.serving.rpc.reading import read_infer, read_request
@@ -21,7 +21,6 @@ from edgeward_agent.serving.tensors import Array
 _log: Final = logging.getLogger(__name__)
 
 _COUNTED_FROM_BYTES: Final = 1 << 16
-INTERNAL: Final = "internal error: see the log of the serving process"
 
 Reply = asyncio.Future[bytes | Refusal]
 Write = Callable[[Version, InferRequest, Sequence[Array]], bytes]
@@ -73,7 +72,7 @@ class Asking:
             reply.set_result(refusal)
         except Exception:
             _log.exception("a request failed")
-            reply.set_result(Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL))
+            reply.set_result(internal_error())
         return Pending(request_id, reply)
 
     def _hold(self, size: int, reply: Reply) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from http import HTTPStatus
 from typing import Final, NoReturn
 
 import grpc
@@ -12,10 +11,10 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 
 from edgeward_agent.serving.management import Management
-from edgeward_agent.serving.refusal import Refusal
+from edgeward_agent.serving.refusal import Refusal, internal_error
 from edgeward_agent.serving.routes import Route, What
 from edgeward_agent.serving.rpc import inference_pb2 as pb
-from edgeward_agent.serving.rpc.asking import INTERNAL, Asking
+from edgeward_agent.serving.rpc.asking import Asking
 from edgeward_agent.serving.rpc.reading import read
 from edgeward_agent.serving.rpc.streaming import Streams
 from edgeward_agent.serving.rpc.writing import Context, answered, refuse
@@ -55,7 +54,7 @@ def _handler(answer: Callable[[bytes], Message]) -> grpc.RpcMethodHandler[bytes,
             return await refuse(context, refusal)
         except Exception:
             _log.exception("a call failed")
-            return await refuse(context, Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL))
+            return await refuse(context, internal_error())
 
     return grpc.unary_unary_rpc_method_handler(handle)
 
