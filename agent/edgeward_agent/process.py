@@ -33,10 +33,12 @@ class ProcessRef:
         return cls(pid=pid, started=_started(pid))
 
     def alive(self) -> bool:
+        """Where its start is not known, or cannot be read because no descriptor is left, a process of its id is it."""
         try:
-            return _started(self.pid) == self.started
+            found = _started(self.pid)
         except ProcessLookupError:
             return False
+        return "" in (found, self.started) or found == self.started
 
 
 class StateFolderLock:
@@ -134,7 +136,7 @@ def _started(pid: int) -> str:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of proc(5) after the name. Where there is no /proc, a living process has empty ones."""
+    """The fields of proc(5) after the name. Where they cannot be read, a living process has empty ones."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

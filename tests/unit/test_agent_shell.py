@@ -269,6 +269,21 @@ def test_a_folder_has_one_owner_at_a_time(tmp_path: Path) -> None:
     StateFolderLock(path).close()
 
 
+def test_a_process_is_not_taken_for_dead_because_no_file_can_be_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    me = ProcessRef.of(os.getpid())
+
+    def full(*_: object) -> str:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", full)
+        assert me.alive()
+        unknown = ProcessRef.of(os.getpid())
+        with pytest.raises(ProcessLookupError):
+            ProcessRef.of(2**22 + 1)  # no process has such an id
+    assert unknown.alive()
+
+
 def test_a_process_is_its_id_and_its_start() -> None:
     me = ProcessRef.of(os.getpid())
     assert me.alive()
