@@ -366,6 +366,7 @@ def parsed(words: list[str], monkeypatch: pytest.MonkeyPatch) -> Options:
         raise CannotMeasure("far enough", "")
 
     monkeypatch.setattr("edgeward_agent.cli.bench.measure", measure)
+    monkeypatch.setattr("edgeward_agent.log.set_up", lambda *_: None)  # it is for a whole process
     done = CliRunner().invoke(app, ["bench", *words], catch_exceptions=False, standalone_mode=False)
     assert seen, (words, done.stderr, done.exception)
     return seen[0]

@@ -121,7 +121,7 @@ FP32: Final = Datatype.FP32
         (_request(FP32, [1, 2], fp32_contents=[1, 2], int_contents=[1]), 400, "in fp32_contents, got int_contents"),
         (_request(FP32, [-1, 2], fp32_contents=[1, 2]), 400, "expected dimensions from 0"),
         (_request(FP32, [1 << 62, 1 << 62], fp32_contents=[1]), 400, "elements for shape"),
-        (_request(FP32, [1, 1 << 19], fp32_contents=[0.0] * (1 << 19)), 413, "at most 262144 more values in contents"),
+        (_request(FP32, [1, 1 << 19], fp32_contents=[0.0] * (1 << 19)), 413, "at most 65536 more values in contents"),
         (_raw(_request(FP32, [1, 1], fp32_contents=[1]), bytes(4)), 400, "either contents or raw_input_contents"),
         (_raw(_request(FP32, [1, 2]), bytes(4)), 400, "expected 8 bytes for FP32 [1, 2], got 4"),
         (_raw(_request(FP32, [1, 1]), bytes(4), bytes(4)), 400, "expected 1 raw_input_contents, one for each input"),
@@ -241,9 +241,9 @@ def test_no_bytes_trip_it_up(body: bytes) -> None:
 
 def test_much_beside_tensors_is_refused_before_it_is_read() -> None:
     many = b"".join([b"\x2a\x00"] * (3 << 20))  # empty inputs: each would be a message of its own
-    long_id = Message(id="x" * (5 << 20)).SerializeToString()
+    long_id = Message(id="x" * (2 << 20)).SerializeToString()
     for body in (many, long_id):
-        with pytest.raises(Refusal, match="at most 4194304 bytes beside raw_input_contents") as caught:
+        with pytest.raises(Refusal, match="at most 1048576 bytes beside raw_input_contents") as caught:
             read_request(body, TERMS)
         assert caught.value.status == 413
     large = Message(raw_input_contents=[bytes(6 << 20)])
