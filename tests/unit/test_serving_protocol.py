@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import msgspec
 import numpy as np
@@ -147,6 +148,34 @@ def test_numbers_that_json_has_no_word_for_are_read_and_written_as_the_caller_wr
 def test_words_in_strings_stay_words() -> None:
     tricky = json.dumps({"inputs": [_input(data=[float("nan"), 1])], "id": 'a "NaN" \\\\', "x": "Infinity"}).encode()
     assert parse_infer(ONE, tricky, None).id == 'a "NaN" \\\\'
+
+
+def test_a_string_that_never_ends_stops_nobody() -> None:
+    """Looked at from each of its quotes to the end this took minutes."""
+    for end in (b"", b"\\", b"\n", b"NaN"):
+        began_s = time.monotonic()
+        with pytest.raises(Refusal, match="expected JSON"):
+            parse_infer(ONE, b'{"a":"' + b'\\"' * 60_000 + end, None)
+        assert time.monotonic() - began_s < 5
+
+
+def test_lists_in_lists_are_as_deep_as_the_tensor_and_not_too_many() -> None:
+    def parsed(data: object, shape: list[int]) -> list[object]:
+        found: list[object] = parse_infer(ONE, _body(_input(shape=shape, data=data)), None).feeds["x"].tolist()
+        return found
+
+    rows = [[float(number), 0.5] for number in range(16_000)]
+    assert parsed(rows, [16_000, 2]) == rows
+    for data, words in (
+        ([[0.5, 0.5]] * 17_000, "expected at most 16384 lists in each other, got 17001: send it flat"),
+        ([[0.5, 0.5], 1], "expected `array`, got `int`"),
+        ([[[0.5], [0.5]]], "expected `float`, got `array`"),
+        ([["a", "b"]], "expected `float`, got `str`"),
+    ):
+        with pytest.raises(Refusal, match=words):
+            parsed(data, [len(data), 2])
+    with pytest.raises(Refusal, match="number out of range"):
+        parse_infer(ONE, _body(_input()).replace(b"[1, 2]}", b"[[1e400, 2]]}"), None)
 
 
 @pytest.mark.parametrize("parameters", [{"sequence_id": 1}, {"sequence_id": "a"}, {"sequence_end": True}])

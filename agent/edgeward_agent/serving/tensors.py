@@ -50,6 +50,7 @@ COPIED_BELOW_BYTES: Final = 1 << 16
 """A copy of less is cheaper than the bookkeeping that avoids it. One number for all: what lies in memory that is used
 again is safe because everything smaller is copied, on every way out.
 """
+_MAX_DIGITS: Final = 24
 _LENGTH: Final = struct.Struct("<I")
 _MAX_DIM: Final = (1 << 63) - 1
 
@@ -165,10 +166,15 @@ def _integers(dtype: np.dtype[np.generic], elements: Sequence[Scalar]) -> Array:
     except OverflowError:
         array = np.array(elements, object)
     if array.size and not limits.min <= int(array.min()) <= int(array.max()) <= limits.max:
-        raise TensorError(
-            f"expected {DATATYPE[dtype]} from {limits.min} to {limits.max}, got {array.min()} to {array.max()}"
-        )
+        found = f"{_brief(array.min())} to {_brief(array.max())}"
+        raise TensorError(f"expected {DATATYPE[dtype]} from {limits.min} to {limits.max}, got {found}")
     return array.astype(dtype, copy=False)
+
+
+def _brief(number: object) -> str:
+    """A caller may have written thousands of digits."""
+    text = str(number)
+    return text if len(text) <= _MAX_DIGITS else f"{text[:_MAX_DIGITS]}…"
 
 
 def _object_array(elements: Sequence[Scalar]) -> Array:
