@@ -112,7 +112,7 @@ def test_the_protocol_over_tcp_and_unix(served: Device) -> None:
         ("GET", "/control/v1/state", None, 404, "expected a path of the Open Inference Protocol v2"),
         ("POST", "/v2/repository/models/toy/unload", b"{}", 501, "by the agent alone, on its private socket"),
         ("GET", INFER, None, 405, "expected POST for this path, got GET"),
-        ("DELETE", "/v2/models/toy", None, 405, "expected GET for this path, got DELETE"),
+        ("DELETE", "/v2/models/toy", None, 405, "expected GET, HEAD for this path, got DELETE"),
         ("POST", INFER, b'{"inputs":[{"data":[nan]}]}', 400, "expected JSON, got: JSON is malformed"),
     ],
 )
@@ -191,7 +191,8 @@ def test_metrics_tell_how_requests_ended(served: Device) -> None:
         assert ask(served.port, INFER, features_request()).status == 200
     assert ask(served.port, INFER, {"inputs": []}).status == 400
     assert ask(served.port, "/v2/models/nope").status == 404
-    assert ask(served.port, "/metrics", b"").status == 405
+    refused = ask(served.port, "/metrics", b"")
+    assert (refused.status, refused.headers["Allow"]) == (405, "GET, HEAD")
     reply = ask(served.port, "/metrics")
     assert reply.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     samples = dict(line.rsplit(" ", 1) for line in reply.body.decode().splitlines())
@@ -309,7 +310,7 @@ def test_a_second_process_does_not_take_over(served: Device) -> None:
     second = served.start()
     assert second.wait(20) == 1
     served.process = first
-    assert "expected a free address, another process listens there. Stop the other program" in served.log.read_text()
+    assert "expected a free address, found somebody listening. Stop the other program" in served.log.read_text()
     assert _ready(served)
 
 

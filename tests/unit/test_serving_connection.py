@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import cast
@@ -361,6 +362,47 @@ def test_what_was_asked_is_answered_before_the_end() -> None:
             return answer
 
     assert asyncio.run(main()).endswith(b"</later>")
+
+
+def test_answers_that_nobody_reads_have_a_limit() -> None:
+    size = 8 << 20
+
+    def large(request: Request) -> None:
+        request.answer((bytes(size),))
+
+    async def main() -> None:
+        server = HttpServer(large, replace(SMALL, held_bytes=2 * size, write_s=20))
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            await server.listen(listener)
+            port = listener.getsockname()[1]
+            asked = [await asyncio.open_connection("127.0.0.1", port, limit=1024) for _ in range(4)]
+            for _, writer in asked:
+                writer.write(GET % b"large")
+                await writer.drain()
+            await until(lambda: server.state.held_bytes > size)
+            heads = [await reader.readuntil(b"\r\n\r\n") for reader, _ in asked]
+            assert sorted(head.split(b" ", 2)[1] for head in heads) == [b"200", b"200", b"503", b"503"]
+            assert server.state.held_bytes <= 2 * size
+            for head, (reader, _) in zip(heads, asked, strict=True):
+                body = await reader.readexactly(int(re.findall(rb"Content-Length: (\d+)", head)[0]))
+                assert len(body) == size or b"expected room for the answer" in body
+            await until(lambda: not server.state.held_bytes)
+            for _, writer in asked:
+                writer.close()
+            await server.drain(5)
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+
+
+def test_head_gets_the_head_alone() -> None:
+    async def client(server: HttpServer, port: int) -> None:
+        answers = await _whole(port, b"HEAD /x HTTP/1.1\r\nHost: localhost\r\n\r\n" + GET % b"after")
+        assert answers.count(b"HTTP/1.1 200") == 2
+        first, _, rest = answers.partition(b"\r\n\r\n")
+        assert b"Content-Length: 4" in first
+        assert rest.startswith(b"HTTP/1.1 200") and rest.endswith(b"</after>")
+
+    _run(client)
 
 
 def test_all_that_was_asked_at_once_is_answered_before_the_end() -> None:

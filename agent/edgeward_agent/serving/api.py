@@ -34,6 +34,7 @@ _DURABLE: Final = CaptureMode.DURABLE
 # On Python 3.11 a member of an enum costs a call to look up; this one is looked up for every request.
 _INFER: Final = What.INFER
 _NOTHING: Final = (b"",)
+_READS: Final = (b"GET", b"HEAD")
 
 
 class DataApi:
@@ -143,17 +144,17 @@ class DataApi:
             self._tell_metrics(request)
             return
         get, post = self._get.get(route.what), self._post.get(route.what)
-        if request.method == b"GET" and get is not None:
+        if request.method in _READS and get is not None:
             document = get(route)
         elif request.method == b"POST" and post is not None:
             document = post(route, bytes(request.body))
         else:
-            raise _wrong_method(request, "GET" if get else "POST")
+            raise _wrong_method(request, "GET, HEAD" if get else "POST")
         request.answer(_NOTHING if document is None else (msgspec.json.encode(document),))
 
     def _tell_metrics(self, request: Request) -> None:
-        if request.method != b"GET":
-            raise _wrong_method(request, "GET")
+        if request.method not in _READS:
+            raise _wrong_method(request, "GET, HEAD")
         models = self._registry.models.values()
         look = Look(
             versions=[(each, each is model.live) for model in models for each in model.loaded.values()],
@@ -259,6 +260,8 @@ def _send(request: Request, header_length: int | None, parts: list[Buffer], ways
         ways.codec.answer(request, request.head.accepts, parts, header_length)
 
 
-def _wrong_method(request: Request, method: str) -> Refusal:
+def _wrong_method(request: Request, allowed: str) -> Refusal:
     found = request.method.decode("latin-1")
-    return Refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"expected {method} for this path, got {found}")
+    refusal = Refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"expected {allowed} for this path, got {found}")
+    refusal.fields = b"Allow: %b\r\n" % allowed.encode()  # RFC 9110 15.5.6
+    return refusal

@@ -47,6 +47,7 @@ class Connection(asyncio.Protocol):
         self._missed = 0  # how often another request came than the reader expected
         self._turns = self._turns_seen = 0
         self._held_bytes = 0
+        self._unsent_bytes = 0
         self._deadline = math.inf
         self._patience: Patience | None = None
 
@@ -73,6 +74,7 @@ class Connection(asyncio.Protocol):
         if not self._server.connections:
             self._server.emptied.set()
         self._server.held_bytes -= self._held_bytes
+        self._count_unsent(0)
         self._drop_reader()
         self._waiting.clear()
         self._current = None
@@ -126,6 +128,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._stalled = False
+        self._count_unsent(0)
         self._restart_timer()
         self._pump()
 
@@ -194,7 +197,13 @@ class Connection(asyncio.Protocol):
             self._server.held_bytes -= request.held_bytes
         last = self._last and not self._waiting
         keep_alive = request.keep_alive and not last
-        self._send(status, parts, header_length, encoding, keep_alive=keep_alive, fields=fields)
+        size = sum(map(len, parts))
+        if size >= COPIED_BELOW_BYTES and self._server.held_bytes + size > self._server.limits.held_bytes:
+            full = Full("expected room for the answer, too many large ones are not read yet")
+            status, parts, fields = full.status, (error_body(str(full)),), full.fields
+            header_length = encoding = None
+        bodiless = request.method == b"HEAD"
+        self._send(status, parts, header_length, encoding, keep_alive=keep_alive, fields=fields, bodiless=bodiless)
         if not keep_alive:
             self._leave()
         if self._waiting or self._paused:
@@ -358,13 +367,24 @@ class Connection(asyncio.Protocol):
         *,
         keep_alive: bool,
         fields: bytes = b"",
+        bodiless: bool = False,
     ) -> None:
+        """`bodiless` is what HEAD asks for: the head of the answer alone."""
         size = sum(map(len, parts))
         head = answer_head(status, size, header_length, encoding, keep_alive=keep_alive, fields=fields)
+        if bodiless:
+            self._transport.write(head)
+            return
         if size < COPIED_BELOW_BYTES:
             self._transport.write(b"".join((head, *parts)))
-        else:
-            self._transport.writelines((head, *parts))
+            return
+        self._transport.writelines((head, *parts))
+        if self._stalled:  # what the client has not read yet is held too
+            self._count_unsent(self._transport.get_write_buffer_size())
+
+    def _count_unsent(self, size: int) -> None:
+        self._server.held_bytes += size - self._unsent_bytes
+        self._unsent_bytes = size
 
     def _leave(self) -> None:
         """Say that nothing follows, then read on for a moment: closing at once would reset the connection
