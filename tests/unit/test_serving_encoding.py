@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import tracemalloc
+import weakref
 import zlib
 from collections.abc import Callable
 
@@ -11,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeward_agent.serving.codec import _rest
 from edgeward_agent.serving.encoding import Inflater, check_encoding, chosen, pack
 from edgeward_agent.serving.refusal import Refusal
 
@@ -60,6 +63,21 @@ def test_what_is_no_whole_stream_is_refused(encoding: bytes, spoil: object, word
         with pytest.raises(Refusal, match=f"(?s)expected .* in {encoding.decode()}, {words}") as caught:
             _inflate(encoding, packed, first=first)
         assert caught.value.status == 400
+
+
+def test_a_refused_bomb_leaves_nothing_behind() -> None:
+    """Its traceback would keep what was inflated until the collector comes by, which counts objects and not bytes."""
+    inflater = Inflater(b"gzip", gzip.compress(bytes(4 << 20)), limit_bytes=1 << 20)
+    assert inflater.start(1 << 16) is None
+    gone = weakref.ref(inflater)
+    gc.disable()
+    try:
+        refusal = _rest(inflater)
+        del inflater
+        assert gone() is None
+    finally:
+        gc.enable()
+    assert isinstance(refusal, Refusal) and refusal.status == 413
 
 
 def test_a_bomb_takes_no_more_memory_than_the_limit() -> None:

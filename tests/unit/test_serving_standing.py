@@ -19,6 +19,7 @@ from edgeward_agent.serving.pace import INLINE_BELOW_NS
 from edgeward_agent.serving.release import Version
 from edgeward_agent.serving.rerun import Rerun
 from edgeward_agent.serving.scheduler import Scheduler
+from edgeward_agent.serving.session import RunFailed
 from edgeward_agent.serving.standing import Standing
 from edgeward_agent.serving.tensors import Array
 from edgeward_contract.manifest import CaptureMode, CapturePolicy
@@ -50,6 +51,22 @@ class _Told(Inference):
 
     def refuse(self, status: HTTPStatus, message: str) -> None:
         raise AssertionError(message)
+
+
+class _Fails(_Told):
+    def compute(self) -> list[Array]:
+        raise RunFailed("the model failed: on purpose")
+
+
+def test_an_inference_that_failed_is_gone_when_it_is_told(version: Version) -> None:
+    """Its error would keep it by its traceback, and it the tensors, until the collector comes by."""
+
+    def work(runner: Runner) -> None:
+        failed = _Fails(runner, version, _asked(), size_bytes=32, received_ns=0)
+        failed.run()
+        assert isinstance(failed.outcome, RunFailed) and failed.outcome.__traceback__ is None
+
+    _play(work)
 
 
 def _play(work: Callable[[Runner], None], capture: NoCapture | None = None) -> None:

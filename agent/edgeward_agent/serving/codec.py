@@ -12,6 +12,7 @@ from typing import Final
 from edgeward_agent.priority import interrupt_nobody
 from edgeward_agent.serving.encoding import Inflater, chosen, pack
 from edgeward_agent.serving.exchange import Handler, Request
+from edgeward_agent.serving.refusal import Refusal
 from edgeward_agent.serving.tensors import Buffer
 
 _log: Final = logging.getLogger(__name__)
@@ -47,11 +48,11 @@ class Codec:
             handler(request)
             return
 
-        def done(future: asyncio.Future[bytes]) -> None:
+        def done(future: asyncio.Future[bytes | Refusal]) -> None:
             if not future.cancelled():
-                request.serve(lambda request: _go_on(request, future, handler))
+                request.serve(lambda request: _go_on(request, future.result(), handler))
 
-        asyncio.get_running_loop().run_in_executor(self._thread, inflater.rest).add_done_callback(done)
+        asyncio.get_running_loop().run_in_executor(self._thread, _rest, inflater).add_done_callback(done)
 
     def answer(self, request: Request, accepted: bytes, parts: Sequence[Buffer], header_length: int | None) -> None:
         """Answer in the encoding that `Accept-Encoding` asks for, if it names one and it is worth it."""
@@ -77,8 +78,20 @@ class Codec:
         asyncio.get_running_loop().run_in_executor(self._thread, pack, encoding, parts).add_done_callback(done)
 
 
-def _go_on(request: Request, inflated: asyncio.Future[bytes], handler: Handler) -> None:
+def _rest(inflater: Inflater) -> bytes | Refusal:
+    """A refusal is returned without its traceback: that would keep what was inflated, for as long as the future lives
+    that both hold, which is until the collector comes by.
+    """
+    try:
+        return inflater.rest()
+    except Refusal as refusal:
+        return refusal.with_traceback(None)
+
+
+def _go_on(request: Request, inflated: bytes | Refusal, handler: Handler) -> None:
     if request.gone:
         return
-    request.replace_body(inflated.result())
+    if isinstance(inflated, Refusal):
+        raise inflated
+    request.replace_body(inflated)
     handler(request)

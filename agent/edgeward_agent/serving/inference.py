@@ -132,7 +132,7 @@ class Inference(ABC):
         try:
             self.outcome = self.compute()
         except Exception as error:
-            self.outcome = error
+            self.outcome = error.with_traceback(None)  # which would keep this inference, and it the tensors
         self.ended_ns = time.perf_counter_ns()
         self.run_ns = self.ended_ns - self.began_ns
 
