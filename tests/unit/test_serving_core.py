@@ -170,6 +170,19 @@ def test_a_bug_at_the_end_of_one_keeps_nobody_else_from_his() -> None:
     asyncio.run(main())
 
 
+def test_results_do_not_pile_up_while_the_loop_has_no_time() -> None:
+    async def main() -> None:
+        async with _scheduler(threads=1) as scheduler:
+            jobs = [_Job() for _ in range(8)]
+            for each in jobs:
+                scheduler.submit(each)
+            time.sleep(0.2)  # noqa: ASYNC251  # the loop is busy, the thread is not
+            assert sum(bool(each.ran_on) for each in jobs) == 2
+            await until(lambda: all(each.finished_on for each in jobs))
+
+    asyncio.run(main())
+
+
 def test_nobody_overtakes_the_line_and_a_full_one_refuses() -> None:
     async def main() -> None:
         gate = threading.Event()

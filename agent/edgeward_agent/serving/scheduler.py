@@ -30,6 +30,9 @@ from edgeward_agent.serving.refusal import Refusal, retry_after
 _log: Final = logging.getLogger(__name__)
 
 _CAPACITY: Final = 256
+_RESULTS: Final = 2
+"""For each thread: while the loop makes an answer of one the next is computed. Results of 64 MiB are made faster than
+answers of them, and would pile up."""
 _TICK_S: Final = 0.001  # timers of uvloop are whole milliseconds, and one that comes early finds nobody
 
 
@@ -65,6 +68,7 @@ class Scheduler:
         self._line = Line(threads=count, capacity=capacity)
         self._lock = threading.Lock()  # around every call of the line
         self._calls: queue.SimpleQueue[bool] = queue.SimpleQueue()  # one for each job in the line; False ends a thread
+        self._results = threading.Semaphore(_RESULTS * count)  # that may wait for the loop
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_ns = NEVER_NS
         self._threads = [
@@ -141,15 +145,24 @@ class Scheduler:
 
     def _run(self, turn: Turn, thread: int) -> None:
         jobs = turn.jobs
+        if jobs:
+            self._results.acquire()
         if len(jobs) == 1:
             jobs[0].run()
         elif jobs:
             jobs[0].run_with(jobs)
         self._line.done(thread)
-        if jobs or turn.dropped:
-            self._loop.call_soon_threadsafe(_conclude, jobs, turn.dropped)
+        if jobs:
+            self._loop.call_soon_threadsafe(self._ran, jobs)
+        if turn.dropped:
+            self._loop.call_soon_threadsafe(_drop, turn.dropped)
 
     # -- on the loop
+
+    def _ran(self, jobs: Sequence[Job]) -> None:
+        self._results.release()
+        for job in jobs:
+            _told(job.finish)
 
     def _turned(self, outcome: Outcome, job: Job) -> Turned:
         if outcome is Outcome.FULL:
@@ -173,7 +186,7 @@ class Scheduler:
             dropped = self._line.expire(time.perf_counter_ns())
             next_ns = self._line.next_deadline_ns
         self._set_alarm(next_ns)
-        _conclude((), dropped)
+        _drop(dropped)
 
 
 def _in_time(job: Job) -> bool:
@@ -181,9 +194,7 @@ def _in_time(job: Job) -> bool:
     return time.perf_counter_ns() + job.pace.of(job.size_bytes).p99_ns <= job.deadline_ns
 
 
-def _conclude(jobs: Sequence[Job], dropped: Sequence[Dropped]) -> None:
-    for job in jobs:
-        _told(job.finish)
+def _drop(dropped: Sequence[Dropped]) -> None:
     for job, outcome in dropped:
         _told(partial(job.drop, outcome))
 
