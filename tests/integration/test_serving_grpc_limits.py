@@ -25,11 +25,14 @@ from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.release import Version
 from edgeward_agent.serving.rpc import inference_pb2 as pb
 from edgeward_agent.serving.rpc.server import RpcServer
+from edgeward_agent.serving.rpc.streaming import MOST
+from edgeward_agent.serving.runtime import beside
 from edgeward_agent.serving.scheduler import Scheduler
 from edgeward_agent.serving.shared_memory import NoRegions
 from support.serving import identity_model, until
 
 STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
+INFER = "/inference.GRPCInferenceService/ModelInfer"
 Channel = Any  # its stubs do not say what a call without serializers carries
 LARGE = np.zeros(1 << 18, np.float32)
 
@@ -60,7 +63,11 @@ def _play(folder: Path, limits: Limits, work: Callable[[Channel, Version], Await
         await server.listen(address)
         assert not scheduler.callers.alone  # one connection carries many calls
         try:
-            async with asyncio.timeout(30), aio.insecure_channel(address) as channel:
+            async with (
+                beside(server.keep_time(), "keep time"),
+                asyncio.timeout(30),
+                aio.insecure_channel(address) as channel,
+            ):
                 await work(channel, version)
         finally:
             await server.drain(0.1)
@@ -99,6 +106,65 @@ def test_a_stream_whose_answers_are_not_read_holds_a_window_and_nobody_else(tmp_
         await until(lambda: not version.in_flight)
 
     _play(tmp_path, Limits(), work)
+
+
+def test_answers_that_nobody_reads_have_a_limit_until_who_asked_leaves(tmp_path: Path) -> None:
+    async def work(channel: Channel, version: Version) -> None:
+        silent = channel.stream_stream(STREAM)()
+        for _ in range(8):
+            await silent.write(_request(LARGE))  # 1 MiB each way
+        await until(lambda: version.traffic.requests > 0)
+        await asyncio.sleep(0.5)  # longer than an answer may lie there: the rest is given up, one answer is held
+        other = channel.unary_unary(INFER)
+        both = _request(np.zeros(3 << 18, np.float32))  # 3 MiB that are asked, and 3 that are answered
+        with pytest.raises(aio.AioRpcError, match="expected room for a message, too many large ones wait"):
+            await other(both)
+        assert await other(_request(np.ones(1, np.float32)))
+        silent.cancel()
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    assert len(await other(both)) > 3 << 20
+                    break
+                except aio.AioRpcError:
+                    await asyncio.sleep(0.05)
+
+    _play(tmp_path, Limits(held_bytes=13 << 19, write_s=0.3), work)
+
+
+def test_streams_have_a_limit_and_probes_are_answered_beside_them(tmp_path: Path) -> None:
+    async def work(channel: Channel, version: Version) -> None:
+        streams = [channel.stream_stream(STREAM)() for _ in range(MOST)]
+        for each in streams:
+            await each.write(_request(np.ones(1, np.float32)))
+            await each.read()
+        late = channel.stream_stream(STREAM)()
+        with pytest.raises(aio.AioRpcError, match=f"expected at most {MOST} streams at a time"):
+            await late.read()
+        assert await channel.unary_unary("/inference.GRPCInferenceService/ServerLive")(b"")
+        assert await channel.unary_unary(INFER)(_request(np.ones(1, np.float32)))
+        for each in streams:
+            each.cancel()
+
+    _play(tmp_path, Limits(), work)
+
+
+def test_calls_have_a_limit_and_probes_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeward_agent.serving.rpc.server._CALLS", 2)
+
+    async def work(channel: Channel, version: Version) -> None:
+        silent = [channel.stream_stream(INFER)() for _ in range(2)]
+        for each in silent:
+            await each.wait_for_connection()
+        await asyncio.sleep(0.1)
+        with pytest.raises(aio.AioRpcError, match="expected at most 2 calls at a time"):
+            await channel.unary_unary(INFER)(_request(np.ones(1, np.float32)))
+        assert await channel.unary_unary("/inference.GRPCInferenceService/ServerReady")(bytes(1000)) is not None
+        with pytest.raises(aio.AioRpcError, match="expected a whole message, its time is up"):
+            await silent[0].read()
+        assert await channel.unary_unary(INFER)(_request(np.ones(1, np.float32)))
+
+    _play(tmp_path, Limits(request_s=0.5), work)
 
 
 def test_what_the_caller_did_wrong_is_counted_as_such(tmp_path: Path) -> None:

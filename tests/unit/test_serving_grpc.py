@@ -27,10 +27,11 @@ from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.rpc import inference_pb2 as pb
 from edgeward_agent.serving.rpc.asking import Asking, _within
 from edgeward_agent.serving.rpc.reading import read_infer, read_request
-from edgeward_agent.serving.rpc.service import management_calls
+from edgeward_agent.serving.rpc.room import Room
+from edgeward_agent.serving.rpc.service import management_calls, probes
 from edgeward_agent.serving.rpc.streaming import Streams
 from edgeward_agent.serving.rpc.wire import bytes_beside
-from edgeward_agent.serving.rpc.writing import Context
+from edgeward_agent.serving.rpc.writing import Context, answered
 from edgeward_agent.serving.scheduler import Scheduler
 from edgeward_agent.serving.shared_memory import NoRegions
 from edgeward_contract.manifest import Datatype, TensorSpec
@@ -313,18 +314,34 @@ class Silent:
         raise aio.AbortError
 
 
+def test_a_refusal_keeps_nothing_of_its_message() -> None:
+    async def main() -> Refusal:
+        runner = Runner(Scheduler(asyncio.get_running_loop()), NoCapture())
+        asking = Asking(Registry(), runner, terms=TERMS, room=Room(Limits()))
+        message = Message(model_name="nobody", raw_input_contents=[bytes(1 << 20)]).SerializeToString()
+        reply = await asking.ask(message, None, answered).reply
+        await asyncio.sleep(0)
+        assert not asking.room.held_bytes
+        assert isinstance(reply, Refusal)
+        return reply
+
+    refusal = asyncio.run(main())
+    assert refusal.status == 404
+    assert refusal.__traceback__ is None
+
+
 def _end_streams(calls: dict[str, Silent]) -> None:
     """The server ends with one call that reads, one that is about to, and one that comes right after."""
 
     async def main() -> None:
         runner = Runner(Scheduler(asyncio.get_running_loop()), NoCapture())
-        streams = Streams(Asking(Registry(), runner, terms=TERMS, held_bytes=1), Limits())
-        served = [asyncio.create_task(streams.serve(None, calls["reading"].context()))]
+        streams = Streams(Asking(Registry(), runner, terms=TERMS, room=Room(Limits())), Limits())
+        served = [asyncio.create_task(streams.serve(calls["reading"].context()))]
         await until(lambda: calls["reading"].reads == 1)
-        served.append(asyncio.create_task(streams.serve(None, calls["about to"].context())))
+        served.append(asyncio.create_task(streams.serve(calls["about to"].context())))
         await asyncio.sleep(0)
         streams.finish()
-        served.append(asyncio.create_task(streams.serve(None, calls["late"].context())))
+        served.append(asyncio.create_task(streams.serve(calls["late"].context())))
         async with asyncio.timeout(5):
             await asyncio.gather(*served, return_exceptions=True)
 
@@ -346,5 +363,5 @@ def test_every_call_of_the_protocol_is_answered() -> None:
     calls = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name
     ours = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name
     assert set(ours) == set(calls)
-    answered = management_calls(Management(Registry(), NoRegions(), body_bytes=1))
-    assert {*answered, "ModelInfer", "ModelStreamInfer"} == set(calls)
+    management = Management(Registry(), NoRegions(), body_bytes=1)
+    assert {*management_calls(management), *probes(management), "ModelInfer", "ModelStreamInfer"} == set(calls)

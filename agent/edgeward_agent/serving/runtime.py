@@ -119,11 +119,12 @@ async def _answering_grpc(
     from edgeward_agent.serving.rpc.server import RpcServer  # the extra `grpc`
 
     server = RpcServer(registry, runner, management=management, terms=terms, limits=limits)
-    try:
-        await server.listen(address)
-        yield
-    finally:
-        await server.drain(drain.left_s)
+    async with beside(server.keep_time(), "keep time of gRPC"):
+        try:
+            await server.listen(address)
+            yield
+        finally:
+            await server.drain(drain.left_s)
 
 
 @asynccontextmanager

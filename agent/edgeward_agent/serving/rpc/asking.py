@@ -16,18 +16,20 @@ from edgeward_agent.serving.refusal import Refusal, internal_error
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.release import Version
 from edgeward_agent.serving.rpc.reading import read_infer, read_request
+from edgeward_agent.serving.rpc.room import Room
 from edgeward_agent.serving.tensors import Array
 
 _log: Final = logging.getLogger(__name__)
-
-_COUNTED_FROM_BYTES: Final = 1 << 16
 
 Reply = asyncio.Future[bytes | Refusal]
 Write = Callable[[Version, InferRequest, Sequence[Array]], bytes]
 
 
 class Pending(NamedTuple):
-    """A request that was read. Whoever does not wait any more cancels `reply`: then it need not run."""
+    """A request that was read. Whoever does not wait any more gives it up: then it need not run.
+
+    An answer has its room until it is written, or given up.
+    """
 
     id: str
     reply: Reply
@@ -36,12 +38,11 @@ class Pending(NamedTuple):
 class Asking:
     """Takes requests. Touched on the loop's thread alone."""
 
-    def __init__(self, registry: Registry, runner: Runner, *, terms: Terms, held_bytes: int) -> None:
+    def __init__(self, registry: Registry, runner: Runner, *, terms: Terms, room: Room) -> None:
         self._registry = registry
         self._runner = runner
         self._terms = terms
-        self._held_limit_bytes = held_bytes
-        self._held_bytes = 0
+        self.room = room
 
     def ask(self, body: bytes, left_s: float | None, write: Write) -> Pending:
         """Read a request and have it run.
@@ -54,7 +55,7 @@ class Asking:
         reply: Reply = asyncio.get_running_loop().create_future()
         request_id = ""
         try:
-            self._hold(len(body), reply)
+            self._take_in(len(body), reply)
             request = read_request(body, self._terms)
             request_id = request.id
             version = self._registry.find(request.model_name, request.model_version or None)
@@ -66,36 +67,40 @@ class Asking:
             asked = _within(read, left_s, version.budget_ns)
             size_bytes = len(body) + (asked.aside.size_bytes if asked.aside is not None else 0)
             inference = _RpcInference(self._runner, version, asked, size_bytes=size_bytes, received_ns=received_ns)
-            inference.reply_to(reply, write)
+            inference.reply_to(reply, write, self.room)
             self._runner.submit(inference)
         except Refusal as refusal:
-            reply.set_result(refusal)
+            # Its traceback would keep this frame, and that the message and `reply`, which keeps the refusal: a ring
+            # that only the collector opens, and it counts objects and not bytes.
+            reply.set_result(refusal.with_traceback(None))
         except Exception:
             _log.exception("a request failed")
             reply.set_result(internal_error())
         return Pending(request_id, reply)
 
-    def _hold(self, size: int, reply: Reply) -> None:
-        if size < _COUNTED_FROM_BYTES:
+    def give_up(self, reply: Reply) -> None:
+        """Nobody waits for it any more."""
+        if reply.cancel() or reply.cancelled():
             return
-        if self._held_bytes + size > self._held_limit_bytes:
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "expected room for the request, too many large ones wait")
-        self._held_bytes += size
-        reply.add_done_callback(lambda _: self._release(size))
+        answer = reply.result()
+        if isinstance(answer, bytes):
+            self.room.let_go(len(answer))
 
-    def _release(self, size: int) -> None:
-        self._held_bytes -= size
+    def _take_in(self, size: int, reply: Reply) -> None:
+        self.room.take_in(size)
+        reply.add_done_callback(lambda _: self.room.let_go(size))
 
 
 class _RpcInference(Inference):
     """An inference whose answer is a message."""
 
-    __slots__ = ("_reply", "_write")
+    __slots__ = ("_reply", "_room", "_write")
 
-    def reply_to(self, reply: Reply, write: Write) -> None:
+    def reply_to(self, reply: Reply, write: Write, room: Room) -> None:
         """Say who waits, before it is submitted."""
         self._reply = reply
         self._write = write
+        self._room = room
 
     @property
     def abandoned(self) -> bool:
@@ -104,6 +109,7 @@ class _RpcInference(Inference):
     def answer(self, results: list[Array]) -> None:
         message = self._write(self.version, self.asked, results)
         if not self._reply.done():  # a durable record takes a while, and the caller may leave meanwhile
+            self._room.take_in(len(message))
             self._reply.set_result(message)
 
     def refuse(self, status: HTTPStatus, message: str) -> None:

@@ -15,12 +15,15 @@ from edgeward_agent.serving.management import Management
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.rpc.asking import Asking
 from edgeward_agent.serving.rpc.guard import TokenGuard
-from edgeward_agent.serving.rpc.service import FOR_ALL, service
+from edgeward_agent.serving.rpc.room import Room
+from edgeward_agent.serving.rpc.service import FOR_ALL, Calls, service
 from edgeward_agent.serving.rpc.streaming import Streams
 
 _CALLS: Final = 512
 _CALLS_OF_ONE: Final = 2 * _CALLS
 """More than are answered at all: the client would keep the rest to itself, where no deadline is seen."""
+_ALIVE_MS: Final = 60_000
+"""Who says nothing for so long is asked whether he is there: a peer that is gone would hold its calls for ever."""
 
 
 class RpcServer:
@@ -29,12 +32,13 @@ class RpcServer:
     def __init__(
         self, registry: Registry, runner: Runner, *, management: Management, terms: Terms, limits: Limits
     ) -> None:
-        asking = Asking(registry, runner, terms=terms, held_bytes=limits.held_bytes)
+        self._room = Room(limits)
+        asking = Asking(registry, runner, terms=terms, room=self._room)
         self._streams = Streams(asking, limits)
         self._callers = runner.scheduler.callers
         guards = [TokenGuard(limits.token, for_all=FOR_ALL)] if limits.token else []
-        self._server = aio.server(interceptors=guards, options=_options(limits), maximum_concurrent_rpcs=_CALLS)
-        self._server.add_generic_rpc_handlers((service(asking, management, self._streams),))
+        self._server = aio.server(interceptors=guards, options=_options(limits))
+        self._server.add_generic_rpc_handlers((service(asking, management, self._streams, Calls(_CALLS)),))
 
     async def listen(self, address: str) -> None:
         """Answer on HOST:PORT. Raises PortInUse."""
@@ -44,6 +48,10 @@ class RpcServer:
             raise PortInUse(f"{address}: expected a free address for gRPC, found it in use") from None
         await self._server.start()
         self._callers.came(MANY)
+
+    async def keep_time(self) -> None:
+        """End calls whose message does not come."""
+        await self._room.keep_time()
 
     async def drain(self, timeout_s: float) -> None:
         """Accept no more, answer what has been asked, then close; what is not done in time is cut."""
@@ -60,6 +68,8 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.absolute_max_metadata_size", limits.head_bytes),
         ("grpc.max_allowed_incoming_connections", limits.connections),
         ("grpc.max_concurrent_streams", _CALLS_OF_ONE),
+        ("grpc.http2.bdp_probe", 0),  # else the window grows to megabytes, and with it what waits unread here
+        ("grpc.keepalive_time_ms", _ALIVE_MS),
         ("grpc.max_connection_idle_ms", round(limits.idle_s * 1000)),
         ("grpc.server_handshake_timeout_ms", round(limits.request_s * 1000)),
         ("grpc.so_reuseport", 1),  # the control process keeps the port while no serving process runs

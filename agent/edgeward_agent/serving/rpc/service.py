@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, NoReturn
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Final, NoReturn, TypeVar
 
 import grpc
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 
 from edgeward_agent.serving.management import Management
-from edgeward_agent.serving.refusal import Refusal, internal_error
+from edgeward_agent.serving.refusal import Full, Refusal, internal_error
 from edgeward_agent.serving.routes import Route, What
 from edgeward_agent.serving.rpc import inference_pb2 as pb
 from edgeward_agent.serving.rpc.asking import Asking
 from edgeward_agent.serving.rpc.reading import read
+from edgeward_agent.serving.rpc.room import Room
 from edgeward_agent.serving.rpc.streaming import Streams
 from edgeward_agent.serving.rpc.writing import Context, answered, refuse
 from edgeward_contract.schema import JsonValue
@@ -26,47 +28,124 @@ NAME: Final = "inference.GRPCInferenceService"
 FOR_ALL: Final = (f"/{NAME}/ServerLive", f"/{NAME}/ServerReady")
 """What is answered without the token: a probe of a supervisor has none, and learns no more than yes or no."""
 
+T = TypeVar("T")
+Work = Callable[[Context], Coroutine[None, None, T]]
+"""Answers one call. Raises Refusal."""
 _OfModel = pb.ModelReadyRequest | pb.ModelMetadataRequest | pb.ModelConfigRequest | pb.ModelStatisticsRequest
 
 
-def service(asking: Asking, management: Management, streams: Streams) -> grpc.GenericRpcHandler:
+class Calls:
+    """How many run; more are refused. Probes do not count, and are answered in any case."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._count = 0
+
+    def __enter__(self) -> None:
+        if self._count >= self._most:
+            raise Full(f"expected at most {self._most} calls at a time, got another")
+        self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._count -= 1
+
+
+def service(asking: Asking, management: Management, streams: Streams, calls: Calls) -> grpc.GenericRpcHandler:
     """All calls, answered by what answers them over HTTP too."""
-    handlers = {name: _handler(answer) for name, answer in management_calls(management).items()}
-    handlers["ModelInfer"] = grpc.unary_unary_rpc_method_handler(_infer(asking))
-    handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(streams.serve)
+    managing = management_calls(management).items()
+    handlers = {name: _handler(_counted(_management(answer, asking.room), calls)) for name, answer in managing}
+    handlers |= {name: _handler(_probe(answer)) for name, answer in probes(management).items()}
+    handlers["ModelInfer"] = _handler(_counted(_infer(asking), calls))
+    handlers["ModelStreamInfer"] = _stream(_counted(streams.serve, calls))
     return grpc.method_handlers_generic_handler(NAME, handlers)
 
 
-def _infer(asking: Asking) -> Callable[[bytes, Context], Awaitable[bytes]]:
-    async def infer(body: bytes, context: Context) -> bytes:
-        # Nobody waits behind this future but the call: when the caller leaves, it is cancelled with it.
-        reply = await asking.ask(body, context.time_remaining(), answered).reply
-        return reply if isinstance(reply, bytes) else await refuse(context, reply)
+def _handler(work: Work[bytes]) -> grpc.RpcMethodHandler[bytes, bytes]:
+    """As if many messages could come: of a call with one gRPC would take it in before anybody is asked."""
+
+    async def handle(_: object, context: Context) -> bytes:
+        try:
+            return await work(context)
+        except Refusal as refusal:
+            await refuse(context, refusal)
+
+    return grpc.stream_unary_rpc_method_handler(handle)
+
+
+def _stream(work: Work[None]) -> grpc.RpcMethodHandler[bytes, bytes]:
+    async def handle(_: object, context: Context) -> None:
+        try:
+            await work(context)
+        except Refusal as refusal:
+            await refuse(context, refusal)
+
+    return grpc.stream_stream_rpc_method_handler(handle)
+
+
+def _counted(work: Work[T], calls: Calls) -> Work[T]:
+    async def counted(context: Context) -> T:
+        with calls:
+            return await work(context)
+
+    return counted
+
+
+def _infer(asking: Asking) -> Work[bytes]:
+    async def infer(context: Context) -> bytes:
+        body = await asking.room.read(context)
+        # Nobody waits behind this future but the call: when the caller leaves, it is given up with it.
+        waiting = asking.ask(body, context.time_remaining(), answered).reply
+        del body  # it may be large, and was read
+        try:
+            reply = await waiting
+        except asyncio.CancelledError:
+            asking.give_up(waiting)
+            raise
+        if isinstance(reply, Refusal):
+            await refuse(context, reply)
+        asking.room.let_go_with_the_call(len(reply))
+        return reply
 
     return infer
 
 
-def _handler(answer: Callable[[bytes], Message]) -> grpc.RpcMethodHandler[bytes, bytes]:
-    async def handle(body: bytes, context: Context) -> bytes:
+def _management(answer: Callable[[bytes], Message], room: Room) -> Work[bytes]:
+    async def manage(context: Context) -> bytes:
+        body = await room.read(context)
         try:
             return answer(body).SerializeToString()
-        except Refusal as refusal:
-            return await refuse(context, refusal)
+        except Refusal:
+            raise
         except Exception:
             _log.exception("a call failed")
-            return await refuse(context, internal_error())
+            raise internal_error() from None
 
-    return grpc.unary_unary_rpc_method_handler(handle)
+    return manage
+
+
+def _probe(answer: Callable[[bytes], Message]) -> Work[bytes]:
+    """Nothing of its message is read."""
+
+    async def probe(_: Context) -> bytes:
+        return answer(b"").SerializeToString()
+
+    return probe
 
 
 # -- everything but inference
 
 
-def management_calls(management: Management) -> Mapping[str, Callable[[bytes], Message]]:
-    """By name; each may raise Refusal."""
+def probes(management: Management) -> Mapping[str, Callable[[bytes], Message]]:
+    """By name: those of `FOR_ALL`."""
     return {
         "ServerLive": lambda _: pb.ServerLiveResponse(live=True),
         "ServerReady": lambda _: pb.ServerReadyResponse(ready=_holds(management.ready, Route(What.READY))),
+    }
+
+
+def management_calls(management: Management) -> Mapping[str, Callable[[bytes], Message]]:
+    """By name; each may raise Refusal."""
+    return {
         "ServerMetadata": lambda _: ParseDict(management.server(Route(What.SERVER)), pb.ServerMetadataResponse()),
         "ModelReady": lambda body: pb.ModelReadyResponse(
             ready=_holds(management.model_ready, _route(read(pb.ModelReadyRequest, body)))

@@ -7,12 +7,15 @@ from http import HTTPStatus
 from typing import Final
 
 from edgeward_agent.serving.exchange import Limits
-from edgeward_agent.serving.refusal import Refusal
+from edgeward_agent.serving.refusal import Full, Refusal
 from edgeward_agent.serving.rpc.asking import Asking, Pending
+from edgeward_agent.serving.rpc.room import left
 from edgeward_agent.serving.rpc.writing import Context, refuse, streamed, streamed_error
 
 _WINDOW: Final = 32
 """Requests of one stream that are under way. Further ones wait in the client: its writes stall."""
+MOST: Final = 32
+"""Streams at a time. Each may have one message arrive, and nobody sees how large it will be."""
 
 
 class Streams:
@@ -24,16 +27,20 @@ class Streams:
         self._open: set[_Stream] = set()
         self._closing = False
 
-    async def serve(self, _: object, context: Context) -> None:
+    async def serve(self, context: Context) -> None:
         """One call, to its end. What was asked is answered also when nothing more will be read."""
         if self._closing:  # it was on its way here when the others were told
             await refuse(context, _ending())
+        if len(self._open) >= MOST:
+            await refuse(context, Full(f"expected at most {MOST} streams at a time, got another"))
         stream = _Stream(self._asking, context, self._limits)
         self._open.add(stream)
         try:
             await stream.run()
         finally:
             self._open.discard(stream)
+        if stream.unread_bytes:
+            await left(self._asking.room, stream.unread_bytes)
         if stream.ended is not None:
             await refuse(context, stream.ended)
 
@@ -56,18 +63,18 @@ class _Stream:
         self._context = context
         self._limits = limits
         self._due: asyncio.Queue[Pending | None] = asyncio.Queue()  # None: nothing follows
-        self._room = asyncio.Semaphore(_WINDOW)
+        self._window = asyncio.Semaphore(_WINDOW)
         self._reading: asyncio.Task[None] | None = None
         self.ended: Refusal | None = None  # why, where it was not the client that ended it
+        self.unread_bytes = 0  # of the answer that nobody has read in time; then nothing more is done for this call
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             self._reading = tasks.create_task(self._read(), name="read a stream")
             self._reading.add_done_callback(self._nothing_follows)
             try:
-                while (pending := await self._due.get()) is not None:
-                    await self._write(pending)
-                    self._room.release()
+                while (pending := await self._due.get()) is not None and await self._write(pending):
+                    self._window.release()
             finally:
                 self._reading.cancel()
                 self._abandon()
@@ -80,7 +87,7 @@ class _Stream:
     async def _read(self) -> None:
         try:
             while True:
-                await self._room.acquire()
+                await self._window.acquire()
                 async with asyncio.timeout(self._limits.idle_s):
                     body = await self._context.read()
                 if not isinstance(body, bytes):  # the mark of the end
@@ -93,17 +100,25 @@ class _Stream:
         """Called by the task, not written at its end: one that is cancelled before it has begun comes to no end."""
         self._due.put_nowait(None)
 
-    async def _write(self, pending: Pending) -> None:
-        # Nobody waits behind this future but the call: when the caller leaves, it is cancelled with it.
-        reply = await pending.reply
-        message = reply if isinstance(reply, bytes) else streamed_error(pending.id, str(reply))
-        # Without a limit in time: a call with a write under way cannot be ended from this side. Who does not read holds
-        # a window of requests and one call, until he goes.
-        await self._context.write(message)
+    async def _write(self, pending: Pending) -> bool:
+        """Returns whether somebody has read it."""
+        # Nobody waits behind this future but the call: when the caller leaves, it is given up with it.
+        try:
+            reply = await pending.reply
+        except asyncio.CancelledError:
+            self._asking.give_up(pending.reply)
+            raise
+        if isinstance(reply, Refusal):
+            await self._context.write(streamed_error(pending.id, str(reply)))
+            return True
+        if await self._asking.room.write(self._context, reply):
+            return True
+        self.unread_bytes = len(reply)
+        return False
 
     def _abandon(self) -> None:
         """Nobody waits any more: what has not run need not."""
         while not self._due.empty():
             pending = self._due.get_nowait()
             if pending is not None:
-                pending.reply.cancel()
+                self._asking.give_up(pending.reply)
