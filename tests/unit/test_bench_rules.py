@@ -226,7 +226,18 @@ def test_a_tally_is_off_by_one_percent_at_most(values: list[float], share: float
     assert tally.n == len(values)
     assert exact * (1 - 1e-9) <= tally.quantile(share) <= exact * 1.0101
     assert tally.from_top(0) == Sorted(np.sort(np.array(values))).from_top(0)
-    assert sum(bar.count for bar in tally.bars()) == min(len(values), 20_000)
+    assert sum(bar.count for bar in tally.bars()) == len(values)
+
+
+def test_the_bars_of_a_long_run_count_every_request() -> None:
+    """Whatever fits the bins of a tally fits a bar, at most one too far to the right."""
+    values = np.exp(GENERATOR.normal(5, 0.5, 100_000))
+    tally = Tally()
+    tally.add(values)
+    found, exact = tally.bars(), bars(np.sort(values))
+    assert sum(bar.count for bar in found) == 100_000 and tally.n == 100_000
+    assert [bar.lower_us for bar in found] == [bar.lower_us for bar in exact]
+    assert all(one.count == pytest.approx(other.count, abs=5000) for one, other in zip(found, exact, strict=True))
 
 
 def test_a_tally_keeps_what_never_came() -> None:

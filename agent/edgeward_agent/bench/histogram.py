@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
-from edgeward_agent.bench.quantiles import Floats, quantile, rank
+from edgeward_agent.bench.quantiles import Floats, rank
 
+Counts = npt.NDArray[np.int64]
 _SERIES: Final = (1, 2, 3, 6, 12, 24, 48, 96)  # steps of a decade; IEC 60063 has the same idea for resistors
 
 
@@ -23,21 +25,31 @@ class Bar:
     tail: bool = False
 
 
-def bars(ascending: Floats, *, most: int = 12, body: float = 0.99) -> list[Bar]:
+def bars(ascending: Floats) -> list[Bar]:
+    """As `counted_bars`, of latencies that are all kept."""
+    return counted_bars(ascending, np.ones(len(ascending), dtype=np.int64))
+
+
+def counted_bars(ascending: Floats, counts: Counts, *, most: int = 12, body: float = 0.99) -> list[Bar]:
     """At most `most` bars with round edges for the share `body` of the answers, and one for the rest.
 
     Bars that widen with the latency would let one outlier squeeze all others into a single one; hence the tail.
+
+    Args:
+        counts: how often each value of `ascending` occurs, at least once.
     """
-    answered = ascending[np.isfinite(ascending)]
+    finite = np.isfinite(ascending)
+    answered, up_to = ascending[finite], np.cumsum(counts[finite])
     if not len(answered):
         return []
-    edges = _edges(float(answered[0]), quantile(answered, body), most)
-    counts = np.diff(np.searchsorted(answered, edges, side="right"))
+    n = int(up_to[-1])
+    edges = _edges(float(answered[0]), float(answered[np.searchsorted(up_to, rank(n, body) + 1)]), most)
+    within = np.append(0, up_to)[np.searchsorted(answered, edges, side="right")]
     found = [
         Bar(lower_us=float(low), upper_us=float(high), count=int(count))
-        for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
+        for low, high, count in zip(edges[:-1], edges[1:], np.diff(within), strict=True)
     ]
-    rest = len(answered) - int(counts.sum())
+    rest = n - int(within[-1] - within[0])
     if rest:
         found.append(Bar(lower_us=float(edges[-1]), upper_us=float(answered[-1]), count=rest, tail=True))
     return found
@@ -99,16 +111,16 @@ class Tally:
 
     def from_top(self, place: int) -> float:
         """The latency that so many others exceed."""
-        at = int(np.searchsorted(np.cumsum(self._counts), self.n - place))
-        if at >= self._BINS - 1:
-            return self.maximum_us
-        return min(self._LEAST_US * math.exp(at * self._STEP), self.maximum_us)
+        return self._upper(int(np.searchsorted(np.cumsum(self._counts), self.n - place)))
 
     def quantile(self, share: float) -> float:
         return self.from_top(self.n - 1 - rank(self.n, share))
 
     def bars(self) -> list[Bar]:
-        """As `bars`, of at most 20,000 latencies that stand for all."""
-        steps = min(self.n, 20_000)
-        places = np.unique(np.linspace(0, self.n - 1, steps).astype(np.int64))
-        return bars(np.array([self.from_top(int(place)) for place in places[::-1]]))
+        """Each bin goes whole to the bar of its upper end."""
+        filled = np.flatnonzero(self._counts)
+        return counted_bars(np.array([self._upper(int(at)) for at in filled]), self._counts[filled])
+
+    def _upper(self, at: int) -> float:
+        edge = self._LEAST_US * math.exp(at * self._STEP)
+        return min(edge, self.maximum_us) if at < self._BINS - 1 else self.maximum_us
