@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from statistics import NormalDist
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from edgeward_agent.bench.paired import LEAST_PAIRS, difference, median_interval
 from edgeward_agent.bench.quantiles import (
+    Floats,
     Sorted,
     bound_ranks,
     bounds,
@@ -21,6 +23,7 @@ from edgeward_agent.bench.quantiles import (
     least_samples,
     quantile,
     samples_to_decide,
+    student,
 )
 
 latencies = st.lists(st.floats(min_value=0.1, max_value=1e7), min_size=1, max_size=400)
@@ -67,16 +70,16 @@ def test_the_binomial_sum_is_the_binomial_sum(n: int, share: float) -> None:
 
 @given(latencies, shares)
 def test_bounds_hold_the_estimate_between_them(values: list[float], share: float) -> None:
-    found = bounds(Sorted(np.sort(np.array(values))), share)
+    found = bounds(Sorted(np.array(values)), share)
     assert found.lower_us <= found.estimate_us <= found.upper_us
     assert math.isinf(found.upper_us) == (found.n < least_samples(share))
 
 
-@given(latencies, shares, st.floats(min_value=1.0, max_value=20.0))
-def test_bursts_make_bounds_wider_and_never_narrower(values: list[float], share: float, design: float) -> None:
-    ordered = Sorted(np.sort(np.array(values)))
-    alone, bursts = bounds(ordered, share), bounds(ordered, share, design=design)
-    assert bursts.lower_us <= alone.lower_us and bursts.upper_us >= alone.upper_us
+@given(latencies, shares, st.integers(1, 20))
+def test_rounds_make_bounds_wider_and_never_narrower(values: list[float], share: float, rounds: int) -> None:
+    alone = bounds(Sorted(np.array(values)), share)
+    together = bounds(Sorted(*np.array_split(np.sort(np.array(values)), rounds)), share)
+    assert together.lower_us <= alone.lower_us and together.upper_us >= alone.upper_us
 
 
 @pytest.mark.parametrize(("n", "share"), [(400, 0.99), (60, 0.9), (3500, 0.999)])
@@ -84,41 +87,76 @@ def test_a_bound_covers_as_often_as_it_says(n: int, share: float) -> None:
     """Of skewed latencies, whose true quantile is known; each side at least 95 % but for the luck of 1,500 draws."""
     generator = np.random.default_rng(7)
     truth = math.exp(1.2 * NormalDist().inv_cdf(share))
-    found = [bounds(Sorted(np.sort(generator.lognormal(0, 1.2, n))), share) for _ in range(1500)]
+    found = [bounds(Sorted(generator.lognormal(0, 1.2, n)), share) for _ in range(1500)]
     assert np.mean([each.upper_us >= truth for each in found]) >= 0.94
     assert np.mean([each.lower_us <= truth for each in found]) >= 0.94
 
 
-def test_a_bound_covers_when_the_late_ones_come_in_bursts() -> None:
-    """A stall takes a stretch of requests with it; the design effect is what makes the bound honest then."""
+def independent(generator: np.random.Generator, rounds: int) -> list[Floats]:
+    return [generator.exponential(1, 100) for _ in range(rounds)]
+
+
+def uneven(generator: np.random.Generator, rounds: int) -> list[Floats]:
+    """Some rounds are slower: their speeds have a standard deviation of a sixth."""
+    return [generator.exponential(1, 100) / speed for speed in generator.gamma(36, 1 / 36, rounds)]
+
+
+def bursts(generator: np.random.Generator, rounds: int) -> list[Floats]:
+    """Three of ten rounds have a stall that takes ten requests with it."""
+    found = independent(generator, rounds)
+    for each in found:
+        if generator.random() < 0.3:
+            each[:10] += 5 + generator.exponential(10, 10)
+    return found
+
+
+@pytest.mark.parametrize("rounds", [10, 20])
+@pytest.mark.parametrize("kind", [independent, uneven, bursts])
+def test_a_bound_covers_whether_or_not_the_late_ones_cluster(
+    kind: Callable[[np.random.Generator, int], list[Floats]], rounds: int
+) -> None:
+    """Each side at least 95 %, but for the luck of 300 runs (a standard deviation of 1.3 %)."""
     generator = np.random.default_rng(11)
-    assert _burst_coverage(generator, careful=True) > 0.9 > _burst_coverage(generator, careful=False)
+    truth = quantile(np.sort(np.concatenate(kind(generator, 10_000))), 0.99)
+    found = [bounds(Sorted(*kind(generator, rounds)), 0.99) for _ in range(300)]
+    assert np.mean([each.upper_us >= truth for each in found]) >= 0.925
+    assert np.mean([each.lower_us <= truth for each in found]) >= 0.925
 
 
-def _burst_coverage(generator: np.random.Generator, *, careful: bool) -> float:
-    """How often the upper bound of p90 covers, when whole blocks are shifted at random."""
-    hits = 0
-    for _ in range(400):
-        rounds = [generator.normal(0, 0.3, 50) + shift for shift in generator.normal(10, 1.0, 20)]
-        truth = 10 + math.hypot(1.0, 0.3) * NormalDist().inv_cdf(0.9)
-        design = design_effect(rounds, 0.9) if careful else 1.0
-        hits += bounds(Sorted(np.sort(np.concatenate(rounds))), 0.9, design=design).upper_us >= truth
-    return hits / 400
+def test_bursts_are_not_held_against_a_budget_that_they_stay_within() -> None:
+    """They say much about p99 itself, and nothing about a line that no answer ever crossed."""
+    generator = np.random.default_rng(12)
+    for _ in range(50):
+        values = Sorted(*bursts(generator, 20))
+        assert bounds(values, 0.99).upper_us <= values.from_top(0)
 
 
 def test_the_design_effect_of_chance_is_about_one() -> None:
+    """And a little more: with twenty rounds it may have been underestimated."""
     generator = np.random.default_rng(3)
-    found = [design_effect([generator.exponential(1, 100) for _ in range(20)], 0.9) for _ in range(100)]
-    assert 1.0 <= float(np.mean(found)) < 1.3
-    bursts = [generator.exponential(1, 100) + (50 if at == 3 else 0) for at in range(20)]
-    assert design_effect(bursts, 0.95) > 20
+    sizes = np.full(20, 100.0)
+    found = [design_effect(generator.binomial(100, 0.1, 20).astype(float), sizes) for _ in range(100)]
+    assert 1.1 < float(np.mean(found)) < 1.3
+    burst = np.zeros(20)
+    burst[3] = 100.0
+    assert design_effect(burst, sizes) > 100
 
 
-def test_counts_without_spread_disperse_as_chance_does() -> None:
-    assert dispersion(np.array([0.0, 0.0]), np.array([10.0, 10.0])) == 1.0
-    assert dispersion(np.array([5.0, 5.0]), np.array([10.0, 10.0])) == 1.0
-    assert dispersion(np.array([10.0, 0.0]), np.array([10.0, 10.0])) == pytest.approx(20.0)
-    assert design_effect([np.array([1.0])], 0.99) == 1.0
+def test_counts_that_cannot_spread_count_in_full() -> None:
+    sizes = np.array([10.0, 10.0])
+    for counts in ([0.0, 0.0], [10.0, 10.0], [5.0, 5.0]):
+        assert design_effect(np.array(counts), sizes) == 1.0
+    assert design_effect(np.array([1.0]), np.array([20.0])) == 1.0
+    assert design_effect(np.array([2.0, 0.0]), np.array([20.0, 0.0])) == 1.0
+    assert dispersion(np.array([10.0, 0.0]), sizes) == pytest.approx(20.0)
+
+
+@pytest.mark.parametrize(
+    ("freedom", "confidence", "known"),
+    [(2, 0.95, 2.920), (4, 0.95, 2.132), (9, 0.95, 1.833), (19, 0.95, 1.729), (9, 0.995, 3.250), (59, 0.95, 1.671)],
+)
+def test_student_is_as_tables_have_it(freedom: int, confidence: float, known: float) -> None:
+    assert student(freedom, NormalDist().inv_cdf(confidence)) == pytest.approx(known, rel=0.02)
 
 
 def test_how_many_requests_would_decide() -> None:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from edgeward_agent.bench.budget import Budget, parse_budget, parse_time_s, quantile_name
 from edgeward_agent.bench.cases import random
 from edgeward_agent.bench.drift import LEAST_WINDOWS, trend
-from edgeward_agent.bench.histogram import Tally, bars
+from edgeward_agent.bench.histogram import Tallies, Tally, bars
 from edgeward_agent.bench.noise import Surroundings, assess
-from edgeward_agent.bench.quantiles import Floats, Sorted, quantile
+from edgeward_agent.bench.quantiles import Floats, Sorted, bounds, quantile
 from edgeward_agent.bench.schedule import (
     Arrivals,
     Plan,
@@ -100,6 +100,21 @@ def test_a_verdict_rests_on_a_bound(values: list[Floats], outcome: Outcome, why:
     found = judge("TCP", values, TEN_MS)
     assert (found.outcome, found.why) == (outcome, why)
     assert (found.needed_n > 0) == (why is Why.TOO_FEW)
+
+
+def test_a_budget_far_beyond_every_answer_is_met_even_if_answers_come_in_bursts() -> None:
+    slow = np.concatenate([np.full(90, 1.0), np.full(10, 9.0)])
+    found = judge("TCP", [slow if at < 2 else np.full(100, 1.0) for at in range(20)], TEN_MS)
+    assert found.outcome is Outcome.PASS and found.bounds.upper_us == 9.0
+
+
+def test_late_answers_in_one_round_are_less_evidence_than_the_same_number_apart() -> None:
+    apart = [np.append(np.full(49, 1.0), late) for late in [50_000.0] * 8 + [1.0] * 12]
+    burst = [np.full(50, 1.0) for _ in range(20)]
+    burst[0][:8] = 50_000.0
+    needed = [judge("TCP", each, TEN_MS).needed_n for each in (apart, burst)]
+    assert judge("TCP", apart, TEN_MS).late_share == judge("TCP", burst, TEN_MS).late_share == 0.008
+    assert needed[1] == 0 or needed[1] > needed[0]
 
 
 def test_what_never_came_is_late() -> None:
@@ -225,7 +240,7 @@ def test_a_tally_is_off_by_one_percent_at_most(values: list[float], share: float
     exact = quantile(np.sort(np.array(values)), share)
     assert tally.n == len(values)
     assert exact * (1 - 1e-9) <= tally.quantile(share) <= exact * 1.0101
-    assert tally.from_top(0) == Sorted(np.sort(np.array(values))).from_top(0)
+    assert tally.from_top(0) == Sorted(np.array(values)).from_top(0)
     assert sum(bar.count for bar in tally.bars()) == len(values)
 
 
@@ -238,6 +253,27 @@ def test_the_bars_of_a_long_run_count_every_request() -> None:
     assert sum(bar.count for bar in found) == 100_000 and tally.n == 100_000
     assert [bar.lower_us for bar in found] == [bar.lower_us for bar in exact]
     assert all(one.count == pytest.approx(other.count, abs=5000) for one, other in zip(found, exact, strict=True))
+
+
+def test_a_long_run_is_bounded_by_what_differs_between_its_windows() -> None:
+    """No answer is anywhere near a budget of seconds; yet the windows differ, and p99 is no surer for their length."""
+    windows = [GENERATOR.exponential(100, 5000) * factor for factor in (0.8, 0.9, 1.0, 1.1, 1.2, 0.85, 1.3, 1.0)]
+    tallies = Tallies()
+    for window in windows:
+        tallies.add(window)
+    kept, told = bounds(Sorted(*windows), 0.99), bounds(tallies, 0.99)
+    assert told.n == 40_000 and told.effective_n < 4000
+    assert told.effective_n == pytest.approx(kept.effective_n, rel=0.1)
+    assert kept.upper_us <= told.upper_us <= kept.upper_us * 1.03
+    assert kept.lower_us * 0.97 <= told.lower_us <= kept.lower_us
+
+
+def test_the_same_latency_in_all_windows_bounds_itself() -> None:
+    tallies = Tallies()
+    for _ in range(8):
+        tallies.add(np.full(100, 20_000.0))
+    found = bounds(tallies, 0.99)
+    assert 19_800 < found.lower_us <= found.upper_us == 20_000
 
 
 def test_a_tally_keeps_what_never_came() -> None:

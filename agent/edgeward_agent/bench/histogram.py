@@ -88,39 +88,82 @@ class Tally:
     A quantile read from it is at most 1 % too high and never too low.
     """
 
-    _STEP: Final = math.log(1.01)
-    _LEAST_US: Final = 0.1
-    _BINS: Final = 2048  # to 0.1 µs · 1.01^2047, about 70 s; what is later, or never came, is in the last
+    # To about 70 s; one more bin is for what is later, or never came.
+    _EDGES: Final[Floats] = 0.1 * np.power(1.01, np.arange(2047, dtype=np.float64))
 
     def __init__(self) -> None:
-        self._counts = np.zeros(self._BINS, dtype=np.int64)
+        self.counts: Counts = np.zeros(len(self._EDGES) + 1, dtype=np.int64)
         self.maximum_us = 0.0
 
     @property
     def n(self) -> int:
-        return int(self._counts.sum())
+        return int(self.counts.sum())
 
     def add(self, latencies_us: Floats) -> None:
         if not len(latencies_us):
             return
-        with np.errstate(divide="ignore"):
-            places = np.ceil(np.log(np.maximum(latencies_us, self._LEAST_US) / self._LEAST_US) / self._STEP)
-        clipped = np.minimum(places, self._BINS - 1).astype(np.int64)
-        self._counts += np.bincount(clipped, minlength=self._BINS)
+        self.counts += np.bincount(np.searchsorted(self._EDGES, latencies_us), minlength=len(self.counts))
         self.maximum_us = max(self.maximum_us, float(latencies_us.max()))
 
+    def bin_from_top(self, place: int) -> int:
+        """Where the latency lies that so many others exceed."""
+        return int(np.searchsorted(np.cumsum(self.counts), self.n - place))
+
     def from_top(self, place: int) -> float:
-        """The latency that so many others exceed."""
-        return self._upper(int(np.searchsorted(np.cumsum(self._counts), self.n - place)))
+        """The upper end of that bin."""
+        return self._upper(self.bin_from_top(place))
+
+    def least(self, place: int) -> float:
+        """The lower end of that bin."""
+        at = self.bin_from_top(place)
+        return float(self._EDGES[at - 1]) if at else 0.0
 
     def quantile(self, share: float) -> float:
         return self.from_top(self.n - 1 - rank(self.n, share))
 
     def bars(self) -> list[Bar]:
         """Each bin goes whole to the bar of its upper end."""
-        filled = np.flatnonzero(self._counts)
-        return counted_bars(np.array([self._upper(int(at)) for at in filled]), self._counts[filled])
+        filled = np.flatnonzero(self.counts)
+        return counted_bars(np.array([self._upper(int(at)) for at in filled]), self.counts[filled])
 
     def _upper(self, at: int) -> float:
-        edge = self._LEAST_US * math.exp(at * self._STEP)
-        return min(edge, self.maximum_us) if at < self._BINS - 1 else self.maximum_us
+        return min(float(self._EDGES[at]), self.maximum_us) if at < len(self._EDGES) else self.maximum_us
+
+
+class Tallies:
+    """One tally for each window, and one of all: the windows are the rounds of a long run, as `Ordered` has them."""
+
+    def __init__(self) -> None:
+        self.together = Tally()
+        self._windows: list[Tally] = []
+
+    def add(self, latencies_us: Floats) -> Tally:
+        """Keep a window, at least one latency, and return it."""
+        window = Tally()
+        for tally in (window, self.together):
+            tally.add(latencies_us)
+        self._windows.append(window)
+        return window
+
+    @property
+    def n(self) -> int:
+        return self.together.n
+
+    @property
+    def sizes(self) -> Floats:
+        return np.array([window.n for window in self._windows], dtype=np.float64)
+
+    def from_top(self, place: int) -> float:
+        return self.together.from_top(place)
+
+    def least(self, place: int) -> float:
+        return self.together.least(place)
+
+    def later(self, place: int) -> Floats:
+        return self._from_bin(self.together.bin_from_top(place) + 1)
+
+    def as_late(self, place: int) -> Floats:
+        return self._from_bin(self.together.bin_from_top(place))
+
+    def _from_bin(self, at: int) -> Floats:
+        return np.array([window.counts[at:].sum() for window in self._windows], dtype=np.float64)

@@ -12,7 +12,7 @@ from edgeward_agent.bench.driving import Block
 from edgeward_agent.bench.histogram import Bar, bars
 from edgeward_agent.bench.noise import Noise, Surroundings
 from edgeward_agent.bench.paired import Difference
-from edgeward_agent.bench.quantiles import Bounds, Floats, Sorted, bounds, design_effect, quantile
+from edgeward_agent.bench.quantiles import Bounds, Floats, Sorted, bounds, quantile
 from edgeward_agent.bench.verdict import Verdict
 
 SCHEMA = 1
@@ -252,7 +252,7 @@ def path_result(name: str, blocks: Sequence[Block], *, opened: bool) -> PathResu
         failure=next((block.failure for block in blocks if block.failure), ""),
         latency=quantiles(ascending),
         from_sending=quantiles(sent) if opened else None,
-        p99=bounds(Sorted(ascending), 0.99, design=design_effect(rounds, 0.99)),
+        p99=bounds(Sorted(*rounds), 0.99),
         per_second=(len(ascending) - failed) / seconds if seconds > 0 else 0.0,
         bars=tuple(bars(ascending)),
         curve_us=tuple(finite(quantile(ascending, share)) for share in CURVE),

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeward_agent.bench.drift import LEAST_WINDOWS, MEMORY, P99, trend
 from edgeward_agent.bench.driving import Block
-from edgeward_agent.bench.histogram import Tally
+from edgeward_agent.bench.histogram import Tallies, Tally
 from edgeward_agent.bench.machine import Probe
 from edgeward_agent.bench.measuring import PROBE_BEFORE, PROBE_BETWEEN, Measured, Progress, undisturbed, warm_up
 from edgeward_agent.bench.noise import Noise
@@ -30,7 +30,7 @@ from edgeward_agent.bench.preparing import (
     slowdown,
     watch,
 )
-from edgeward_agent.bench.quantiles import Floats, bounds, dispersion
+from edgeward_agent.bench.quantiles import bounds
 from edgeward_agent.bench.report import CURVE, PathResult, Quantiles, Report, Round, Soaked, Trend, Window, finite
 from edgeward_agent.bench.schedule import Load, intended_starts
 from edgeward_agent.bench.targets import Target
@@ -47,28 +47,23 @@ class Watched:
 
     budget_us: float
     windows: list[Window] = field(default_factory=list)
-    latencies: Tally = field(default_factory=Tally)
+    latencies: Tallies = field(default_factory=Tallies)
     sent: Tally = field(default_factory=Tally)
     late: list[int] = field(default_factory=list)
     failure: str = ""
     busy_s: float = 0.0
 
     def add(self, begin_s: float, block: Block, resident_bytes: int | None) -> None:
-        ascending = np.sort(block.latencies_us)
-        self.latencies.add(ascending)
+        window = self.latencies.add(block.latencies_us)
         self.sent.add(block.sent_us)
-        self.late.append(int(np.count_nonzero(ascending > self.budget_us)))
+        self.late.append(int(np.count_nonzero(block.latencies_us > self.budget_us)))
         self.failure = self.failure or block.failure
         self.busy_s += block.seconds
-        self.windows.append(_window(begin_s, ascending, block.failed, resident_bytes))
+        self.windows.append(_window(begin_s, window, block.failed, resident_bytes))
 
     @property
     def failed(self) -> int:
         return sum(window.failed for window in self.windows)
-
-    def design(self) -> float:
-        """How much the late answers cluster in some windows."""
-        return dispersion(np.array(self.late, dtype=float), np.array([each.n for each in self.windows], dtype=float))
 
 
 def run(options: Options, progress: Progress) -> Report:
@@ -145,23 +140,21 @@ def _load(options: Options, length_s: float, generator: np.random.Generator, fir
     return Load(starts_s=starts, clients=wishes.clients, first=first)
 
 
-def _window(begin_s: float, ascending: Floats, failed: int, resident_bytes: int | None) -> Window:
-    tally = Tally()
-    tally.add(ascending)
+def _window(begin_s: float, tally: Tally, failed: int, resident_bytes: int | None) -> Window:
     return Window(
         begin_s=begin_s,
-        n=len(ascending),
+        n=tally.n,
         failed=failed,
         p50_us=finite(tally.quantile(0.5)),
         p99_us=finite(tally.quantile(0.99)),
-        max_us=finite(float(ascending[-1])),
+        max_us=finite(tally.maximum_us),
         resident_bytes=resident_bytes,
     )
 
 
 def _verdict(path: str, watched: Watched, prepared: Prepared, slowed: float) -> Verdict:
-    late = sum(watched.late) / watched.latencies.n
-    return decide(path, watched.latencies, late, watched.design(), prepared.budget, slowdown=slowed)
+    late = np.array(watched.late, dtype=np.float64)
+    return decide(path, watched.latencies, late, prepared.budget, slowdown=slowed)
 
 
 def _trends(windows: list[Window]) -> tuple[Trend, ...]:
@@ -183,7 +176,7 @@ def soak_exit(verdict: Verdict, soaked: Soaked, noise: Noise, options: Options) 
 
 
 def _path(name: str, watched: Watched, *, opened: bool) -> PathResult:
-    tally = watched.latencies
+    tally = watched.latencies.together
     return PathResult(
         name=name,
         n=tally.n,
@@ -191,7 +184,7 @@ def _path(name: str, watched: Watched, *, opened: bool) -> PathResult:
         failure=watched.failure,
         latency=_quantiles(tally),
         from_sending=_quantiles(watched.sent) if opened else None,
-        p99=bounds(tally, 0.99, design=watched.design()),
+        p99=bounds(watched.latencies, 0.99),
         per_second=(tally.n - watched.failed) / watched.busy_s,
         bars=tuple(tally.bars()),
         curve_us=tuple(finite(tally.quantile(share)) for share in CURVE),

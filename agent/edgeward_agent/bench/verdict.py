@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-import numpy as np
-
 from edgeward_agent.bench.budget import Budget
 from edgeward_agent.bench.quantiles import (
     CONFIDENCE,
@@ -60,29 +58,22 @@ def judge(
     path: str, rounds: Sequence[Floats], budget: Budget, *, slowdown: float = 1.0, confidence: float = CONFIDENCE
 ) -> Verdict:
     """Hold the latencies of all rounds, in µs and at least one, to the budget. See `decide`."""
-    ascending = np.sort(np.concatenate(list(rounds)))
-    late = float(np.count_nonzero(ascending > budget.latency_us)) / len(ascending)
-    design = design_effect(rounds, budget.share)
-    return decide(path, Sorted(ascending), late, design, budget, slowdown=slowdown, confidence=confidence)
+    values = Sorted(*rounds)
+    return decide(path, values, values.beyond(budget.latency_us), budget, slowdown=slowdown, confidence=confidence)
 
 
 def decide(
-    path: str,
-    values: Ordered,
-    late_share: float,
-    design: float,
-    budget: Budget,
-    *,
-    slowdown: float = 1.0,
-    confidence: float = CONFIDENCE,
+    path: str, values: Ordered, late: Floats, budget: Budget, *, slowdown: float = 1.0, confidence: float = CONFIDENCE
 ) -> Verdict:
-    """Hold latencies, of which `late_share` are beyond the budget, to it.
+    """Hold latencies, of which `late` of each round are beyond the budget, to it.
 
     What never got an answer is infinitely late. Noise makes answers late and never early, so a pass stands whatever
     the machine did; that it is over stands only if it would be on a machine that is `slowdown` times as fast.
     """
-    bound = bounds(values, budget.share, design=design, confidence=confidence)
+    bound = bounds(values, budget.share, confidence=confidence)
+    late_share = float(late.sum()) / values.n
     outcome, why = _outcome(bound, budget, slowdown)
+    design = design_effect(late, values.sizes, confidence)
     needed = samples_to_decide(budget.share, late_share, design, confidence) if why is Why.TOO_FEW else 0
     if why is Why.TOO_FEW and not _worth_waiting(needed, bound):
         why = Why.TOO_CLOSE
