@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,20 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper
 
 from edgeward_agent.bench import machine as looking
+from edgeward_agent.bench.cases import Cases
+from edgeward_agent.bench.comparing import Pair, starts
 from edgeward_agent.bench.daemon import Daemon, daemon
+from edgeward_agent.bench.options import Options
+from edgeward_agent.bench.paths import Opened
+from edgeward_agent.bench.preparing import prepare
 from edgeward_agent.bench.quantiles import Floats
 from edgeward_agent.bench.report import Report
+from edgeward_agent.bench.schedule import Load, Wishes
+from edgeward_agent.bench.subject import Subject, load
+from edgeward_agent.bench.targets import InProcess
 from edgeward_agent.cli.app import app
 from edgeward_agent.errors import ModelError
+from edgeward_agent.serving.session import Session
 from edgeward_contract.manifest import Budget
 from support.bench import answer, metadata, pretending
 from support.onnx_files import risk_model
@@ -145,6 +154,36 @@ def test_the_same_model_twice_shows_no_difference(model: Path, tmp_path: Path) -
     (output,) = found["compared"]["outputs"]
     assert output["max_abs"] == 0 and output["equal_share"] == 1
     assert found["compared"]["second"]["title"] == "again.onnx"
+
+
+class Recorded(InProcess):
+    """Writes down when it is reopened."""
+
+    def __init__(self, name: str, subject: Subject, cases: Cases, log: list[str]) -> None:
+        super().__init__(name, subject.session, cases.feeds)
+        self._log = log
+
+    def reopen(self, session: Callable[[], Session]) -> None:
+        super().reopen(session)
+        self._log.append(self.name)
+
+
+def test_two_models_are_opened_anew_in_every_round_each_of_them_first_in_turn(model: Path, tmp_path: Path) -> None:
+    prepared = prepare(Options(model=str(model), wishes=Wishes()))
+    pair = Pair(
+        first=prepared, second=load(risk_model(tmp_path / "b.onnx")), label="b", kind="compare", cases=prepared.cases
+    )
+    log: list[str] = []
+    first, second = (
+        Opened(targets=(Recorded(name, subject, prepared.cases, log),))
+        for name, subject in (("a", prepared.at_hand), ("b", pair.second))
+    )
+    before, stay = starts((first, second), pair, 20)
+    log.clear()
+    for number in range(4):
+        before(number)
+    assert stay == 1 and "".join(log) == "baabbaab"
+    assert not first.targets[0].run(Load(count=1)).failed
 
 
 def test_quantising_shows_both_and_keeps_the_file_where_asked(tmp_path: Path) -> None:

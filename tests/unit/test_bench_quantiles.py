@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeward_agent.bench.comparing import rounds_per_start
 from edgeward_agent.bench.paired import LEAST_PAIRS, difference, median_interval
 from edgeward_agent.bench.quantiles import (
     Floats,
@@ -176,6 +177,29 @@ def test_a_paired_difference_does_not_see_what_slows_both() -> None:
     found = difference(first, second)
     assert found.pairs == 20 and found.clear
     assert 1.09 < found.ratio_lower <= found.ratio <= found.ratio_upper < 1.11
+
+
+def test_rounds_of_one_start_are_one_observation() -> None:
+    """Each start of the same model is some percent faster or slower, for as long as it lives: five rounds here."""
+    generator = np.random.default_rng(17)
+    claims = {1: 0, 5: 0}
+    for _ in range(200):
+        first, second = (_starts_of_the_same(generator) for _ in range(2))
+        for together in claims:
+            claims[together] += difference(first, second, rounds_per_start=together).clear
+    assert claims[1] > 60 and claims[5] <= 16
+    assert difference(first, second, rounds_per_start=5).pairs == 8
+
+
+def _starts_of_the_same(generator: np.random.Generator) -> list[Floats]:
+    factors = np.repeat(generator.normal(1, 0.02, 8), 5)
+    return [factor * generator.normal(100, 1, 50) for factor in factors]
+
+
+def test_starts_that_are_dear_are_fewer_but_enough_for_an_interval() -> None:
+    assert [rounds_per_start(20, seconds) for seconds in (0.001, 0.5, 0.7, 1.0, 60.0)] == [1, 1, 2, 2, 3]
+    assert rounds_per_start(3, 60.0) == rounds_per_start(20, 0.0) == 1
+    assert 20 // rounds_per_start(20, 60.0) >= LEAST_PAIRS
 
 
 def test_the_interval_of_a_median_covers_as_often_as_it_says() -> None:

@@ -30,6 +30,7 @@ from edgeward_agent.bench.report import Added, Compared, ModelFacts, Report, Ser
 from edgeward_agent.bench.sweeping import marked
 from edgeward_agent.bench.telling import advise, headline, sensible_rate
 from edgeward_agent.bench.terminal import render
+from edgeward_agent.bench.terminal_modes import pace
 from edgeward_agent.bench.verdict import Outcome, Why, judge
 from edgeward_agent.bench.words import Screen, digits, exact, latency, percent, seconds, size, small
 from edgeward_agent.cli.app import app
@@ -460,9 +461,17 @@ def test_a_queue_that_grows_is_told() -> None:
 def test_two_models_are_compared_in_time_and_in_answers() -> None:
     shown = render(EVERY["compare"], FILE)
     assert re.search(r"Over TCP other\.onnx takes 0\.\d+ times as long at p50 \(95 %: ", shown)
+    assert "That is of one start of each server." in shown
     assert re.search(r"  p +0\.4 +2 +0\.9 +0 % +50 %", shown)
     assert "Golden cases within tolerance: 2 of 2, other.onnx 1." in shown
     assert "Warning: calibrated with 2 cases" in render(EVERY["quantize"], FILE)
+
+
+def test_a_difference_in_process_is_of_many_starts() -> None:
+    assert EVERY["compare"].compared is not None
+    (time,), (tail,) = EVERY["compare"].compared.times, EVERY["compare"].compared.tails
+    told = pace("b.onnx", replace(time, over="in process"), tail.difference)
+    assert told.startswith("In process b.onnx takes ") and "start" not in told
 
 
 def test_a_sweep_marks_its_best_rows() -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 from edgeward_agent.bench.cases import Cases
 from edgeward_agent.bench.differing import golden_count, outputs_apart
 from edgeward_agent.bench.errors import CannotMeasure
 from edgeward_agent.bench.measuring import Measured, Progress, measure, planned, warm_up
 from edgeward_agent.bench.options import Options
-from edgeward_agent.bench.paired import difference
+from edgeward_agent.bench.paired import LEAST_PAIRS, Difference, difference
 from edgeward_agent.bench.paths import Opened, names, open_model
 from edgeward_agent.bench.plain import make_plan
 from edgeward_agent.bench.preparing import (
@@ -27,10 +31,16 @@ from edgeward_agent.bench.preparing import (
     watch,
 )
 from edgeward_agent.bench.report import Added, Compared, GoldenCount, OutputDifference, Report, path_result
+from edgeward_agent.bench.schedule import Load
 from edgeward_agent.bench.subject import Subject, check_same_inputs, load
+from edgeward_agent.bench.targets import InProcess, Target
 from edgeward_agent.bench.verdict import Verdict, judge
 from edgeward_agent.errors import ServingError
+from edgeward_agent.serving.session import Session
 from edgeward_agent.serving.tensors import Array
+
+_STARTS_S: Final = 10.0
+_WARM: Final = Load(count=20, seconds=0.1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +73,8 @@ def measure_pair(pair: Pair, options: Options, progress: Progress) -> Report:
         progress("warming up", 0.0, 0.0)
         plan = make_plan(warm_up(targets), pair.first, options)
         watching = watch(*opened)
-        measured = measure(targets, plan.rounds, planned(plan, targets, options.seed), progress)
+        reopen, stay = starts(opened, pair, plan.rounds)
+        measured = measure(targets, plan.rounds, planned(plan, targets, options.seed), progress, reopen)
         check_something(measured)
         seen = watching.look()
         noise = noise_of(measured.probes, seen)
@@ -71,8 +82,8 @@ def measure_pair(pair: Pair, options: Options, progress: Progress) -> Report:
         report = report_maker(pair.first, options, measured, seen, noise)(verdicts[pair.kind == "quantize"])
         compared = Compared(
             second=facts(replace(pair.first, subject=pair.second)),
-            times=_times(opened, measured, 0.5),
-            tails=_times(opened, measured, 0.9),
+            times=_times(opened, measured, 0.5, stay),
+            tails=_times(opened, measured, 0.9, stay),
             outputs=apart,
             cases=pair.cases.source,
             golden=golden,
@@ -86,6 +97,46 @@ def measure_pair(pair: Pair, options: Options, progress: Progress) -> Report:
             server=server(opened[0]),
             compared=compared,
         )
+
+
+def starts(opened: tuple[Opened, Opened], pair: Pair, rounds: int) -> tuple[Callable[[int], None], int]:
+    """What opens the sessions of both anew, given the number of a round; and for how many rounds they stay.
+
+    Where a session happens to lie in memory makes it some percent faster or slower for as long as it lives. Sessions
+    that stayed for the whole run would make identical files differ, and surely so.
+    """
+    sides = [
+        (target, subject.path)
+        for each, subject in zip(opened, (pair.first.at_hand, pair.second), strict=True)
+        for target in each.targets
+        if isinstance(target, InProcess)
+    ]
+    began = time.monotonic()
+    _reopen(sides)
+    stay = rounds_per_start(rounds, time.monotonic() - began)
+
+    def before(number: int) -> None:
+        start, since = divmod(number, stay)
+        if since == 0:
+            _reopen(sides if start % 2 else sides[::-1])
+
+    return before, stay
+
+
+def rounds_per_start(rounds: int, start_s: float) -> int:
+    """One, or as many as keep the starts within ten seconds; but always enough starts for an interval."""
+    affordable = max(LEAST_PAIRS, int(_STARTS_S / max(start_s, 1e-9)))
+    return max(1, min(math.ceil(rounds / affordable), rounds // LEAST_PAIRS))
+
+
+def _reopen(sides: Sequence[tuple[InProcess, Path]]) -> None:
+    for target, path in sides:
+        target.reopen(partial(_session, path))
+        target.run(_WARM)
+
+
+def _session(path: Path) -> Session:
+    return load(path).session
 
 
 def answers_apart(pair: Pair) -> tuple[tuple[OutputDifference, ...], GoldenCount | None]:
@@ -122,12 +173,14 @@ def _verdict(opened: Opened, prepared: Prepared, measured: Measured, slowed: flo
     return judge(opened.judged, measured.latencies(opened.judged), prepared.budget, slowdown=slowed)
 
 
-def _times(opened: tuple[Opened, Opened], measured: Measured, share: float) -> tuple[Added, ...]:
-    pairs = zip(names(opened[0].targets), names(opened[1].targets), strict=True)
-    return tuple(
-        Added(path=b, over=a, difference=difference(measured.latencies(a), measured.latencies(b), share))
-        for a, b in pairs
-    )
+def _times(opened: tuple[Opened, Opened], measured: Measured, share: float, rounds_per_start: int) -> tuple[Added, ...]:
+    def apart(a: Target, b: Target) -> Difference:
+        first, second = measured.latencies(a.name), measured.latencies(b.name)
+        together = rounds_per_start if isinstance(a, InProcess) else 1
+        return difference(first, second, share, rounds_per_start=together)
+
+    pairs = zip(opened[0].targets, opened[1].targets, strict=True)
+    return tuple(Added(path=b.name, over=a.name, difference=apart(a, b)) for a, b in pairs)
 
 
 def _label(first: Subject, second: Subject) -> str:

@@ -81,8 +81,18 @@ def _there(target: Target, load: Load) -> Block:
     return block
 
 
-def measure(targets: Sequence[Target], rounds: int, loads: Loads, progress: Progress) -> Measured:
-    """Run the rounds. Ctrl-C ends it after the last complete one, a server that goes away after the one it left in."""
+def measure(
+    targets: Sequence[Target],
+    rounds: int,
+    loads: Loads,
+    progress: Progress,
+    before: Callable[[int], None] = lambda _: None,
+) -> Measured:
+    """Run the rounds. Ctrl-C ends it after the last complete one, a server that goes away after the one it left in.
+
+    Args:
+        before: called with the number of each round before it begins.
+    """
     probe = Probe()
     measured = Measured(blocks={target.name: [] for target in targets}, planned=rounds)
     measured.probes.append(probe.times(PROBE_BEFORE))
@@ -90,6 +100,7 @@ def measure(targets: Sequence[Target], rounds: int, loads: Loads, progress: Prog
     try:
         with undisturbed():
             for number in range(rounds):
+                before(number)
                 blocks = _round(targets, loads(number), number)
                 measured.probes.append(probe.times(PROBE_BETWEEN))
                 for name, block in blocks.items():

@@ -6,6 +6,7 @@ slows a round slows both, and the difference within the round is what is left.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ LEAST_PAIRS: Final = 6
 class Difference:
     """The median of the differences (second - first) in µs over the rounds, with an interval; the same as a ratio.
 
-    The interval is not a number where there are too few rounds for one.
+    The interval is not a number where there are too few rounds for one. `pairs` is how many differences it rests on.
     """
 
     pairs: int
@@ -40,20 +41,27 @@ class Difference:
         return self.lower_us > 0 or self.upper_us < 0
 
 
-def difference(first: Sequence[Floats], second: Sequence[Floats], share: float = 0.5) -> Difference:
+def difference(
+    first: Sequence[Floats], second: Sequence[Floats], share: float = 0.5, *, rounds_per_start: int = 1
+) -> Difference:
     """Compare the quantile `share` of each round of `first` with the same round of `second`.
 
     Args:
         first, second: latencies of each round in µs. A round in which one of them has none, or no answer, is left out.
+        rounds_per_start: how many rounds in a row asked the same sessions. Where those happened to lie in memory is in
+            all of these rounds, so that they are one observation: their median.
     """
     pairs = [
-        (_quantile(a, share), _quantile(b, share)) for a, b in zip(first, second, strict=False) if len(a) and len(b)
+        (number // rounds_per_start, _quantile(a, share), _quantile(b, share))
+        for number, (a, b) in enumerate(zip(first, second, strict=False))
+        if len(a) and len(b)
     ]
-    finite = [pair for pair in pairs if all(map(math.isfinite, pair))]
-    low, middle, high = median_interval(np.array([b - a for a, b in finite]))
-    ratio_low, ratio, ratio_high = median_interval(np.array([b / a for a, b in finite if a > 0]))
+    finite = [(start, a, b) for start, a, b in pairs if math.isfinite(a) and math.isfinite(b)]
+    differences = _medians([(start, b - a) for start, a, b in finite])
+    low, middle, high = median_interval(differences)
+    ratio_low, ratio, ratio_high = median_interval(_medians([(start, b / a) for start, a, b in finite if a > 0]))
     return Difference(
-        pairs=len(finite),
+        pairs=len(differences),
         median_us=middle,
         lower_us=low,
         upper_us=high,
@@ -61,6 +69,12 @@ def difference(first: Sequence[Floats], second: Sequence[Floats], share: float =
         ratio_lower=ratio_low,
         ratio_upper=ratio_high,
     )
+
+
+def _medians(numbered: Sequence[tuple[int, float]]) -> Floats:
+    """Of the values with the same number, for numbers that ascend."""
+    groups = itertools.groupby(numbered, key=lambda each: each[0])
+    return np.array([np.median([value for _, value in group]) for _, group in groups], dtype=np.float64)
 
 
 def median_interval(values: Floats, confidence: float = CONFIDENCE) -> tuple[float, float, float]:

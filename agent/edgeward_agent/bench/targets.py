@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 from typing import Final, Protocol
 
@@ -51,6 +51,11 @@ class InProcess:
             raise CannotMeasure(
                 f"{self.name}: {error}", "Give inputs that the model takes: --input NAME=@FILE.npy, or another --shape."
             ) from None
+
+    def reopen(self, session: Callable[[], Session]) -> None:
+        """Ask another session of the same model from now on. This one goes first: two may not fit in memory."""
+        del self._session
+        self._session = session()
 
     def close(self) -> None:
         """Nothing to do: the session is the subject's."""

@@ -10,6 +10,7 @@ from edgeward_agent.bench import words
 from edgeward_agent.bench.paired import Difference
 from edgeward_agent.bench.report import Added, Compared, OutputDifference, Report, SweepRow, Window
 from edgeward_agent.bench.sweeping_words import MARKS
+from edgeward_agent.bench.targets import IN_PROCESS
 from edgeward_agent.bench.telling import growth, where
 from edgeward_agent.bench.words import Screen, digits, percent, small, unit_for
 
@@ -48,7 +49,8 @@ def pace(name: str, time: Added, tail: Difference) -> str:
         same = f"{digits(found.ratio)} times as long {words.ratio_interval(found)}"
         return f"{place} no difference shows: {name} takes {same}."
     told = f"{place} {name} takes {digits(found.ratio)} times as long at p50 {words.ratio_interval(found)}"
-    return f"{told}, {_signed(found.median_us)}; at p90 {digits(tail.ratio)} times."
+    covers = "" if time.over == IN_PROCESS else " That is of one start of each server."
+    return f"{told}, {_signed(found.median_us)}; at p90 {digits(tail.ratio)} times.{covers}"
 
 
 def _signed(value_us: float) -> str:
