@@ -81,7 +81,7 @@ class Room:
         return True
 
     def let_go_with_the_call(self, size: int) -> None:
-        """When this task ends: that of a call sends what is returned, and ends when it was read or the caller has left."""
+        """When this task ends: that of a call sends what is returned, and ends when it was read or the caller left."""
         task = asyncio.current_task()
         if size >= _COUNTED_FROM_BYTES and task is not None:
             task.add_done_callback(lambda _: self.let_go(size))
