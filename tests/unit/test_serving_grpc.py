@@ -92,6 +92,13 @@ def _raw(request: Message, *raws: bytes) -> Message:
     return request
 
 
+def _crowded() -> Message:
+    request = _good()
+    for number in range(65):
+        request.parameters[f"p{number}"].bool_param = True
+    return request
+
+
 def _parameter(request: Message, of: str, key: str, **value: object) -> Message:
     if of == "output":
         request.outputs.add(name="out")
@@ -131,6 +138,7 @@ FP32: Final = Datatype.FP32
         (_parameter(_good(), "request", "timeout", int64_param=-1), 400, "timeout"),
         (_parameter(_good(), "request", "timeout", string_param="x"), 400, "timeout"),
         (_parameter(_good(), "request", "sequence_id", int64_param=1), 501, "sequence"),
+        (_crowded(), 400, "parameters of the request: expected at most 64, got 65"),
         (
             _parameter(_good(), "output", "classification", string_param="x"),
             400,

@@ -27,6 +27,7 @@ _M = TypeVar("_M", bound=Message)
 _P = TypeVar("_P", Parameters, InputParameters, OutputParameters)
 _Input = ModelInferRequest.InferInputTensor
 
+_MAX_PARAMETERS: Final = 64  # of one thing; each unknown one is looked at all the same
 _NONE: Final = Parameters()
 _NONE_OF_INPUT: Final = InputParameters()
 _RAW_FIELD: Final = ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
@@ -87,6 +88,8 @@ def read_infer(interface: Interface, request: ModelInferRequest, terms: Terms) -
 
 
 def _parameters(given: Mapping[str, InferParameter], kind: type[_P], of: str) -> _P:
+    if len(given) > _MAX_PARAMETERS:
+        raise invalid(f"parameters of the {of}: expected at most {_MAX_PARAMETERS}, got {len(given)}")
     values = {key: value for key, each in given.items() if (value := _value(each)) is not None}
     try:
         return msgspec.convert(values, kind)
