@@ -394,6 +394,19 @@ def test_answers_that_nobody_reads_have_a_limit() -> None:
     asyncio.run(asyncio.wait_for(main(), 30))
 
 
+def test_an_answer_that_is_larger_than_all_may_be_goes_when_it_is_alone() -> None:
+    async def main() -> bytes:
+        server = HttpServer(lambda request: request.answer((bytes(4 << 20),)), replace(SMALL, held_bytes=1 << 20))
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            await server.listen(listener)
+            answer = await _whole(listener.getsockname()[1], GET % b"large")
+            await server.drain(5)
+            return answer
+
+    answer = asyncio.run(main())
+    assert answer.startswith(b"HTTP/1.1 200") and len(answer) > 4 << 20
+
+
 def test_head_gets_the_head_alone() -> None:
     async def client(server: HttpServer, port: int) -> None:
         answers = await _whole(port, b"HEAD /x HTTP/1.1\r\nHost: localhost\r\n\r\n" + GET % b"after")

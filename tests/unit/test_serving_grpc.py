@@ -338,6 +338,19 @@ def test_a_refusal_keeps_nothing_of_its_message() -> None:
     assert refusal.__traceback__ is None
 
 
+def test_a_message_that_is_larger_than_all_may_be_comes_in_when_it_is_alone() -> None:
+    room = Room(Limits(held_bytes=1 << 20))
+    room.take_in(2 << 20)
+    room.take_in(4 << 20, own_bytes=2 << 20)  # its own answer
+    with pytest.raises(Refusal, match="expected room for a message, too many large ones wait"):
+        room.take_in(1 << 17)
+    room.take_in(100)
+    for size in (2 << 20, 4 << 20, 100):
+        room.let_go(size)
+    room.take_in(1 << 17)
+    assert room.held_bytes == 1 << 17
+
+
 def _end_streams(calls: dict[str, Silent]) -> None:
     """The server ends with one call that reads, one that is about to, and one that comes right after."""
 

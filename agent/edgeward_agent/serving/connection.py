@@ -198,7 +198,8 @@ class Connection(asyncio.Protocol):
         last = self._last and not self._waiting
         keep_alive = request.keep_alive and not last
         size = sum(map(len, parts))
-        if size >= COPIED_BELOW_BYTES and self._server.held_bytes + size > self._server.limits.held_bytes:
+        held_bytes = self._server.held_bytes  # one that is larger than all may be goes when it is alone
+        if size >= COPIED_BELOW_BYTES and held_bytes and held_bytes + size > self._server.limits.held_bytes:
             full = Full("expected room for the answer, too many large ones are not read yet")
             status, parts, fields = full.status, (error_body(str(full)),), full.fields
             header_length = encoding = None

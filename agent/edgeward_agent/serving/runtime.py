@@ -160,10 +160,24 @@ async def _answering_frames(
 
 @asynccontextmanager
 async def beside(work: Coroutine[None, None, None], name: str) -> AsyncIterator[None]:
-    """Let something run for as long as the context lasts. If a bug ends it, it ends the context too."""
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(work, name=name)
-        try:
-            yield
-        finally:
-            task.cancel()
+    """Let something run for as long as the context lasts. If a bug ends it, that ends the context too, and is raised.
+
+    Unlike a TaskGroup it leaves what the context itself raises as it is: `main` tells an AgentError in one line.
+    """
+    owner = asyncio.current_task()
+    assert owner is not None
+    task = asyncio.get_running_loop().create_task(work, name=name)
+    task.add_done_callback(lambda _: owner.cancel() if _bug(task) else None)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if (bug := _bug(task)) is not None:
+            owner.uncancel()
+            raise bug from None
+        raise
+    finally:
+        task.cancel()
+
+
+def _bug(task: asyncio.Task[None]) -> BaseException | None:
+    return None if not task.done() or task.cancelled() else task.exception()

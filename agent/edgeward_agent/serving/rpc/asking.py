@@ -67,7 +67,7 @@ class Asking:
             asked = _within(read, left_s, version.budget_ns)
             size_bytes = len(body) + (asked.aside.size_bytes if asked.aside is not None else 0)
             inference = _RpcInference(self._runner, version, asked, size_bytes=size_bytes, received_ns=received_ns)
-            inference.reply_to(reply, write, self.room)
+            inference.reply_to(reply, write, self.room, own_bytes=len(body))
             self._runner.submit(inference)
         except Refusal as refusal:
             # Its traceback would keep this frame, and that the message and `reply`, which keeps the refusal: a ring
@@ -94,13 +94,14 @@ class Asking:
 class _RpcInference(Inference):
     """An inference whose answer is a message."""
 
-    __slots__ = ("_reply", "_room", "_write")
+    __slots__ = ("_own_bytes", "_reply", "_room", "_write")
 
-    def reply_to(self, reply: Reply, write: Write, room: Room) -> None:
-        """Say who waits, before it is submitted."""
+    def reply_to(self, reply: Reply, write: Write, room: Room, *, own_bytes: int) -> None:
+        """Say who waits, before it is submitted. `own_bytes` is what the request counts for."""
         self._reply = reply
         self._write = write
         self._room = room
+        self._own_bytes = own_bytes
 
     @property
     def abandoned(self) -> bool:
@@ -109,7 +110,7 @@ class _RpcInference(Inference):
     def answer(self, results: list[Array]) -> None:
         message = self._write(self.version, self.asked, results)
         if not self._reply.done():  # a durable record takes a while, and the caller may leave meanwhile
-            self._room.take_in(len(message))
+            self._room.take_in(len(message), own_bytes=self._own_bytes)
             self._reply.set_result(message)
 
     def refuse(self, status: HTTPStatus, message: str) -> None:

@@ -86,11 +86,19 @@ class Room:
         if size >= _COUNTED_FROM_BYTES and task is not None:
             task.add_done_callback(lambda _: self.let_go(size))
 
-    def take_in(self, size: int) -> None:
-        """Count a message. Raises Refusal: 503, there is no room for it."""
+    def take_in(self, size: int, *, own_bytes: int = 0) -> None:
+        """Count a message; one that is larger than all may be comes in when it is alone.
+
+        Args:
+            own_bytes: of what is held, what its own request is.
+
+        Raises:
+            Refusal: 503, there is no room for it.
+        """
         if size < _COUNTED_FROM_BYTES:
             return
-        if self._held_bytes + size > self._limits.held_bytes:
+        others_bytes = self._held_bytes - (own_bytes if own_bytes >= _COUNTED_FROM_BYTES else 0)
+        if others_bytes and self._held_bytes + size > self._limits.held_bytes:
             raise Full("expected room for a message, too many large ones wait")
         self._held_bytes += size
 
