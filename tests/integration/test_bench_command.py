@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -184,6 +185,20 @@ def test_two_models_are_opened_anew_in_every_round_each_of_them_first_in_turn(mo
         before(number)
     assert stay == 1 and "".join(log) == "baabbaab"
     assert not first.targets[0].run(Load(count=1)).failed
+
+
+def test_an_old_session_stays_until_the_new_one_has_a_place_of_its_own(model: Path) -> None:
+    session = load(model).session
+    old = weakref.ref(session)
+    target = InProcess("a", session, [])
+    del session
+
+    def opened() -> Session:
+        assert old() is not None
+        return load(model).session
+
+    target.reopen(opened)
+    assert old() is None
 
 
 def test_quantising_shows_both_and_keeps_the_file_where_asked(tmp_path: Path) -> None:

@@ -53,8 +53,10 @@ class InProcess:
             ) from None
 
     def reopen(self, session: Callable[[], Session]) -> None:
-        """Ask another session of the same model from now on. This one goes first: two may not fit in memory."""
-        del self._session
+        """Ask another session of the same model from now on.
+
+        The old one goes when the new one is there: room that was free already would be taken again, place for place.
+        """
         self._session = session()
 
     def close(self) -> None:
