@@ -173,6 +173,20 @@ def test_who_waited_in_vain_leaves_the_room_to_others(tmp_path: Path) -> None:
     _run(client, tmp_path)
 
 
+def test_those_who_wait_in_vain_do_not_pile_up(tmp_path: Path) -> None:
+    async def client(stream: CaptureStream) -> None:
+        for _ in range(5):
+            assert all(await asyncio.gather(*(_commit(stream) for _ in range(3))))
+        assert len(stream._queue) <= 2 * 3
+        assert stream.queued == 0
+        with Sink(tmp_path / "r.sock") as sink:
+            await until(lambda: stream.connected)
+            assert await _commit(stream) is None
+            assert len(sink.frames) == 1
+
+    _run(client, tmp_path)
+
+
 def test_a_caller_who_cannot_be_told_costs_the_others_nothing(tmp_path: Path) -> None:
     def fails(problem: str | None) -> None:
         raise ZeroDivisionError("a bug")

@@ -304,6 +304,9 @@ class CaptureStream:
         self._queued_bytes -= len(entry.frame)
         entry.frame = b""
         _settle(entry, "expected the agent to take the record, it does not answer")
+        if self._expired > self._limits.records:  # nobody takes them: what is left of each would pile up
+            self._queue = deque(each for each in self._queue if isinstance(each, bytes) or each.done is not None)
+            self._expired = 0
 
     def _forget(self, entry: _Durable) -> None:
         """It was sent, and what comes of it is not waited for."""
