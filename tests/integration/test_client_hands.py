@@ -91,6 +91,24 @@ def test_who_forks_in_the_middle_of_a_question_can_ask_in_the_child(served: Devi
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+def test_who_closes_in_the_middle_of_a_question_does_not_wait_for_it(served: Device) -> None:
+    client = Client(f"unix:{served.unix_path}", timeout_s=20)
+    _wrong(client, 0, 1)
+    assert served.process is not None
+    os.kill(served.process.pid, signal.SIGSTOP)
+    wrong: list[int] = []
+    asking = threading.Thread(target=lambda: wrong.append(_wrong(client, 0, 1)))
+    asking.start()
+    time.sleep(0.1)
+    began_s = time.monotonic()
+    client.close()
+    assert time.monotonic() - began_s < 2
+    os.kill(served.process.pid, signal.SIGCONT)
+    asking.join(20)
+    assert wrong == [0]
+    assert client._line is None  # it was left when the question had its answer
+
+
 def test_a_time_out_is_for_the_whole_question(served: Device, connect: Callable[[float], Client]) -> None:
     large = np.ones((1000, 2000), np.float32)  # more than a socket takes in one go
     with connect(0.6) as client:

@@ -111,7 +111,6 @@ class Waits:
         self._ends_s = ends_s
         if self._limit_s != self._timeout_s:
             self._limit(self._timeout_s)
-        self.go_on()
 
     def go_on(self) -> None:
         """Before a wait. Raises TimeoutError: the time is over."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from edgeward_agent.client.blocking_frames import Frames
 
 _OFF: Final = CaptureMode.OFF
+_MOMENT_S: Final = 0.05
 _READ_BYTES: Final = 1 << 16  # from 128 KiB on the C library asks the system for each buffer anew
 T = TypeVar("T", bytes, int)
 
@@ -58,6 +59,7 @@ class Client:
         self._dialogue = Dialogue(self._address.text, token=token)
         self._frames = _frames(ways.frames, self._timeout_s)
         self._line: _Line | None = None
+        self._leaving = False
         self._turn = _Turn(self._timeout_s)
         _clients.add(self)
 
@@ -70,9 +72,11 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Leave. The next question opens a new connection."""
-        with self._turn:
-            self._leave()
+        """Leave: now, or after the question that is under way. The next one opens a new connection."""
+        self._leaving = True
+        if self._turn.free():
+            with self._turn:
+                self._leave_if_wanted()
 
     def infer(
         self,
@@ -101,9 +105,12 @@ class Client:
         """
         wish = wish_of(model, version, outputs, request_id, capture, deadline_us, priority)
         with self._turn:
-            if self._frames is not None:
-                return self._frames.infer(wish, inputs, self._over_http)
-            return self._over_http(wish, inputs)
+            try:
+                if self._frames is not None:
+                    return self._frames.infer(wish, inputs, self._over_http)
+                return self._over_http(wish, inputs)
+            finally:
+                self._leave_if_wanted()
 
     def model(self, model: str, *, version: int | None = None) -> ModelInfo:
         """Raises ClientError."""
@@ -128,9 +135,17 @@ class Client:
 
     def _get(self, path: str) -> Response:
         with self._turn:
-            heard = self._exchange(self._dialogue.get(path), NO_FORM)
+            try:
+                heard = self._exchange(self._dialogue.get(path), NO_FORM)
+            finally:
+                self._leave_if_wanted()
         assert isinstance(heard, Response)
         return heard
+
+    def _leave_if_wanted(self) -> None:
+        if self._leaving:
+            self._leaving = False
+            self._leave()
 
     def _leave(self) -> None:
         self._hang_up()
@@ -204,6 +219,13 @@ class _Turn:
     def __init__(self, timeout_s: float) -> None:
         self._lock = threading.Lock()
         self._timeout_s = timeout_s
+
+    def free(self) -> bool:
+        """Whether nobody has it; waited for only as long as one needs to give it back."""
+        if not self._lock.acquire(timeout=_MOMENT_S):
+            return False
+        self._lock.release()
+        return True
 
     def __enter__(self) -> None:
         if not self._lock.acquire(timeout=self._timeout_s):
