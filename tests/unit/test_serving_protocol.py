@@ -15,9 +15,10 @@ from edgeward_agent.serving.answer import build_infer
 from edgeward_agent.serving.asked import Terms
 from edgeward_agent.serving.documents import model_metadata
 from edgeward_agent.serving.interface import Interface, response_head
+from edgeward_agent.serving.json_data import json_elements
 from edgeward_agent.serving.protocol import parse_infer
 from edgeward_agent.serving.refusal import Refusal
-from edgeward_agent.serving.tensors import Array
+from edgeward_agent.serving.tensors import Array, TensorError
 from edgeward_contract.manifest import CaptureMode, Datatype, TensorSpec
 
 
@@ -174,6 +175,8 @@ def test_lists_in_lists_are_as_deep_as_the_tensor_and_not_too_many() -> None:
     ):
         with pytest.raises(Refusal, match=words):
             parsed(data, [len(data), 2])
+    with pytest.raises(TensorError, match="expected lists of at most 64 levels, got 9000"):
+        json_elements("f", msgspec.Raw(b"[" * 9000 + b"]" * 9000), 9000, literals=False)
     with pytest.raises(Refusal, match="number out of range"):
         parse_infer(ONE, _body(_input()).replace(b"[1, 2]}", b"[[1e400, 2]]}"), None)
 

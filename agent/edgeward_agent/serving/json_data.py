@@ -25,6 +25,7 @@ _STRING_OR_WORD: Final = re.compile(rb'(?s)("(?:[^"\\]|\\.)*+(?:"|\\?\Z))|-?Infi
 _MAX_LISTS: Final = 16 << 10  # in each other: a list of one number costs ten times what the number does
 _KINDS: Final[Mapping[str, Any]] = {"b": bool, "i": int, "u": int, "f": float, "O": str}
 _NUMBER_OR_WORD: Final = float | str
+_MAX_RANK: Final = 64  # of numpy
 _BLANK: Final = b" \t\r\n"
 _OPEN: Final = ord("[")
 
@@ -92,6 +93,8 @@ def _nested(kind: object, text: bytes, rank: int) -> list[Scalar]:
     if lists > _MAX_LISTS:
         raise TensorError(f"data: expected at most {_MAX_LISTS} lists in each other, got {lists}: send it flat")
     depth = max(1, min(_depth(text), rank))
+    if depth > _MAX_RANK:
+        raise TensorError(f"data: expected lists of at most {_MAX_RANK} levels, got {depth}")
     try:
         values: list[Any] = _decoder(kind, depth).decode(text)
     except (msgspec.ValidationError, RecursionError) as error:

@@ -125,8 +125,11 @@ class Scheduler:
         called, due_ns = True, None
         while called:
             called = self._called(due_ns)
+            self._results.acquire()  # before a job leaves the line, where its deadline is seen
             with self._lock:
                 turn = self._line.take(thread, time.perf_counter_ns())
+            if not turn.jobs:
+                self._results.release()
             due_ns = turn.look_again_ns
             if due_ns is not None and turn.jobs:
                 self._calls.put(True)  # somebody else looks again while this one runs
@@ -145,8 +148,8 @@ class Scheduler:
 
     def _run(self, turn: Turn, thread: int) -> None:
         jobs = turn.jobs
-        if jobs:
-            self._results.acquire()
+        if turn.dropped:
+            self._loop.call_soon_threadsafe(_drop, turn.dropped)
         if len(jobs) == 1:
             jobs[0].run()
         elif jobs:
@@ -154,8 +157,6 @@ class Scheduler:
         self._line.done(thread)
         if jobs:
             self._loop.call_soon_threadsafe(self._ran, jobs)
-        if turn.dropped:
-            self._loop.call_soon_threadsafe(_drop, turn.dropped)
 
     # -- on the loop
 
