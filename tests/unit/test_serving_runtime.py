@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 
 import pytest
 
@@ -51,12 +52,24 @@ def test_what_runs_beside_ends_with_the_server() -> None:
     assert ended == ["beside", "server"]
 
 
-def test_the_front_ends_share_the_time_for_a_drain(monkeypatch: pytest.MonkeyPatch) -> None:
-    now_s = [100.0]
-    monkeypatch.setattr("time.monotonic", lambda: now_s[0])
-    drain = runtime._Drain()
-    first = drain.left_s
-    now_s[0] += first / 2
-    assert drain.left_s == first / 2
-    now_s[0] += first
-    assert drain.left_s == 0
+def test_the_front_ends_drain_at_the_same_time_and_once() -> None:
+    drained: list[tuple[str, float]] = []
+
+    async def main() -> None:
+        drain, met = runtime._Drain(), asyncio.Barrier(2)
+
+        def ends(name: str) -> Callable[[float], Coroutine[None, None, None]]:
+            async def end(timeout_s: float) -> None:
+                await met.wait()
+                drained.append((name, timeout_s))
+
+            return end
+
+        drain.add(ends("http"))
+        drain.add(ends("frames"))
+        async with asyncio.timeout(5):
+            await drain.all()
+            await drain.all()
+
+    asyncio.run(main())
+    assert sorted(drained) == [("frames", runtime._DRAIN_S), ("http", runtime._DRAIN_S)]

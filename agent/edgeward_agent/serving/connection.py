@@ -65,6 +65,8 @@ class Connection(asyncio.Protocol):
         self._server.connections.add(self)
         self._server.callers.came()
         self._restart_timer()
+        if self._server.closing:
+            self.finish()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
@@ -248,6 +250,11 @@ class Connection(asyncio.Protocol):
             self._pump()
         else:
             self.abort()
+
+    @property
+    def said_all(self) -> bool:
+        """Its answers are sent, and it is only waited for the client to leave."""
+        return self._leaving and not self._stalled
 
     def finish(self) -> None:
         self._last = True

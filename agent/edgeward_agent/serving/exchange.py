@@ -72,6 +72,10 @@ class Replier(Protocol):
 class Timed(Protocol):
     """A connection as its server sees it."""
 
+    @property
+    def said_all(self) -> bool:
+        """Its answers are sent, and it is only waited for the client to leave."""
+
     def check_time(self, now: float) -> None:
         """End what has taken too long."""
 
@@ -233,6 +237,7 @@ class ServerState:
         self.connections: set[Timed] = set()
         self.held_bytes = 0
         self.readers_bytes = 0  # of memory that large requests are read to
+        self.closing = False
         self.emptied = asyncio.Event()
 
 

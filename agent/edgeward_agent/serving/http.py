@@ -20,6 +20,8 @@ from edgeward_agent.serving.refusal import Refusal, invalid
 from edgeward_agent.serving.sockets import BACKLOG
 
 _KNOWN_HOSTS: Final = 64
+_POLL_S: Final = 0.01
+_LINGER_S: Final = 0.2  # at the end, for clients that have their answers to leave by themselves
 _FOR_ALL: Final = frozenset({b"/v2/health/live", b"/v2/health/ready"})
 """What is answered without the token: a probe of a supervisor has none, and learns no more than yes or no."""
 
@@ -56,14 +58,18 @@ class HttpServer:
 
     async def drain(self, timeout_s: float) -> None:
         """Accept no more, answer what has been asked, then close; what is not done in time is cut."""
+        self.state.closing = True
         for listener in self._listeners:
             listener.close()
         self.state.emptied.clear()
         for connection in tuple(self.state.connections):
             connection.finish()
-        if self.state.connections:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.state.emptied.wait(), timeout_s)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while not all(each.said_all for each in self.state.connections):  # noqa: ASYNC110  # once, at the end
+                    await asyncio.sleep(_POLL_S)
+                if self.state.connections:
+                    await asyncio.wait_for(self.state.emptied.wait(), _LINGER_S)
         for connection in tuple(self.state.connections):
             connection.abort()
 

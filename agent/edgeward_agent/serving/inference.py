@@ -244,7 +244,11 @@ class Inference(ABC):
 
     def _fail(self, error: Exception) -> None:
         if isinstance(error, Refusal):
-            self.version.traffic.invalid += 1
+            if error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                self.version.traffic.invalid += 1
+            else:  # it was good, and there is no room for its answer
+                self.version.traffic.failed()
+                self.count_failure()
             self.refuse(error.status, str(error))
             return
         self.version.traffic.failed()

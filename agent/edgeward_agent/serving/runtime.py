@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import math
 import socket
-import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -28,16 +26,18 @@ _DRAIN_S: Final = 4.0  # less than the agent waits for the end of this process
 
 
 class _Drain:
-    """The time for a drain, shared by the front ends: it begins with the first of them."""
+    """The drains of all front ends, which go on at the same time: none has less of it because another takes long."""
 
     def __init__(self) -> None:
-        self._ends_s = math.inf
+        self._due: list[Callable[[float], Coroutine[None, None, None]]] = []
 
-    @property
-    def left_s(self) -> float:
-        now_s = time.monotonic()
-        self._ends_s = min(self._ends_s, now_s + _DRAIN_S)
-        return max(0.0, self._ends_s - now_s)
+    def add(self, drain: Callable[[float], Coroutine[None, None, None]]) -> None:
+        self._due.append(drain)
+
+    async def all(self) -> None:
+        """Those that were not done yet."""
+        due, self._due = self._due, []
+        await asyncio.gather(*(drain(_DRAIN_S) for drain in due))
 
 
 @asynccontextmanager
@@ -68,7 +68,10 @@ async def serving(
             # What is in memory now stays: the collector need not walk through numpy and the runtime again and again.
             gc.freeze()
             gc.enable()
-            yield
+            try:
+                yield
+            finally:
+                await drain.all()
     finally:
         await scheduler.close()
         await registry.close()
@@ -120,22 +123,24 @@ async def _answering_grpc(
 
     server = RpcServer(registry, runner, management=management, terms=terms, limits=limits)
     async with beside(server.keep_time(), "keep time of gRPC"):
+        drain.add(server.drain)
         try:
             await server.listen(address)
             yield
         finally:
-            await server.drain(drain.left_s)
+            await drain.all()
 
 
 @asynccontextmanager
 async def _answering(server: HttpServer, listeners: Sequence[socket.socket], drain: _Drain) -> AsyncIterator[None]:
     async with beside(server.keep_time(), "keep time"):
+        drain.add(server.drain)
         try:
             for listener in listeners:
                 await server.listen(listener)
             yield
         finally:
-            await server.drain(drain.left_s)
+            await drain.all()
 
 
 @asynccontextmanager
@@ -150,12 +155,13 @@ async def _answering_frames(
 
     server = FrameServer(registry, runner)
     async with beside(server.keep_time(), "keep time of frames"):
+        drain.add(server.drain)
         try:
             for listener in listeners:
                 server.listen(listener)
             yield
         finally:
-            await server.drain(drain.left_s)
+            await drain.all()
 
 
 @asynccontextmanager

@@ -14,6 +14,8 @@ _COUNTED_FROM_BYTES: Final = 1 << 16
 _AT_ONCE: Final = 8
 """Messages that arrive at the same time. gRPC takes in a whole message, whatever its size, before anybody sees it;
 those of further calls stay in their clients, since nobody reads them."""
+_PRESSED_S: Final = 2.0
+"""For one of them while others wait: else eight who send nothing would stop everybody for as long as one may take."""
 
 
 class Room:
@@ -28,9 +30,10 @@ class Room:
 
     async def keep_time(self) -> None:
         """End reads whose time is up. One sweep a second costs less than a timer for each, which took 80 µs."""
-        loop, allowed_s = asyncio.get_running_loop(), self._limits.request_s
+        loop, usual_s = asyncio.get_running_loop(), self._limits.request_s
         while True:
-            await asyncio.sleep(min(1.0, allowed_s / 4))
+            await asyncio.sleep(min(1.0, usual_s / 4))
+            allowed_s = min(usual_s, _PRESSED_S) if self._arriving.locked() else usual_s
             late = [task for task, since_s in self._reading.items() if loop.time() - since_s > allowed_s]
             self._late.update(late)
             for task in late:
@@ -42,12 +45,15 @@ class Room:
         Raises:
             Refusal: it did not come in time, or not at all.
         """
+        async with self._arriving:
+            return await self._read(context)
+
+    async def _read(self, context: Context) -> bytes:
         task = asyncio.current_task()
         assert task is not None
         self._reading[task] = asyncio.get_running_loop().time()
         try:
-            async with self._arriving:
-                body = await context.read()
+            body = await context.read()
         except asyncio.CancelledError:
             if task not in self._late:
                 raise  # the caller has left

@@ -37,6 +37,9 @@ class Streams:
         self._open.add(stream)
         try:
             await stream.run()
+        except BaseException:
+            self._asking.room.let_go(stream.unread_bytes)
+            raise
         finally:
             self._open.discard(stream)
         if stream.unread_bytes:
