@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
+import tracemalloc
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -175,5 +177,28 @@ def test_what_the_caller_did_wrong_is_counted_as_such(tmp_path: Path) -> None:
         assert "expected inputs 'in'" in answer.error_message
         outcomes = version.traffic.outcomes()
         assert (outcomes[Outcome.INVALID], outcomes[Outcome.ANSWERED], outcomes[Outcome.FAILED]) == (1, 0, 0)
+
+    _play(tmp_path, Limits(), work)
+
+
+def test_a_refused_call_keeps_nothing_of_its_message(tmp_path: Path) -> None:
+    async def work(channel: Channel, version: Version) -> None:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelMetadata")
+
+        async def ask() -> None:
+            with pytest.raises(aio.AioRpcError, match="expected a message ModelMetadataRequest"):
+                await call(b"\xff" * (1 << 20))
+
+        await ask()
+        gc.collect()
+        gc.disable()
+        tracemalloc.start()
+        try:
+            for _ in range(16):
+                await ask()
+            await until(lambda: tracemalloc.get_traced_memory()[0] < 4 << 20)
+        finally:
+            tracemalloc.stop()
+            gc.enable()
 
     _play(tmp_path, Limits(), work)

@@ -67,7 +67,8 @@ def _handler(work: Work[bytes]) -> grpc.RpcMethodHandler[bytes, bytes]:
         try:
             return await work(context)
         except Refusal as refusal:
-            await refuse(context, refusal)
+            denied = _alone(refusal)
+        await refuse(context, denied)
 
     return grpc.stream_unary_rpc_method_handler(handle)
 
@@ -76,10 +77,21 @@ def _stream(work: Work[None]) -> grpc.RpcMethodHandler[bytes, bytes]:
     async def handle(_: object, context: Context) -> None:
         try:
             await work(context)
+            return
         except Refusal as refusal:
-            await refuse(context, refusal)
+            denied = _alone(refusal)
+        await refuse(context, denied)
 
     return grpc.stream_stream_rpc_method_handler(handle)
+
+
+def _alone(refusal: Refusal) -> Refusal:
+    """What it says, without what led to it.
+
+    The context keeps the error that ends the call, and that the refusal it was raised from: with its traceback, which
+    keeps the context and the whole message, until the collector comes by.
+    """
+    return Refusal(refusal.status, str(refusal))
 
 
 def _counted(work: Work[T], calls: Calls) -> Work[T]:
