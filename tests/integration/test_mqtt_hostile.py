@@ -154,7 +154,7 @@ def test_a_broker_that_stops_acknowledging_is_left_and_tried_anew(tmp_path: Path
                 while broker.connections < 2:
                     with pytest.raises(LinkLost):
                         await link.report(reported_state(3))
-            assert broker.connections == 2
+            assert broker.connections >= 2  # a busy machine may need another
             await link.aclose()
 
     with mock.patch.object(mqtt_connection, "_TICK_S", 0.05):
