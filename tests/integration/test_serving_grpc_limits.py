@@ -169,6 +169,34 @@ def test_calls_have_a_limit_and_probes_do_not_count(tmp_path: Path, monkeypatch:
     _play(tmp_path, Limits(request_s=0.5), work)
 
 
+@pytest.mark.parametrize("count", [8, 40])
+def test_callers_who_send_nothing_lock_nobody_out(tmp_path: Path, count: int) -> None:
+    async def work(channel: Channel, version: Version) -> None:
+        silent = [channel.stream_stream(INFER)() for _ in range(count)]
+        for each in silent:
+            await each.wait_for_connection()
+        async with asyncio.timeout(8):  # far less than the time that each of them has
+            for _ in range(20):
+                assert await channel.unary_unary(INFER)(_request(np.ones(1, np.float32)))
+        for each in silent:
+            each.cancel()
+
+    _play(tmp_path, Limits(), work)
+
+
+def test_a_slow_sender_is_heard_when_others_have_come_and_gone(tmp_path: Path) -> None:
+    async def work(channel: Channel, version: Version) -> None:
+        slow = [channel.stream_stream(INFER)() for _ in range(15)]  # one fewer than places of both kinds
+        for each in slow:
+            await each.wait_for_connection()
+        assert await channel.unary_unary(INFER)(_request(np.ones(1, np.float32)))
+        for each in slow:
+            await each.write(_request(np.ones(1, np.float32)))
+            assert await each.read()
+
+    _play(tmp_path, Limits(), work)
+
+
 def test_what_the_caller_did_wrong_is_counted_as_such(tmp_path: Path) -> None:
     async def work(channel: Channel, version: Version) -> None:
         call = channel.stream_stream(STREAM)()

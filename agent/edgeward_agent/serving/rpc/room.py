@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, NoReturn
 
@@ -14,8 +16,19 @@ _COUNTED_FROM_BYTES: Final = 1 << 16
 _AT_ONCE: Final = 8
 """Messages that arrive at the same time. gRPC takes in a whole message, whatever its size, before anybody sees it;
 those of further calls stay in their clients, since nobody reads them."""
-_PRESSED_S: Final = 2.0
-"""For one of them while others wait: else eight who send nothing would stop everybody for as long as one may take."""
+_SLOW: Final = 8
+"""As many again may arrive slowly, beside those. Who is slowest of more is refused when others wait."""
+_PROMPT_S: Final = 0.5
+"""Who takes longer gives his place to the next: eight callers who send nothing would lock everybody out."""
+
+
+@dataclass(slots=True)
+class _Arrival:
+    """A message that is read, or waits for a place to be."""
+
+    asked_s: float  # on the loop's clock
+    begun_s: float | None = None  # None: it waits
+    placed: bool = False  # and not yet among the slow
 
 
 class Room:
@@ -24,20 +37,38 @@ class Room:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._held_bytes = 0
-        self._arriving = asyncio.Semaphore(_AT_ONCE)
-        self._reading: dict[asyncio.Task[Any], float] = {}  # since when, on the loop's clock
+        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._arriving: dict[asyncio.Task[Any], _Arrival] = {}  # in the order in which they came
         self._late: set[asyncio.Task[Any]] = set()
 
     async def keep_time(self) -> None:
-        """End reads whose time is up. One sweep a second costs less than a timer for each, which took 80 µs."""
-        loop, usual_s = asyncio.get_running_loop(), self._limits.request_s
+        """End reads whose time is up. A sweep now and then costs less than a timer for each, which took 80 µs."""
+        loop, allowed_s = asyncio.get_running_loop(), self._limits.request_s
         while True:
-            await asyncio.sleep(min(1.0, usual_s / 4))
-            allowed_s = min(usual_s, _PRESSED_S) if self._arriving.locked() else usual_s
-            late = [task for task, since_s in self._reading.items() if loop.time() - since_s > allowed_s]
-            self._late.update(late)
-            for task in late:
-                task.cancel()
+            await asyncio.sleep(min(_PROMPT_S / 2, allowed_s / 4))
+            now_s = loop.time()
+            self._end(task for task, each in self._arriving.items() if now_s - each.asked_s > allowed_s)
+            self._make_way(now_s)
+
+    def _make_way(self, now_s: float) -> None:
+        """Give places of those who are not prompt to as many who wait."""
+        waiting = sum(each.begun_s is None for each in self._arriving.values())
+        if not waiting:
+            return
+        begun = [(each.begun_s, task, each) for task, each in self._arriving.items() if each.begun_s is not None]
+        begun.sort(key=lambda each: each[0])
+        for since_s, _, each in begun:
+            if waiting and each.placed and now_s - since_s > _PROMPT_S:
+                each.placed = False
+                self._places.release()
+                waiting -= 1
+        slow = [task for _, task, each in begun if not each.placed]
+        self._end(slow[: max(0, len(slow) - _SLOW)])
+
+    def _end(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
+        for task in tuple(tasks):
+            self._late.add(task)
+            task.cancel()
 
     async def read(self, context: Context) -> bytes:
         """The one message of a call.
@@ -45,14 +76,13 @@ class Room:
         Raises:
             Refusal: it did not come in time, or not at all.
         """
-        async with self._arriving:
-            return await self._read(context)
-
-    async def _read(self, context: Context) -> bytes:
         task = asyncio.current_task()
         assert task is not None
-        self._reading[task] = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        self._arriving[task] = arrival = _Arrival(loop.time())
         try:
+            await self._places.acquire()
+            arrival.begun_s, arrival.placed = loop.time(), True
             body = await context.read()
         except asyncio.CancelledError:
             if task not in self._late:
@@ -60,7 +90,9 @@ class Room:
             task.uncancel()
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "expected a whole message, its time is up") from None
         finally:
-            del self._reading[task]
+            if arrival.placed:
+                self._places.release()
+            del self._arriving[task]
             self._late.discard(task)
         if not isinstance(body, bytes):  # the mark of the end
             raise invalid("expected a message, got none")
