@@ -110,6 +110,24 @@ def test_a_stream_whose_answers_are_not_read_holds_a_window_and_nobody_else(tmp_
     _play(tmp_path, Limits(), work)
 
 
+def test_who_asks_far_ahead_and_reads_is_answered_within_the_room_there_is(tmp_path: Path) -> None:
+    async def work(channel: Channel, version: Version) -> None:
+        call = channel.stream_stream(STREAM)()
+        count = 64
+
+        async def ask() -> None:
+            for _ in range(count):
+                await call.write(_request(np.zeros(3 << 18, np.float32)))
+
+        asked = asyncio.create_task(ask())
+        for _ in range(count):
+            assert not _answer(await call.read()).error_message
+            await asyncio.sleep(0.005)  # a little slower than the model, and never for long
+        await asked
+
+    _play(tmp_path, Limits(held_bytes=24 << 20), work)  # 3 MiB asked and 3 answered, for two at a time
+
+
 def test_answers_that_nobody_reads_have_a_limit_until_who_asked_leaves(tmp_path: Path) -> None:
     async def work(channel: Channel, version: Version) -> None:
         silent = channel.stream_stream(STREAM)()

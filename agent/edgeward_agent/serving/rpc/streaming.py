@@ -13,7 +13,11 @@ from edgeward_agent.serving.rpc.room import left
 from edgeward_agent.serving.rpc.writing import Context, refuse, streamed, streamed_error
 
 _WINDOW: Final = 32
-"""Requests of one stream that are under way. Further ones wait in the client: its writes stall."""
+"""Requests of one stream that are under way, at most. Further ones wait in the client: its writes stall."""
+_LEAST: Final = 2
+_UNREAD_BYTES: Final = 8 << 20
+"""Answers of one stream that may lie here, or two, since one is written while the next is made. A client that asks far
+ahead would fill the room of all."""
 MOST: Final = 32
 """Streams at a time. Each may have one message arrive, and nobody sees how large it will be."""
 
@@ -58,6 +62,29 @@ def _ending() -> Refusal:
     return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "expected a server that stays, this one is ending")
 
 
+class _Window:
+    """How many requests of a stream are under way: fewer, the larger the last answer was; two until that is known."""
+
+    def __init__(self) -> None:
+        self._under_way = 0
+        self._most = _LEAST
+        self._changed = asyncio.Event()
+
+    async def enter(self) -> None:
+        while self._under_way >= self._most:
+            self._changed.clear()
+            await self._changed.wait()
+        self._under_way += 1
+
+    def leave(self) -> None:
+        self._under_way -= 1
+        self._changed.set()
+
+    def learn(self, answer_bytes: int) -> None:
+        self._most = max(_LEAST, min(_WINDOW, _UNREAD_BYTES // max(1, answer_bytes)))
+        self._changed.set()
+
+
 class _Stream:
     """One call. A task of its own reads; the call's task writes, in the order in which requests came."""
 
@@ -66,7 +93,7 @@ class _Stream:
         self._context = context
         self._limits = limits
         self._due: asyncio.Queue[Pending | None] = asyncio.Queue()  # None: nothing follows
-        self._window = asyncio.Semaphore(_WINDOW)
+        self._window = _Window()
         self._reading: asyncio.Task[None] | None = None
         self.ended: Refusal | None = None  # why, where it was not the client that ended it
         self.unread_bytes = 0  # of the answer that nobody has read in time; then nothing more is done for this call
@@ -77,7 +104,7 @@ class _Stream:
             self._reading.add_done_callback(self._nothing_follows)
             try:
                 while (pending := await self._due.get()) is not None and await self._write(pending):
-                    self._window.release()
+                    self._window.leave()
             finally:
                 self._reading.cancel()
                 self._abandon()
@@ -90,7 +117,7 @@ class _Stream:
     async def _read(self) -> None:
         try:
             while True:
-                await self._window.acquire()
+                await self._window.enter()
                 async with asyncio.timeout(self._limits.idle_s):
                     body = await self._context.read()
                 if not isinstance(body, bytes):  # the mark of the end
@@ -114,6 +141,7 @@ class _Stream:
         if isinstance(reply, Refusal):
             await self._context.write(streamed_error(pending.id, str(reply)))
             return True
+        self._window.learn(len(reply))
         if await self._asking.room.write(self._context, reply):
             return True
         self.unread_bytes = len(reply)
