@@ -26,6 +26,7 @@ from edgeward_agent.serving.refusal import Refusal
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.rpc import inference_pb2 as pb
 from edgeward_agent.serving.rpc.asking import Asking, _within
+from edgeward_agent.serving.rpc.places import Places
 from edgeward_agent.serving.rpc.reading import read_infer, read_request
 from edgeward_agent.serving.rpc.room import Room
 from edgeward_agent.serving.rpc.service import management_calls, probes
@@ -336,6 +337,34 @@ def test_a_refusal_keeps_nothing_of_its_message() -> None:
     refusal = asyncio.run(main())
     assert refusal.status == 404
     assert refusal.__traceback__ is None
+
+
+def test_places_go_to_one_connection_after_the_other() -> None:
+    async def main() -> None:
+        places, had = Places(1), list[str]()
+
+        async def take(name: str) -> None:
+            await places.take(lambda: name[0])
+            had.append(name)
+
+        await places.take(lambda: "first")
+        tasks = [asyncio.create_task(take(name)) for name in ("a1", "a2", "a3", "b1", "c1")]
+        await asyncio.sleep(0)
+        tasks[1].cancel()  # while it waits
+        tasks[4].cancel()
+        for _ in range(3):
+            places.give()
+        await until(lambda: len(had) == 3)
+        assert had == ["a1", "b1", "a3"]
+        late = asyncio.create_task(take("d1"))
+        await asyncio.sleep(0)
+        places.give()
+        late.cancel()  # when it has just been given a place
+        await asyncio.gather(*tasks, late, return_exceptions=True)
+        async with asyncio.timeout(5):
+            await take("e1")
+
+    asyncio.run(main())
 
 
 def test_a_message_that_is_larger_than_all_may_be_comes_in_when_it_is_alone() -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final, NoReturn
 
 from edgeward_agent.serving.exchange import Limits
 from edgeward_agent.serving.refusal import Full, Refusal, invalid
+from edgeward_agent.serving.rpc.places import Places
 from edgeward_agent.serving.rpc.writing import Context
 
 _COUNTED_FROM_BYTES: Final = 1 << 16
@@ -37,7 +38,7 @@ class Room:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._held_bytes = 0
-        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._places = Places(_AT_ONCE)
         self._arriving: dict[asyncio.Task[Any], _Arrival] = {}  # in the order in which they came
         self._late: set[asyncio.Task[Any]] = set()
 
@@ -60,7 +61,7 @@ class Room:
         for since_s, _, each in begun:
             if waiting and each.placed and now_s - since_s > _PROMPT_S:
                 each.placed = False
-                self._places.release()
+                self._places.give()
                 waiting -= 1
         slow = [task for _, task, each in begun if not each.placed]
         self._end(slow[: max(0, len(slow) - _SLOW)])
@@ -81,7 +82,7 @@ class Room:
         loop = asyncio.get_running_loop()
         self._arriving[task] = arrival = _Arrival(loop.time())
         try:
-            await self._places.acquire()
+            await self._places.take(context.peer)
             arrival.begun_s, arrival.placed = loop.time(), True
             body = await context.read()
         except asyncio.CancelledError:
@@ -91,7 +92,7 @@ class Room:
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "expected a whole message, its time is up") from None
         finally:
             if arrival.placed:
-                self._places.release()
+                self._places.give()
             del self._arriving[task]
             self._late.discard(task)
         if not isinstance(body, bytes):  # the mark of the end
