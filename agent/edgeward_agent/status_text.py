@@ -68,8 +68,8 @@ def _serving(serving: ServingStatus) -> str:
         return "not running"
     named = {"http://": serving.http, "unix:": serving.unix, "frames:": serving.frames, "grpc://": serving.grpc}
     where = ", ".join(kind + address for kind, address in named.items() if address)
-    restarts = f", restarted {serving.restarts} times" if serving.restarts else ""
-    return f"pid {serving.pid} on {where}{restarts}"
+    times = "once" if serving.restarts == 1 else f"{serving.restarts} times"
+    return f"pid {serving.pid} on {where}" + (f", restarted {times}" if serving.restarts else "")
 
 
 def _outbox(outbox: OutboxStatus) -> str:
@@ -77,7 +77,8 @@ def _outbox(outbox: OutboxStatus) -> str:
         return ""
     oldest = f", the oldest for {duration(outbox.oldest_s)}" if outbox.records else ""
     more = [(outbox.quarantined, "in quarantine"), (outbox.dropped, "dropped for room")]
-    return f"{outbox.records} records wait{oldest}" + "".join(f", {count} {what}" for count, what in more if count)
+    wait = "1 record waits" if outbox.records == 1 else f"{outbox.records} records wait"
+    return f"{wait}{oldest}" + "".join(f", {count} {what}" for count, what in more if count)
 
 
 def _models(models: tuple[ModelStatus, ...]) -> Iterator[str]:

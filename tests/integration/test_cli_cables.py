@@ -89,10 +89,11 @@ def test_a_fleet_that_is_not_there_cuts_too() -> None:
         assert is_cut(end)
 
 
-def test_closing_the_cables_cuts_what_is_connected(echo: int) -> None:
+def test_closing_the_cables_cuts_all_and_says_nothing(echo: int, caplog: pytest.LogCaptureFixture) -> None:
     with Cables() as cables:
         end = connect(cables.lay("127.0.0.1", echo).port)
         end.sendall(b"x")
         assert end.recv(1) == b"x"
     with end:
         assert is_cut(end)
+    assert not caplog.messages

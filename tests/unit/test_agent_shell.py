@@ -121,7 +121,7 @@ def test_the_status_of_a_healthy_device() -> None:
         "device       bed-1 of site north",
         "certificate  good for 29 days",
         "fleet        connected, last heard 4 s ago",
-        "serving      pid 8 on http://127.0.0.1:8500, unix:/run/s.sock, restarted 1 times",
+        "serving      pid 8 on http://127.0.0.1:8500, unix:/run/s.sock, restarted once",
         "outbox       3 records wait, the oldest for 1 min, 1 in quarantine",
         "disk         5.0 GB free",
         "",

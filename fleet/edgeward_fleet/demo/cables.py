@@ -35,7 +35,7 @@ class Cable:
         self._cables.run(self._set(plugged=True))
 
     async def open(self) -> None:
-        self._server = await asyncio.start_server(self._pass_on, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
@@ -48,6 +48,12 @@ class Cable:
         if not plugged:
             for writer in self._writers:
                 writer.transport.abort()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._pass_on(reader, writer)
+        except asyncio.CancelledError:  # the end of all; asyncio of Python 3.11 would print it as an error
+            writer.transport.abort()
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not self._plugged:
