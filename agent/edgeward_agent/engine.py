@@ -23,7 +23,7 @@ from edgeward_agent.serving.local import load_all
 from edgeward_agent.serving.refusal import Refusal
 from edgeward_agent.serving.release import Version
 from edgeward_agent.serving.session import RunFailed
-from edgeward_agent.serving.tensors import DATATYPE, Array
+from edgeward_agent.wire.tensors import DATATYPE, Array
 from edgeward_contract.manifest import CaptureMode, Datatype, TensorSpec
 
 

@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 
 from benchmarks.latency.wire import Tensors, WrongAnswer
-from edgeward_agent.serving.frames import wire
-from edgeward_agent.serving.tensors import DATATYPE
+from edgeward_agent.wire import frames as wire
+from edgeward_agent.wire.tensors import DATATYPE
 from edgeward_contract.schema import JsonValue
 
 RUN: Final = wire.Run(sequence=1).packet()

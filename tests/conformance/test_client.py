@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto
 
 from edgeward_agent.client import InvalidRequest, ModelNotFound, ServerFailed
-from edgeward_agent.serving.tensors import Array
+from edgeward_agent.wire.tensors import Array
 from support.clients import WAYS, Asks, opened
 from support.serving import (
     FEATURES,

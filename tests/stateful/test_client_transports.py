@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from onnx import TensorProto
 
-from edgeward_agent.serving.tensors import Array
+from edgeward_agent.wire.tensors import Array
 from support.clients import WAYS, Asks, opened
 from support.serving import ask, device, identity_model, manifest_for, wait_until, write_release
 

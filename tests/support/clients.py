@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeward_agent.client import Answer, AsyncClient, Client, ModelInfo
 from edgeward_agent.engine import Engine
-from edgeward_agent.serving.tensors import Array
+from edgeward_agent.wire.tensors import Array
 from support.serving import Device, Release
 
 

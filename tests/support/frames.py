@@ -17,13 +17,13 @@ import numpy as np
 from edgeward_agent.serving import loop
 from edgeward_agent.serving.callers import Callers
 from edgeward_agent.serving.capture import Capture, NoCapture
-from edgeward_agent.serving.frames import wire
 from edgeward_agent.serving.frames.server import FrameLimits, FrameServer
-from edgeward_agent.serving.frames.wire import Answer, Run
 from edgeward_agent.serving.inference import Runner
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.scheduler import Scheduler
-from edgeward_agent.serving.tensors import DATATYPE, Array
+from edgeward_agent.wire import frames as wire
+from edgeward_agent.wire.frames import Answer, Run
+from edgeward_agent.wire.tensors import DATATYPE, Array
 from edgeward_contract.schema import JsonValue
 from support.serving import Json
 

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 from edgeward_agent.outbox.receiver import MAX_FRAME_BYTES, read_frames
 from edgeward_agent.series import ROW_HEAD, Series
 from edgeward_agent.serving.records import InferenceRecord, series_of
-from edgeward_agent.serving.tensors import DATATYPE, Array
+from edgeward_agent.wire.tensors import DATATYPE, Array
 from edgeward_contract.artifact import Sha256
 from edgeward_contract.schema import ContractError, canonical_json
 

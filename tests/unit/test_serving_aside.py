@@ -20,7 +20,7 @@ from edgeward_agent.serving.interface import Interface, response_head
 from edgeward_agent.serving.protocol import parse_infer
 from edgeward_agent.serving.refusal import Refusal
 from edgeward_agent.serving.shared_memory import Regions
-from edgeward_agent.serving.tensors import Array
+from edgeward_agent.wire.tensors import Array
 from edgeward_contract.manifest import Datatype, TensorSpec
 
 _IN = TensorSpec(name="in", datatype=Datatype.FP32, shape=(-1, 2))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edgeward_agent.serving.batching import company_of, join, split
 from edgeward_agent.serving.line import Company
-from edgeward_agent.serving.tensors import Array
+from edgeward_agent.wire.tensors import Array
 from edgeward_contract.serving_options import Batching
 
 EIGHT = Batching(max_rows=8, max_delay_us=250)

@@ -16,7 +16,7 @@ from edgeward_agent.outbox.receiver import GREETING, MAX_FRAME_BYTES
 from edgeward_agent.series import ROW_HEAD, Series
 from edgeward_agent.serving.capture import CaptureLimits, CaptureStream, NoCapture
 from edgeward_agent.serving.records import InferenceRecord, series_of
-from edgeward_agent.serving.tensors import Array
+from edgeward_agent.wire.tensors import Array
 from edgeward_contract.artifact import Sha256
 from edgeward_contract.manifest import CaptureMode
 from edgeward_contract.record import MAX_RECORD_BYTES

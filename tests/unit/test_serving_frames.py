@@ -24,17 +24,17 @@ import pytest
 from onnx import TensorProto
 
 from edgeward_agent.serving.callers import Callers
-from edgeward_agent.serving.frames import wire
 from edgeward_agent.serving.frames.connection import FrameConnection
 from edgeward_agent.serving.frames.opened import Opened
 from edgeward_agent.serving.frames.server import Access, FrameLimits
-from edgeward_agent.serving.frames.wire import FrameError, Kind
 from edgeward_agent.serving.local import load_file
 from edgeward_agent.serving.outcome import Outcome
 from edgeward_agent.serving.patience import Patience
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.release import Version
 from edgeward_agent.serving.scheduler import Scheduler
+from edgeward_agent.wire import frames as wire
+from edgeward_agent.wire.frames import FrameError, Kind
 from edgeward_contract.manifest import CaptureMode, CapturePolicy
 from support.frames import SEALS, FrameClient, FramesHost, connect, frames_host, memory_file, open_plan
 from support.serving import (

@@ -34,7 +34,7 @@ from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.release import Version
 from edgeward_agent.serving.scheduler import Scheduler
 from edgeward_agent.serving.shared_memory import NoRegions
-from edgeward_agent.serving.tensors import DATATYPE, Array
+from edgeward_agent.wire.tensors import DATATYPE, Array
 from edgeward_contract.manifest import CaptureMode, CapturePolicy
 from support.serving import (
     FEATURES,

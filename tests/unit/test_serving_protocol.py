@@ -18,7 +18,7 @@ from edgeward_agent.serving.interface import Interface, response_head
 from edgeward_agent.serving.json_data import json_elements
 from edgeward_agent.serving.protocol import parse_infer
 from edgeward_agent.serving.refusal import Refusal
-from edgeward_agent.serving.tensors import Array, TensorError
+from edgeward_agent.wire.tensors import Array, TensorError
 from edgeward_contract.manifest import CaptureMode, Datatype, TensorSpec
 
 

@@ -22,7 +22,7 @@ from edgeward_agent.serving.refusal import Refusal
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.release import load_release
 from edgeward_agent.serving.session import RunFailed, Session, Tuning, providers
-from edgeward_agent.serving.tensors import Array
+from edgeward_agent.wire.tensors import Array
 from edgeward_contract.artifact import ModelName, Sha256
 from edgeward_contract.manifest import Datatype, TensorSpec
 from support.serving import (

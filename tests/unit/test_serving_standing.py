@@ -21,7 +21,7 @@ from edgeward_agent.serving.rerun import Rerun
 from edgeward_agent.serving.scheduler import Scheduler
 from edgeward_agent.serving.session import RunFailed
 from edgeward_agent.serving.standing import Standing
-from edgeward_agent.serving.tensors import Array
+from edgeward_agent.wire.tensors import Array
 from edgeward_contract.manifest import CaptureMode, CapturePolicy
 from support.serving import Kept, sum_model
 

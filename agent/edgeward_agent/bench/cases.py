@@ -14,8 +14,8 @@ import numpy as np
 from edgeward_agent.bench.errors import CannotMeasure
 from edgeward_agent.bench.subject import Subject
 from edgeward_agent.errors import UpdateError
-from edgeward_agent.serving.tensors import NUMPY, Array
 from edgeward_agent.update.golden import Golden
+from edgeward_agent.wire.tensors import NUMPY, Array
 from edgeward_contract.manifest import Datatype, TensorSpec
 
 GOLDEN: Final = "golden.npz"

@@ -37,7 +37,7 @@ from edgeward_agent.bench.targets import InProcess, Target
 from edgeward_agent.bench.verdict import Verdict, judge
 from edgeward_agent.errors import ServingError
 from edgeward_agent.serving.session import Session
-from edgeward_agent.serving.tensors import Array
+from edgeward_agent.wire.tensors import Array
 
 _STARTS_S: Final = 10.0
 _WARM: Final = Load(count=20, seconds=0.1)

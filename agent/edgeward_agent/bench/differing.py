@@ -8,8 +8,8 @@ import numpy as np
 
 from edgeward_agent.bench.quantiles import Floats
 from edgeward_agent.bench.report import GoldenCount, OutputDifference
-from edgeward_agent.serving.tensors import Array
 from edgeward_agent.update.golden import difference as golden_difference
+from edgeward_agent.wire.tensors import Array
 from edgeward_contract.manifest import Tolerance
 
 Answers = Sequence[Mapping[str, Array]]

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 
 from edgeward_agent.bench.cases import Feeds
 from edgeward_agent.bench.errors import CannotMeasure
-from edgeward_agent.serving import tensors
+from edgeward_agent.wire import tensors
 from edgeward_contract.schema import JsonValue
 
 _PATIENCE_US: Final = 60_000_000

@@ -13,10 +13,10 @@ from edgeward_agent.cli.options import state_dir_option
 from edgeward_agent.client import Answer, Client, Unavailable, Unreachable
 from edgeward_agent.config import load_config
 from edgeward_agent.errors import ServingUnavailable
-from edgeward_agent.serving.tensors import Array, Scalar, to_elements
 from edgeward_agent.state_dir import StateDir
 from edgeward_agent.status import recorded_serving
 from edgeward_agent.token_file import read_token
+from edgeward_agent.wire.tensors import Array, Scalar, to_elements
 from edgeward_contract.manifest import CaptureMode
 
 

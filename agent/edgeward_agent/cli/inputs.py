@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeward_agent.client import InvalidRequest, ModelInfo
-from edgeward_agent.serving.tensors import NUMPY, Array, Scalar, TensorError, from_elements
+from edgeward_agent.wire.tensors import NUMPY, Array, Scalar, TensorError, from_elements
 from edgeward_contract.manifest import Datatype, TensorSpec
 from edgeward_contract.schema import ContractError, Fields, JsonValue, parse_json
 

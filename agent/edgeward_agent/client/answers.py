@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edgeward_agent.serving.tensors import Array
+from edgeward_agent.wire.tensors import Array
 from edgeward_contract.manifest import TensorSpec
 
 

@@ -17,7 +17,7 @@ from edgeward_agent.client.dialogue import READY, Dialogue, Request, WishFields,
 from edgeward_agent.client.errors import Unreachable
 from edgeward_agent.client.forms import NO_FORM, Form
 from edgeward_agent.client.http import NotHttp, Response, ResponseReader
-from edgeward_agent.serving.tensors import Array, Buffer
+from edgeward_agent.wire.tensors import Array, Buffer
 from edgeward_contract.manifest import CaptureMode
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from edgeward_agent.client.errors import ClientError, ServerFailed, Unreachable
 from edgeward_agent.client.learnt import Learnt, carried, form_of
 from edgeward_agent.client.memory import offer
 from edgeward_agent.client.plan import Layout, Plan, PlanOver
-from edgeward_agent.serving.frames.wire import MAX_ANSWER_BYTES, MAX_OPEN_BYTES, FrameError
-from edgeward_agent.serving.tensors import Array
+from edgeward_agent.wire.frames import MAX_ANSWER_BYTES, MAX_OPEN_BYTES, FrameError
+from edgeward_agent.wire.tensors import Array
 
 _log: Final = logging.getLogger(__name__)
 OverHttp = Callable[[WishFields, Mapping[str, Array]], Awaitable[Answer]]

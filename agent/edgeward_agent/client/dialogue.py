@@ -30,8 +30,8 @@ from edgeward_agent.client.errors import (
 )
 from edgeward_agent.client.forms import Form, Meaning, Part
 from edgeward_agent.client.http import Response, retry_after_s
-from edgeward_agent.serving import tensors
-from edgeward_agent.serving.tensors import Array, Buffer, TensorError
+from edgeward_agent.wire import tensors
+from edgeward_agent.wire.tensors import Array, Buffer, TensorError
 from edgeward_contract.manifest import CaptureMode, Datatype, TensorSpec
 from edgeward_contract.schema import ContractError, Fields, JsonValue, parse_json
 

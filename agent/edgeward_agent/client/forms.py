@@ -14,7 +14,7 @@ import numpy as np
 
 from edgeward_agent.client.answers import Answer
 from edgeward_agent.client.http import Response
-from edgeward_agent.serving.tensors import CARRIER, Array, Buffer, to_bytes
+from edgeward_agent.wire.tensors import CARRIER, Array, Buffer, to_bytes
 from edgeward_contract.manifest import Datatype
 
 _JOIN_BELOW_BYTES: Final = 1 << 16

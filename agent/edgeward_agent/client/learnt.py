@@ -16,8 +16,8 @@ import numpy as np
 from edgeward_agent.client.answers import Answer
 from edgeward_agent.client.dialogue import WishFields
 from edgeward_agent.client.plan import Layout, lay_out
-from edgeward_agent.serving.frames.wire import MAX_ID_BYTES
-from edgeward_agent.serving.tensors import DATATYPE, Array
+from edgeward_agent.wire.frames import MAX_ID_BYTES
+from edgeward_agent.wire.tensors import DATATYPE, Array
 
 _REMEMBERED: Final = 64
 _TRY_AGAIN_S: Final = 5.0

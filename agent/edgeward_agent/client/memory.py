@@ -9,7 +9,7 @@ import socket
 from typing import Final
 
 from edgeward_agent.client.plan import Layout
-from edgeward_agent.serving.frames.wire import open_packet
+from edgeward_agent.wire.frames import open_packet
 
 # The server would be ended by a page that its owner has cut off, so it takes no file without these.
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL

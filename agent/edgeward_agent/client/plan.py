@@ -17,7 +17,7 @@ import numpy as np
 
 from edgeward_agent.client.answers import Answer
 from edgeward_agent.client.dialogue import WishFields, error_for
-from edgeward_agent.serving.frames.wire import (
+from edgeward_agent.wire.frames import (
     ALIGNMENT,
     ANSWER_HEAD,
     RUN_HEAD,
@@ -26,7 +26,7 @@ from edgeward_agent.serving.frames.wire import (
     read_answer,
     read_opened,
 )
-from edgeward_agent.serving.tensors import DATATYPE, NUMPY, Array
+from edgeward_agent.wire.tensors import DATATYPE, NUMPY, Array
 from edgeward_contract.manifest import Datatype
 from edgeward_contract.schema import ContractError, Fields, JsonValue
 

@@ -8,12 +8,12 @@ from typing import Final
 
 import msgspec
 
-from edgeward_agent.serving import tensors
 from edgeward_agent.serving.aside import Aside
 from edgeward_agent.serving.asked import InferRequest, Terms
 from edgeward_agent.serving.interface import Interface, output_head
 from edgeward_agent.serving.refusal import invalid
-from edgeward_agent.serving.tensors import Array, Buffer
+from edgeward_agent.wire import tensors
+from edgeward_agent.wire.tensors import Array, Buffer
 from edgeward_contract.manifest import Datatype
 
 _TERMS: Final = Terms()

@@ -25,7 +25,7 @@ from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.release import Version
 from edgeward_agent.serving.routes import Route, What, parse_target
 from edgeward_agent.serving.standing import Standing
-from edgeward_agent.serving.tensors import Array, Buffer
+from edgeward_agent.wire.tensors import Array, Buffer
 from edgeward_contract.manifest import CaptureMode
 from edgeward_contract.schema import JsonValue
 

@@ -11,12 +11,12 @@ from typing import Final
 
 import numpy as np
 
-from edgeward_agent.serving import tensors
 from edgeward_agent.serving.classification import RANKED, best_classes
 from edgeward_agent.serving.interface import Interface
 from edgeward_agent.serving.refusal import invalid
 from edgeward_agent.serving.shared_memory import Region, check_span
-from edgeward_agent.serving.tensors import Array, TensorError
+from edgeward_agent.wire import tensors
+from edgeward_agent.wire.tensors import Array, TensorError
 from edgeward_contract.manifest import TensorSpec
 
 PENDING: Final[Array] = np.empty(0)

@@ -10,7 +10,7 @@ from edgeward_agent.serving.aside import Aside
 from edgeward_agent.serving.interface import Interface, fits
 from edgeward_agent.serving.refusal import Refusal, invalid, unsupported
 from edgeward_agent.serving.shared_memory import NoRegions, Region
-from edgeward_agent.serving.tensors import Array
+from edgeward_agent.wire.tensors import Array
 from edgeward_contract.manifest import CaptureMode, TensorSpec
 
 _MAX_TEXT: Final = 120

@@ -13,7 +13,7 @@ import numpy as np
 
 from edgeward_agent.ort import onnxruntime as ort
 from edgeward_agent.serving.interface import Interface
-from edgeward_agent.serving.tensors import Array
+from edgeward_agent.wire.tensors import Array
 from edgeward_contract.manifest import Datatype
 
 _ONNX_BFLOAT16: Final = 16  # TensorProto.DataType

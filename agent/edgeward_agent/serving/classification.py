@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from edgeward_agent.serving.refusal import invalid
-from edgeward_agent.serving.tensors import Array
+from edgeward_agent.wire.tensors import Array
 from edgeward_contract.manifest import Datatype
 
 RANKED: Final = frozenset(Datatype) - {Datatype.BOOL, Datatype.BYTES, Datatype.BF16}

@@ -13,7 +13,7 @@ from edgeward_agent.priority import interrupt_nobody
 from edgeward_agent.serving.encoding import Inflater, chosen, pack
 from edgeward_agent.serving.exchange import Handler, Request
 from edgeward_agent.serving.refusal import Refusal
-from edgeward_agent.serving.tensors import Buffer
+from edgeward_agent.wire.tensors import Buffer
 
 _log: Final = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from edgeward_agent.serving.exchange import Guard, Head, KnownAnswer, Request, S
 from edgeward_agent.serving.parsing import Parser, may_come_again
 from edgeward_agent.serving.patience import Patience
 from edgeward_agent.serving.refusal import Full, Refusal, error_body
-from edgeward_agent.serving.tensors import COPIED_BELOW_BYTES, Buffer
 from edgeward_agent.serving.whole import LARGEST_BYTES, SMALLEST_BYTES, Known, WholeReader
+from edgeward_agent.wire.tensors import COPIED_BELOW_BYTES, Buffer
 
 _OK: Final = HTTPStatus.OK
 _MAX_READERS_BYTES: Final = 32 << 20  # of all connections

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from edgeward_agent.serving import tensors
 from edgeward_agent.serving.interface import Interface
+from edgeward_agent.wire import tensors
 from edgeward_contract.manifest import Datatype, TensorSpec
 from edgeward_contract.schema import JsonValue
 from edgeward_contract.serving_options import ServingOptions

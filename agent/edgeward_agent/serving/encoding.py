@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Final
 
 from edgeward_agent.serving.refusal import Refusal, invalid, too_large
-from edgeward_agent.serving.tensors import Buffer
+from edgeward_agent.wire.tensors import Buffer
 
 _WBITS: Final[Mapping[bytes, int]] = {b"gzip": 31, b"deflate": 15}  # "deflate" is the zlib format, RFC 9110 8.4.1.2
 _FASTEST: Final = 1  # client and server share a machine: there is little to save on the way

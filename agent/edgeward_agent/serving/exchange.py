@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from edgeward_agent.serving.callers import MANY, Callers
 from edgeward_agent.serving.refusal import Refusal, error_body, internal_error, invalid
-from edgeward_agent.serving.tensors import Buffer
+from edgeward_agent.wire.tensors import Buffer
 
 _log: Final = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from edgeward_agent.serving.records import InferenceRecord
 from edgeward_agent.serving.refusal import Refusal
 from edgeward_agent.serving.release import Version
 from edgeward_agent.serving.scheduler import Scheduler, Turned
-from edgeward_agent.serving.tensors import Array
+from edgeward_agent.wire.tensors import Array
 from edgeward_contract.manifest import CaptureMode
 
 _log: Final = logging.getLogger(__name__)

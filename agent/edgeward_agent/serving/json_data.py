@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from edgeward_agent.serving.tensors import Buffer, Scalar, TensorError
+from edgeward_agent.wire.tensors import Buffer, Scalar, TensorError
 
 _MAX_TEXT: Final = 120
 _MAX_LENIENT_BYTES: Final = 128 << 10  # read with a regular expression: 17 ms where every word is a match

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import msgspec
 
-from edgeward_agent.serving import tensors
 from edgeward_agent.serving.aside import Aside, Load, Span, check_classes
 from edgeward_agent.serving.asked import Terms, check_parameters, no_sequences
 from edgeward_agent.serving.interface import Interface
 from edgeward_agent.serving.refusal import invalid, too_large
-from edgeward_agent.serving.tensors import TensorError
+from edgeward_agent.wire import tensors
+from edgeward_agent.wire.tensors import TensorError
 from edgeward_contract.manifest import CaptureMode, TensorSpec
 
 

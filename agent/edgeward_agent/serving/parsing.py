@@ -22,7 +22,7 @@ from edgeward_agent.serving.exchange import (
     whole_number,
 )
 from edgeward_agent.serving.refusal import Refusal, internal_error, invalid
-from edgeward_agent.serving.tensors import Buffer
+from edgeward_agent.wire.tensors import Buffer
 
 _log: Final = logging.getLogger(__name__)
 

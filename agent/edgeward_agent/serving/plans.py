@@ -16,7 +16,7 @@ import numpy as np
 from edgeward_agent.serving.asked import InferRequest
 from edgeward_agent.serving.exchange import KnownAnswer
 from edgeward_agent.serving.rerun import Rerun
-from edgeward_agent.serving.tensors import COPIED_BELOW_BYTES, Array, Buffer
+from edgeward_agent.wire.tensors import COPIED_BELOW_BYTES, Array, Buffer
 from edgeward_contract.manifest import CaptureMode
 
 if TYPE_CHECKING:  # which knows versions, and these know their plans

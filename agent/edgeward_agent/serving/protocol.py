@@ -12,14 +12,14 @@ from typing import Final
 
 import msgspec
 
-from edgeward_agent.serving import tensors
 from edgeward_agent.serving.aside import PENDING, Load
 from edgeward_agent.serving.asked import InferRequest, Terms, check_complete, check_output, expected_input
 from edgeward_agent.serving.interface import NO_JSON, Interface
 from edgeward_agent.serving.json_data import json_elements, json_problem, lower, with_words
 from edgeward_agent.serving.parameters import InputParameters, OutputParameters, Parameters, make_aside, make_load
 from edgeward_agent.serving.refusal import Refusal, invalid, too_large
-from edgeward_agent.serving.tensors import Array, Buffer, TensorError
+from edgeward_agent.wire import tensors
+from edgeward_agent.wire.tensors import Array, Buffer, TensorError
 from edgeward_contract.manifest import CaptureMode, Datatype, TensorSpec
 
 _TERMS: Final = Terms()

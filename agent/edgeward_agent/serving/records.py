@@ -14,8 +14,8 @@ import msgspec
 import numpy as np
 
 from edgeward_agent.series import DATATYPES, LISTED_ELEMENTS, SIDES, Column, Series
-from edgeward_agent.serving import tensors
-from edgeward_agent.serving.tensors import DATATYPE, Array
+from edgeward_agent.wire import tensors
+from edgeward_agent.wire.tensors import DATATYPE, Array
 from edgeward_contract.artifact import Sha256
 from edgeward_contract.schema import JsonValue
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from edgeward_agent.serving.session import Bound, Session
-from edgeward_agent.serving.tensors import Array
+from edgeward_agent.wire.tensors import Array
 
 _MAX_BINDINGS: Final = 3
 

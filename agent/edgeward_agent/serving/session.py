@@ -19,7 +19,6 @@ import numpy as np
 from edgeward_agent.errors import ModelError, ServingError
 from edgeward_agent.ort import QUIET
 from edgeward_agent.ort import onnxruntime as ort
-from edgeward_agent.serving import tensors
 from edgeward_agent.serving.bfloat16 import bits_run, takes_bits
 from edgeward_agent.serving.cores import usable_cores
 from edgeward_agent.serving.interface import Interface
@@ -34,7 +33,8 @@ from edgeward_agent.serving.providers import (
     runtime_providers,
 )
 from edgeward_agent.serving.refusal import Refusal
-from edgeward_agent.serving.tensors import Array
+from edgeward_agent.wire import tensors
+from edgeward_agent.wire.tensors import Array
 from edgeward_contract.manifest import Datatype, TensorSpec
 from edgeward_contract.serving_options import ServingOptions
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from edgeward_agent.serving.refusal import Refusal, invalid, not_found, unsupported
-from edgeward_agent.serving.tensors import Buffer
+from edgeward_agent.wire.tensors import Buffer
 
 FOLDER: Final = Path("/dev/shm")  # noqa: S108 — shm_open(3) on Linux
 MAX_REGIONS: Final = 64

@@ -20,7 +20,7 @@ from edgeward_agent.serving.records import series_of
 from edgeward_agent.serving.release import Version
 from edgeward_agent.serving.rerun import Rerun
 from edgeward_agent.serving.statistics import Batch
-from edgeward_agent.serving.tensors import Array
+from edgeward_agent.wire.tensors import Array
 from edgeward_contract.manifest import CaptureMode
 
 _log: Final = logging.getLogger(__name__)

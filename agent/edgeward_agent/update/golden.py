@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from edgeward_agent.errors import UpdateError
-from edgeward_agent.serving.tensors import NUMPY, Array
+from edgeward_agent.wire.tensors import NUMPY, Array
 from edgeward_contract.manifest import Datatype, Manifest, TensorSpec, Tolerance
 
 MAX_GOLDEN_BYTES: Final = 1 << 30

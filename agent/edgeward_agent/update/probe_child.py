@@ -26,8 +26,8 @@ from edgeward_agent.update.confinement import Limits, confine, forget_peak, peak
 
 if TYPE_CHECKING:
     from edgeward_agent.serving.session import Session
-    from edgeward_agent.serving.tensors import Array
     from edgeward_agent.update.golden import Case, Golden
+    from edgeward_agent.wire.tensors import Array
     from edgeward_contract.manifest import Manifest
 
 T = TypeVar("T")

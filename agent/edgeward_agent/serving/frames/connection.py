@@ -19,7 +19,11 @@ from edgeward_agent.serving.frames.memory import map_sealed, sealed_bytes
 from edgeward_agent.serving.frames.opened import Opened
 from edgeward_agent.serving.frames.plan import check_fits_memory, check_fits_model, opened_document, read_open
 from edgeward_agent.serving.frames.run import MAX_RUN_BYTES, USUAL_BEGIN, USUAL_END, read_run, sequence_of
-from edgeward_agent.serving.frames.wire import (
+from edgeward_agent.serving.inference import Inference, Runner
+from edgeward_agent.serving.patience import Patience
+from edgeward_agent.serving.refusal import Refusal, internal_error, invalid
+from edgeward_agent.serving.registry import Registry
+from edgeward_agent.wire.frames import (
     ANSWER_BEGIN,
     ANSWER_END,
     MAX_OPEN_BYTES,
@@ -27,11 +31,7 @@ from edgeward_agent.serving.frames.wire import (
     Kind,
     opened_packet,
 )
-from edgeward_agent.serving.inference import Inference, Runner
-from edgeward_agent.serving.patience import Patience
-from edgeward_agent.serving.refusal import Refusal, internal_error, invalid
-from edgeward_agent.serving.registry import Registry
-from edgeward_agent.serving.tensors import Array
+from edgeward_agent.wire.tensors import Array
 from edgeward_contract.schema import JsonValue
 
 _log: Final = logging.getLogger(__name__)

@@ -14,14 +14,14 @@ import numpy as np
 
 from edgeward_agent.serving.asked import InferRequest
 from edgeward_agent.serving.frames.plan import InputPlace, Place, Plan, check_fits_model, check_gives, told_shapes
-from edgeward_agent.serving.frames.wire import ANSWER_END, shapes_bytes
 from edgeward_agent.serving.inference import Runner
 from edgeward_agent.serving.refusal import Refusal, invalid
 from edgeward_agent.serving.release import Version
 from edgeward_agent.serving.rerun import Rerun
 from edgeward_agent.serving.session import Session
 from edgeward_agent.serving.standing import Standing
-from edgeward_agent.serving.tensors import Array, to_bytes
+from edgeward_agent.wire.frames import ANSWER_END, shapes_bytes
+from edgeward_agent.wire.tensors import Array, to_bytes
 from edgeward_contract.manifest import TensorSpec
 
 _BOUND_BELOW_BYTES: Final = 8 << 20

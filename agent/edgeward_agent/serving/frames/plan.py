@@ -14,10 +14,10 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from edgeward_agent.serving.frames.wire import ALIGNMENT, OPEN_HEAD, VERSION, Kind
 from edgeward_agent.serving.interface import Interface, fits
 from edgeward_agent.serving.refusal import invalid, unsupported
-from edgeward_agent.serving.tensors import NUMPY
+from edgeward_agent.wire.frames import ALIGNMENT, OPEN_HEAD, VERSION, Kind
+from edgeward_agent.wire.tensors import NUMPY
 from edgeward_contract.manifest import CaptureMode, Datatype, TensorSpec
 from edgeward_contract.schema import JsonValue
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from edgeward_agent.serving.frames.wire import MAX_ID_BYTES, NO_DEADLINE, RUN_HEAD, SEQUENCE, Kind
 from edgeward_agent.serving.refusal import invalid
+from edgeward_agent.wire.frames import MAX_ID_BYTES, NO_DEADLINE, RUN_HEAD, SEQUENCE, Kind
 
 MAX_RUN_BYTES: Final = RUN_HEAD.size + MAX_ID_BYTES
 _RUN: Final = int(Kind.RUN)

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Final
 
 from edgeward_agent.serving.frames.connection import FrameConnection
-from edgeward_agent.serving.frames.wire import opened_packet
 from edgeward_agent.serving.inference import Runner
 from edgeward_agent.serving.registry import Registry
+from edgeward_agent.wire.frames import opened_packet
 
 _log: Final = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.release import Version
 from edgeward_agent.serving.rpc.reading import read_infer, read_request
 from edgeward_agent.serving.rpc.room import Room
-from edgeward_agent.serving.tensors import Array
+from edgeward_agent.wire.tensors import Array
 
 _log: Final = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ from typing import Final, TypeVar
 import msgspec
 from google.protobuf.message import DecodeError, Message
 
-from edgeward_agent.serving import tensors
 from edgeward_agent.serving.aside import PENDING, Load
 from edgeward_agent.serving.asked import InferRequest, Terms, check_complete, check_output, expected_input
 from edgeward_agent.serving.interface import Interface
@@ -20,7 +19,8 @@ from edgeward_agent.serving.parameters import InputParameters, OutputParameters,
 from edgeward_agent.serving.refusal import Refusal, invalid, too_large
 from edgeward_agent.serving.rpc.inference_pb2 import InferParameter, InferTensorContents, ModelInferRequest
 from edgeward_agent.serving.rpc.wire import bytes_beside
-from edgeward_agent.serving.tensors import Array, Scalar, TensorError
+from edgeward_agent.wire import tensors
+from edgeward_agent.wire.tensors import Array, Scalar, TensorError
 from edgeward_contract.manifest import Datatype, TensorSpec
 
 _M = TypeVar("_M", bound=Message)

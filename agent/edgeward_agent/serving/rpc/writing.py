@@ -8,12 +8,12 @@ from typing import Final, NoReturn, TypeVar
 
 from grpc import StatusCode, aio
 
-from edgeward_agent.serving import tensors
 from edgeward_agent.serving.asked import InferRequest
 from edgeward_agent.serving.refusal import Refusal
 from edgeward_agent.serving.release import Version
 from edgeward_agent.serving.rpc.inference_pb2 import ModelInferResponse, ModelStreamInferResponse
-from edgeward_agent.serving.tensors import Array
+from edgeward_agent.wire import tensors
+from edgeward_agent.wire.tensors import Array
 from edgeward_contract.manifest import Datatype
 
 _Q = TypeVar("_Q")

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgeward_agent.serving import tensors
-from edgeward_agent.serving.tensors import Array, TensorError
+from edgeward_agent.wire import tensors
+from edgeward_agent.wire.tensors import Array, TensorError
 from edgeward_contract.manifest import Datatype
 
 _NUMERIC = [datatype for datatype in tensors.NUMPY if datatype is not Datatype.BYTES]
