@@ -615,6 +615,21 @@ def test_a_device_that_cannot_go_back_says_so_until_it_can(device: Device, one: 
     assert not device.updater.alarms
 
 
+def test_a_model_that_its_deployment_brings_back_is_no_trouble_any_more(
+    device: Device, one: Release, two: Release
+) -> None:
+    device.serving.refused = {one.sha256}
+    device.serving.live.clear()
+    device.serving.loaded.clear()
+    device.run_until(lambda: device.updater.alarms == (f"not-live:{MODEL}",))
+    offer(device, 2, "d2", two, until=UpdateState.PROBATION)
+    device.serving.refused = set()
+    device.serving.traffic[MODEL] = Traffic(requests=9, errors=9)
+    device.settle()
+    assert (device.state(), device.live()) == (UpdateState.ROLLED_BACK, one.manifest.release)
+    assert not device.updater.alarms
+
+
 def test_the_serving_process_may_be_away_for_long(device: Device, one: Release, two: Release) -> None:
     offer(device, 2, "d2", two, until=UpdateState.ACTIVATING)
     device.serving.unavailable = 200

@@ -93,6 +93,7 @@ class Updater:
         self._turns: dict[ModelName, int] = {}
         self._failures: dict[ModelName, int] = {}
         self._told: Mapping[ModelName, tuple[str, UpdateState, int]] = {}
+        self._not_live: set[ModelName] = set()  # and could not be repaired at the last look
         self._watch_due = 0.0
         self._recovered = False
 
@@ -113,7 +114,8 @@ class Updater:
     @property
     def alarms(self) -> tuple[str, ...]:
         """Words for the report: what a person must look at."""
-        return tuple(sorted(self._keeper.troubles | stranded(self._keeper.book, self._trials.state)))
+        not_live = {f"not-live:{model}" for model in self._not_live}
+        return tuple(sorted(self._keeper.troubles | not_live | stranded(self._keeper.book, self._trials.state)))
 
     def reported_models(self) -> Mapping[ModelName, ReportedModel]:
         book = self._keeper.book
@@ -218,7 +220,9 @@ class Updater:
         self._keeper.untidy = "boot-file" in self._keeper.troubles
         try:
             state = await self._trials.look()
-            for repair in repairs(self._keeper.book, state):
+            needed = repairs(self._keeper.book, state)
+            self._not_live &= {repair.model for repair in needed}  # a deployment may have done it meanwhile
+            for repair in needed:
                 await self._repair(repair)
         except ServingUnavailable as error:
             log.warning("serving process: %s", error)
@@ -228,19 +232,18 @@ class Updater:
         self._watch_due = self._clock.monotonic() + min(self._settings.poll_s, self._settings.watch_s)
 
     async def _repair(self, repair: Repair) -> None:
-        trouble = f"not-live:{repair.model}"
         try:
             if isinstance(repair, Drop):
                 await self._serving.unload(repair.model, None)
             else:
                 await self._trials.load_and_activate(repair.model, repair.installed)
-            self._keeper.troubles.discard(trouble)
+            self._not_live.discard(repair.model)
             self._look_again_soon()  # what is reported is what is seen
         except ServingUnavailable:
             raise
         except ServingError as error:
             log.error("%s: %s", repair.model, error)
-            self._keeper.troubles.add(trouble)
+            self._not_live.add(repair.model)
 
     def _next(self) -> Deployment | None:
         """Of the deployments that are due, the one whose last turn is longest ago."""
