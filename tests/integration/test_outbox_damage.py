@@ -222,7 +222,7 @@ def test_damage_while_running_begins_anew_and_loses_no_call(tmp_path: Path) -> N
 
 
 def test_damage_that_maintenance_finds_begins_anew(tmp_path: Path) -> None:
-    options = replace(OPTIONS, maintain_s=0.2)
+    options = replace(OPTIONS, maintain_s=1.5)  # a busy machine must not look before the damage is done
 
     async def set_aside() -> bool:
         return bool(recovery.quarantined_stores(tmp_path))
