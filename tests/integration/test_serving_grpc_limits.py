@@ -6,7 +6,8 @@ import asyncio
 import gc
 import socket
 import tracemalloc
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,33 +51,63 @@ def _answer(data: bytes) -> pb.ModelStreamInferResponse:
     return pb.ModelStreamInferResponse.FromString(data)
 
 
+@asynccontextmanager
+async def _served(folder: Path, limits: Limits) -> AsyncIterator[tuple[str, Version]]:
+    """The address of a server, and the model that it has."""
+    version = load_file(identity_model(folder / "echo.onnx", TensorProto.FLOAT, ["n"]))
+    registry = Registry()
+    registry.adopt(version)
+    scheduler = Scheduler(asyncio.get_running_loop(), callers=Callers())
+    scheduler.start()
+    management = Management(registry, NoRegions(), body_bytes=limits.body_bytes)
+    runner = Runner(scheduler, NoCapture())
+    server = RpcServer(registry, runner, management=management, terms=Terms(), limits=limits)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    await server.listen(address)
+    assert not scheduler.callers.alone  # one connection carries many calls
+    try:
+        async with beside(server.keep_time(), "keep time"), asyncio.timeout(30):
+            yield address, version
+    finally:
+        await server.drain(0.1)
+        assert scheduler.callers.count == 0
+        await scheduler.close()
+
+
+def _channel(address: str) -> Channel:
+    """A connection of its own: channels to one address share theirs otherwise."""
+    return aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+
+
 def _play(folder: Path, limits: Limits, work: Callable[[Channel, Version], Awaitable[None]]) -> None:
     async def main() -> None:
-        version = load_file(identity_model(folder / "echo.onnx", TensorProto.FLOAT, ["n"]))
-        registry = Registry()
-        registry.adopt(version)
-        scheduler = Scheduler(asyncio.get_running_loop(), callers=Callers())
-        scheduler.start()
-        management = Management(registry, NoRegions(), body_bytes=limits.body_bytes)
-        runner = Runner(scheduler, NoCapture())
-        server = RpcServer(registry, runner, management=management, terms=Terms(), limits=limits)
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            address = f"127.0.0.1:{taken.getsockname()[1]}"
-        await server.listen(address)
-        assert not scheduler.callers.alone  # one connection carries many calls
-        try:
-            async with (
-                beside(server.keep_time(), "keep time"),
-                asyncio.timeout(30),
-                aio.insecure_channel(address) as channel,
-            ):
-                await work(channel, version)
-        finally:
-            await server.drain(0.1)
-            assert scheduler.callers.count == 0
-            await scheduler.close()
+        async with _served(folder, limits) as (address, version), _channel(address) as channel:
+            await work(channel, version)
 
     asyncio.run(main())
+
+
+def _play_with_another(
+    folder: Path, limits: Limits, work: Callable[[Channel, Channel, Version], Awaitable[None]]
+) -> None:
+    async def main() -> None:
+        async with (
+            _served(folder, limits) as (address, version),
+            _channel(address) as channel,
+            _channel(address) as another,
+        ):
+            await work(channel, another, version)
+
+    asyncio.run(main())
+
+
+async def _silent(channel: Channel, count: int) -> list[Any]:
+    """Calls whose message does not come."""
+    calls = [channel.stream_stream(INFER)() for _ in range(count)]
+    for each in calls:
+        await each.wait_for_connection()
+    return calls
 
 
 def test_a_stream_that_asks_nothing_is_ended(tmp_path: Path) -> None:
@@ -152,6 +183,29 @@ def test_answers_that_nobody_reads_have_a_limit_until_who_asked_leaves(tmp_path:
     _play(tmp_path, Limits(held_bytes=13 << 19, write_s=0.3), work)
 
 
+def test_small_answers_that_nobody_reads_end_their_stream_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeward_agent.serving.rpc.streaming.MOST", 1)
+
+    async def work(channel: Channel, another: Channel, version: Version) -> None:
+        silent = channel.stream_stream(STREAM)()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(2):
+                while True:
+                    await silent.write(_request(np.zeros(1 << 12, np.float32)))  # 16 KiB each way
+        async with asyncio.timeout(10):
+            while True:
+                other = another.stream_stream(STREAM)()
+                try:
+                    await other.write(_request(np.ones(1, np.float32)))
+                    assert not _answer(await other.read()).error_message
+                    break
+                except aio.AioRpcError:
+                    await asyncio.sleep(0.05)
+        silent.cancel()
+
+    _play_with_another(tmp_path, Limits(write_s=0.3), work)
+
+
 def test_streams_have_a_limit_and_probes_are_answered_beside_them(tmp_path: Path) -> None:
     async def work(channel: Channel, version: Version) -> None:
         streams = [channel.stream_stream(STREAM)() for _ in range(MOST)]
@@ -170,14 +224,12 @@ def test_streams_have_a_limit_and_probes_are_answered_beside_them(tmp_path: Path
 
 
 def test_calls_have_a_limit_and_probes_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeward_agent.serving.rpc.server._CALLS", 2)
+    monkeypatch.setattr("edgeward_agent.serving.rpc.server._CALLS", 4)
 
     async def work(channel: Channel, version: Version) -> None:
-        silent = [channel.stream_stream(INFER)() for _ in range(2)]
-        for each in silent:
-            await each.wait_for_connection()
+        silent = await _silent(channel, 2)
         await asyncio.sleep(0.1)
-        with pytest.raises(aio.AioRpcError, match="expected at most 2 calls at a time"):
+        with pytest.raises(aio.AioRpcError, match="expected at most 2 calls of a connection at a time"):
             await channel.unary_unary(INFER)(_request(np.ones(1, np.float32)))
         assert await channel.unary_unary("/inference.GRPCInferenceService/ServerReady")(bytes(1000)) is not None
         with pytest.raises(aio.AioRpcError, match="expected a whole message, its time is up"):
@@ -187,26 +239,48 @@ def test_calls_have_a_limit_and_probes_do_not_count(tmp_path: Path, monkeypatch:
     _play(tmp_path, Limits(request_s=0.5), work)
 
 
-@pytest.mark.parametrize("count", [8, 40])
+@pytest.mark.parametrize("count", [8, 40, 600])  # more than arrive at a time, and more than one may have
 def test_callers_who_send_nothing_lock_nobody_out(tmp_path: Path, count: int) -> None:
-    async def work(channel: Channel, version: Version) -> None:
-        silent = [channel.stream_stream(INFER)() for _ in range(count)]
-        for each in silent:
-            await each.wait_for_connection()
+    async def work(channel: Channel, another: Channel, version: Version) -> None:
+        silent = await _silent(channel, count)
         async with asyncio.timeout(8):  # far less than the time that each of them has
             for _ in range(20):
-                assert await channel.unary_unary(INFER)(_request(np.ones(1, np.float32)))
+                assert await another.unary_unary(INFER)(_request(np.ones(1, np.float32)))
         for each in silent:
             each.cancel()
+
+    _play_with_another(tmp_path, Limits(), work)
+
+
+def test_who_sends_much_over_a_slow_line_is_not_ended_by_what_he_sends_next(tmp_path: Path) -> None:
+    async def work(channel: Channel, version: Version) -> None:
+        first, later = await _silent(channel, 14), await _silent(channel, 26)
+        await asyncio.sleep(2)  # four times as long as who is prompt takes
+        for each in (*first, *later):
+            await each.write(_request(np.ones(1, np.float32)))
+            assert await each.read()
 
     _play(tmp_path, Limits(), work)
 
 
+def test_a_slow_sender_outlasts_a_connection_with_many_silent_calls(tmp_path: Path) -> None:
+    async def work(channel: Channel, another: Channel, version: Version) -> None:
+        (slow,) = await _silent(channel, 1)
+        await asyncio.sleep(0.1)
+        silent = await _silent(another, 40)
+        assert await channel.unary_unary(INFER)(_request(np.ones(1, np.float32)))
+        await asyncio.sleep(2)
+        await slow.write(_request(np.ones(1, np.float32)))
+        assert await slow.read()
+        for each in silent:
+            each.cancel()
+
+    _play_with_another(tmp_path, Limits(), work)
+
+
 def test_a_slow_sender_is_heard_when_others_have_come_and_gone(tmp_path: Path) -> None:
     async def work(channel: Channel, version: Version) -> None:
-        slow = [channel.stream_stream(INFER)() for _ in range(15)]  # one fewer than places of both kinds
-        for each in slow:
-            await each.wait_for_connection()
+        slow = await _silent(channel, 13)  # one fewer than places of both kinds
         assert await channel.unary_unary(INFER)(_request(np.ones(1, np.float32)))
         for each in slow:
             await each.write(_request(np.ones(1, np.float32)))

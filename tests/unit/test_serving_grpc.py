@@ -341,28 +341,38 @@ def test_a_refusal_keeps_nothing_of_its_message() -> None:
 
 def test_places_go_to_one_connection_after_the_other() -> None:
     async def main() -> None:
-        places, had = Places(1), list[str]()
+        places, had = Places(4), list[str]()
 
         async def take(name: str) -> None:
-            await places.take(lambda: name[0])
+            await places.take(name[0])
             had.append(name)
 
-        await places.take(lambda: "first")
-        tasks = [asyncio.create_task(take(name)) for name in ("a1", "a2", "a3", "b1", "c1")]
+        await take("a1")
+        await take("a2")  # as many as are left for others
+        tasks = [asyncio.create_task(take(name)) for name in ("a3", "a4", "a5", "b1", "b2")]
         await asyncio.sleep(0)
+        assert had == ["a1", "a2", "b1"]
         tasks[1].cancel()  # while it waits
-        tasks[4].cancel()
-        for _ in range(3):
-            places.give()
-        await until(lambda: len(had) == 3)
-        assert had == ["a1", "b1", "a3"]
-        late = asyncio.create_task(take("d1"))
+        places.give("a")
+        await until(lambda: len(had) == 4)
+        assert had[3:] == ["a3"]
+        places.give("b")
+        places.give("a")
+        await until(lambda: len(had) == 6)
+        assert sorted(had[4:]) == ["a5", "b2"]
+        late = asyncio.create_task(take("a6"))
         await asyncio.sleep(0)
-        places.give()
+        places.give("a")
         late.cancel()  # when it has just been given a place
         await asyncio.gather(*tasks, late, return_exceptions=True)
+        places.give("a")
+        places.give("b")
         async with asyncio.timeout(5):
-            await take("e1")
+            for _ in range(2):
+                await take("e1")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await take("e1")
 
     asyncio.run(main())
 

@@ -19,9 +19,9 @@ from edgeward_agent.serving.rpc.room import Room
 from edgeward_agent.serving.rpc.service import FOR_ALL, Calls, service
 from edgeward_agent.serving.rpc.streaming import Streams
 
-_CALLS: Final = 512
-_CALLS_OF_ONE: Final = 2 * _CALLS
-"""More than are answered at all: the client would keep the rest to itself, where no deadline is seen."""
+_CALLS: Final = 1024
+_CALLS_OF_ONE: Final = _CALLS
+"""More than are answered to one: the client would keep the rest to itself, where no deadline is seen."""
 _ALIVE_MS: Final = 60_000
 """Who says nothing for so long is asked whether he is there: a peer that is gone would hold its calls for ever."""
 

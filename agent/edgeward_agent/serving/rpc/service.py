@@ -16,6 +16,7 @@ from edgeward_agent.serving.refusal import Full, Refusal, internal_error
 from edgeward_agent.serving.routes import Route, What
 from edgeward_agent.serving.rpc import inference_pb2 as pb
 from edgeward_agent.serving.rpc.asking import Asking
+from edgeward_agent.serving.rpc.places import Share
 from edgeward_agent.serving.rpc.reading import read
 from edgeward_agent.serving.rpc.room import Room
 from edgeward_agent.serving.rpc.streaming import Streams
@@ -35,19 +36,22 @@ _OfModel = pb.ModelReadyRequest | pb.ModelMetadataRequest | pb.ModelConfigReques
 
 
 class Calls:
-    """How many run; more are refused. Probes do not count, and are answered in any case."""
+    """How many run, until their answers are read; more are refused. Probes do not count, and are answered in any case.
+
+    Touched on the loop's thread alone.
+    """
 
     def __init__(self, most: int) -> None:
-        self._most = most
-        self._count = 0
+        self._share = Share(most)
 
-    def __enter__(self) -> None:
-        if self._count >= self._most:
-            raise Full(f"expected at most {self._most} calls at a time, got another")
-        self._count += 1
-
-    def __exit__(self, *_: object) -> None:
-        self._count -= 1
+    def begin(self, peer: str) -> None:
+        """Count the call of this task, which ends when its answer was read or the caller left. Raises Full."""
+        task = asyncio.current_task()
+        assert task is not None
+        if not self._share.has_room(peer):
+            raise Full(f"expected at most {self._share.own(peer)} calls of a connection at a time, got another")
+        self._share.take(peer)
+        task.add_done_callback(lambda _: self._share.give(peer))
 
 
 def service(asking: Asking, management: Management, streams: Streams, calls: Calls) -> grpc.GenericRpcHandler:
@@ -96,8 +100,8 @@ def _alone(refusal: Refusal) -> Refusal:
 
 def _counted(work: Work[T], calls: Calls) -> Work[T]:
     async def counted(context: Context) -> T:
-        with calls:
-            return await work(context)
+        calls.begin(context.peer())
+        return await work(context)
 
     return counted
 

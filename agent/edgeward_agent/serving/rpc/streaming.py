@@ -15,9 +15,9 @@ from edgeward_agent.serving.rpc.writing import Context, refuse, streamed, stream
 _WINDOW: Final = 32
 """Requests of one stream that are under way, at most. Further ones wait in the client: its writes stall."""
 _LEAST: Final = 2
-_UNREAD_BYTES: Final = 8 << 20
-"""Answers of one stream that may lie here, or two, since one is written while the next is made. A client that asks far
-ahead would fill the room of all."""
+_WINDOW_BYTES: Final = 8 << 20
+"""Requests or answers of one stream that may lie here, or two, since one is written while the next is made. A client
+that asks far ahead would fill the room of all."""
 MOST: Final = 32
 """Streams at a time. Each may have one message arrive, and nobody sees how large it will be."""
 
@@ -42,11 +42,11 @@ class Streams:
         try:
             await stream.run()
         except BaseException:
-            self._asking.room.let_go(stream.unread_bytes)
+            self._asking.room.let_go(stream.unread_bytes or 0)
             raise
         finally:
             self._open.discard(stream)
-        if stream.unread_bytes:
+        if stream.unread_bytes is not None:
             await left(self._asking.room, stream.unread_bytes)
         if stream.ended is not None:
             await refuse(context, stream.ended)
@@ -63,11 +63,12 @@ def _ending() -> Refusal:
 
 
 class _Window:
-    """How many requests of a stream are under way: fewer, the larger the last answer was; two until that is known."""
+    """How many requests of a stream are under way: fewer, the larger they and their answers are; two at first."""
 
     def __init__(self) -> None:
         self._under_way = 0
         self._most = _LEAST
+        self._large_bytes = 0
         self._changed = asyncio.Event()
 
     async def enter(self) -> None:
@@ -80,8 +81,10 @@ class _Window:
         self._under_way -= 1
         self._changed.set()
 
-    def learn(self, answer_bytes: int) -> None:
-        self._most = max(_LEAST, min(_WINDOW, _UNREAD_BYTES // max(1, answer_bytes)))
+    def learn(self, size_bytes: int) -> None:
+        """Of a request or an answer. A large one is forgotten slowly: those of a stream need not be alike."""
+        self._large_bytes = max(size_bytes, self._large_bytes * 15 // 16)
+        self._most = max(_LEAST, min(_WINDOW, _WINDOW_BYTES // max(1, self._large_bytes)))
         self._changed.set()
 
 
@@ -96,7 +99,8 @@ class _Stream:
         self._window = _Window()
         self._reading: asyncio.Task[None] | None = None
         self.ended: Refusal | None = None  # why, where it was not the client that ended it
-        self.unread_bytes = 0  # of the answer that nobody has read in time; then nothing more is done for this call
+        self.unread_bytes: int | None = None
+        """What is held of an answer that nobody has read in time. Nothing more is done for this call then."""
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -110,8 +114,8 @@ class _Stream:
                 self._abandon()
 
     def finish(self, why: Refusal) -> None:
-        self.ended = why
-        if self._reading is not None:
+        if self._reading is not None and not self._reading.done():
+            self.ended = why
             self._reading.cancel()
 
     async def _read(self) -> None:
@@ -122,6 +126,7 @@ class _Stream:
                     body = await self._context.read()
                 if not isinstance(body, bytes):  # the mark of the end
                     return
+                self._window.learn(len(body))
                 self._due.put_nowait(self._asking.ask(body, self._context.time_remaining(), streamed))
         except TimeoutError:
             self.ended = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "expected another request, its time is up")
@@ -138,13 +143,15 @@ class _Stream:
         except asyncio.CancelledError:
             self._asking.give_up(pending.reply)
             raise
+        held_bytes = 0
         if isinstance(reply, Refusal):
-            await self._context.write(streamed_error(pending.id, str(reply)))
-            return True
+            reply = streamed_error(pending.id, str(reply))
+        else:
+            held_bytes = len(reply)
         self._window.learn(len(reply))
-        if await self._asking.room.write(self._context, reply):
+        if await self._asking.room.write(self._context, reply, held_bytes=held_bytes):
             return True
-        self.unread_bytes = len(reply)
+        self.unread_bytes = held_bytes
         return False
 
     def _abandon(self) -> None:
