@@ -75,9 +75,10 @@ async def _served(folder: Path, limits: Limits) -> AsyncIterator[tuple[str, Vers
         await scheduler.close()
 
 
-def _channel(address: str) -> Channel:
+def _channel(address: str, *, answer_bytes: int = -1) -> Channel:
     """A connection of its own: channels to one address share theirs otherwise."""
-    return aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", answer_bytes)]
+    return aio.insecure_channel(address, options=options)
 
 
 def _play(folder: Path, limits: Limits, work: Callable[[Channel, Version], Awaitable[None]]) -> None:
@@ -237,6 +238,45 @@ def test_calls_have_a_limit_and_probes_do_not_count(tmp_path: Path, monkeypatch:
         assert await channel.unary_unary(INFER)(_request(np.ones(1, np.float32)))
 
     _play(tmp_path, Limits(request_s=0.5), work)
+
+
+def test_a_call_counts_until_its_answer_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeward_agent.serving.rpc.server._CALLS", 4)
+
+    async def work(channel: Channel, version: Version) -> None:
+        unread = await _silent(channel, 2)
+        for each in unread:
+            await each.write(_request(np.zeros(1 << 23, np.float32)))  # more than lies on the way: 32 MiB
+        await until(lambda: version.traffic.requests == 2)
+        await asyncio.sleep(0.1)
+        with pytest.raises(aio.AioRpcError, match="expected at most 2 calls of a connection at a time"):
+            await channel.unary_unary(INFER)(_request(np.ones(1, np.float32)))
+        for each in unread:
+            assert len(await each.read()) > 1 << 25
+        await until(lambda: not version.in_flight)
+        assert await channel.unary_unary(INFER)(_request(np.ones(1, np.float32)))
+
+    _play(tmp_path, Limits(), work)
+
+
+def test_a_client_that_takes_no_such_answer_leaves_no_line_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with (
+            _served(tmp_path, Limits()) as (address, _),
+            _channel(address, answer_bytes=1 << 20) as channel,
+        ):
+            for _ in range(3):
+                with pytest.raises(aio.AioRpcError, match="larger than max"):
+                    await channel.unary_unary(INFER)(_request(np.zeros(1 << 21, np.float32)))
+                stream = channel.stream_stream(STREAM)()
+                await stream.write(_request(np.zeros(1 << 21, np.float32)))
+                with pytest.raises(aio.AioRpcError, match="larger than max"):
+                    await stream.read()
+
+    asyncio.run(main())
+    assert not caplog.messages
 
 
 @pytest.mark.parametrize("count", [8, 40, 600])  # more than arrive at a time, and more than one may have

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 
 from grpc import aio
@@ -24,6 +25,8 @@ _CALLS_OF_ONE: Final = _CALLS
 """More than are answered to one: the client would keep the rest to itself, where no deadline is seen."""
 _ALIVE_MS: Final = 60_000
 """Who says nothing for so long is asked whether he is there: a peer that is gone would hold its calls for ever."""
+_GRPC_LOG: Final = "grpc._cython.cygrpc"
+_OF_CLIENTS: Final = "ExecuteBatchError raised in core"
 
 
 class RpcServer:
@@ -37,6 +40,7 @@ class RpcServer:
         self._streams = Streams(asking, limits)
         self._callers = runner.scheduler.callers
         guards = [TokenGuard(limits.token, for_all=FOR_ALL)] if limits.token else []
+        logging.getLogger(_GRPC_LOG).addFilter(_is_ours)  # once, however often
         self._server = aio.server(interceptors=guards, options=_options(limits))
         self._server.add_generic_rpc_handlers((service(asking, management, self._streams, Calls(_CALLS)),))
 
@@ -74,3 +78,8 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.server_handshake_timeout_ms", round(limits.request_s * 1000)),
         ("grpc.so_reuseport", 1),  # the control process keeps the port while no serving process runs
     ]
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Not that a client has left in the middle of its answer: each would be an error with a traceback."""
+    return _OF_CLIENTS not in record.getMessage()

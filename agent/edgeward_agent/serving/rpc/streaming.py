@@ -103,6 +103,12 @@ class _Stream:
         """What is held of an answer that nobody has read in time. Nothing more is done for this call then."""
 
     async def run(self) -> None:
+        try:
+            await self._read_and_write()
+        except BaseExceptionGroup as several:  # gRPC knows its own error, that the client has left, by itself alone
+            raise several.exceptions[0] from None
+
+    async def _read_and_write(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             self._reading = tasks.create_task(self._read(), name="read a stream")
             self._reading.add_done_callback(self._nothing_follows)
