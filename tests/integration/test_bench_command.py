@@ -536,9 +536,13 @@ def test_an_interrupted_run_shows_what_it_has_and_leaves_no_server(model: Path, 
         assert "interrupted" in out + err and "Traceback" not in err
 
 
-def test_a_run_that_is_killed_leaves_no_server(model: Path) -> None:
+def test_a_run_that_is_killed_leaves_no_server_and_no_file(model: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "edgeward_agent", "bench", str(model), "--soak", "60s"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"TMPDIR": str(scratch)}
+    ) as process:
         try:
             wait_until(lambda: len(_children(process.pid)) == 1)
             (server,) = _children(process.pid)
@@ -546,6 +550,7 @@ def test_a_run_that_is_killed_leaves_no_server(model: Path) -> None:
         finally:
             process.kill()
     wait_until(lambda: _ended(server))
+    assert not list(scratch.iterdir())
 
 
 def _ended(pid: int) -> bool:

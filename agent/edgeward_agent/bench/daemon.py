@@ -46,17 +46,17 @@ def daemon(model: Path) -> Iterator[Daemon]:
     with tempfile.TemporaryDirectory(prefix="edgeward-bench-", ignore_cleanup_errors=True) as folder:
         unix = Path(folder) / "serve.sock" if hasattr(socket, "AF_UNIX") and sys.platform != "win32" else None
         with (Path(folder) / "log").open("w+") as log:
-            process = _started(model, unix, log)
+            process = _started(model, Path(folder), unix, log)
             try:
                 yield _ready(process, unix, log)
             finally:
                 _end(process)
 
 
-def _started(model: Path, unix: Path | None, log: IO[str]) -> subprocess.Popen[str]:
+def _started(model: Path, folder: Path, unix: Path | None, log: IO[str]) -> subprocess.Popen[str]:
     """In a process group of its own, so that Ctrl-C reaches us alone and we may finish what we count."""
-    command = [sys.executable, "-m", "edgeward_agent.bench.served", "serve", str(model), "--http", "127.0.0.1:0"]
-    command += ["--unix", str(unix)] if unix else []
+    served = [sys.executable, "-m", "edgeward_agent.bench.served", str(folder)]
+    command = [*served, "serve", str(model), "--http", "127.0.0.1:0", *(["--unix", str(unix)] if unix else [])]
     return subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
