@@ -35,9 +35,12 @@ class Engine:
 
     Raises:
         ModelError: a file is missing, does not load or does not fit its manifest, or two models have one name.
+        TypeError: no file was named.
     """
 
     def __init__(self, *paths: Path | str) -> None:
+        if not paths:
+            raise TypeError("expected at least one ONNX file or release folder, got none")
         loaded = load_all([Path(path) for path in paths])
         self._versions: dict[str, Version] = {version.name: version for _, version in loaded}
 
@@ -80,7 +83,7 @@ class Engine:
             ClientError: InvalidRequest, ModelNotFound or ServerFailed, as a server would have it.
         """
         _, version, outputs, _, capture, _, _ = wish_of(
-            model, version, outputs, request_id, capture, deadline_us, priority
+            model, inputs, version, outputs, request_id, capture, deadline_us, priority
         )
         found = self._find(model, version)
         if capture is not CaptureMode.OFF:

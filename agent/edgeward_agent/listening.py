@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import socket
+import stat
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -95,7 +96,8 @@ def reserve_grpc(address: str) -> socket.socket:
 def listen_unix(path: Path, *, group: str = "", mode: int = _GROUP_TOO) -> socket.socket:
     """Listen on a unix socket that its group may use; a socket that nobody serves any more is replaced.
 
-    Others may pass through a folder that is made for it, since the socket itself says who may connect.
+    Others may pass through a folder that is made for it, since the socket itself says who may connect. Only the folder
+    that it lies in is made: whoever has to make more has mistyped the path.
 
     Args:
         group: of the socket; empty is the group of this process.
@@ -119,8 +121,7 @@ def _listen_at(path: Path, kind: socket.SocketKind, group: str, mode: int) -> so
     listener = socket.socket(socket.AF_UNIX, kind)
     try:
         _make_folder(path.parent)
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
+        _remove_socket(path)
         listener.bind(str(path))  # nobody can connect before `listen`, whatever the mode
         if gid is not None:
             _give(path, gid, group)
@@ -187,8 +188,16 @@ def _installed(package: str) -> bool:
 
 def _make_folder(folder: Path) -> None:
     if not folder.exists():
-        folder.mkdir(parents=True)
+        folder.mkdir()
         folder.chmod(0o755)  # whatever the umask
+
+
+def _remove_socket(path: Path) -> None:
+    """Raises CannotListen: what is there is no socket, and not ours to take away."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise CannotListen(f"{path}: expected a free path or an old socket, found something else there")
+        path.unlink()
 
 
 def _group_id(name: str) -> int:

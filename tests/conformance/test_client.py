@@ -119,6 +119,21 @@ def test_what_no_server_could_understand_is_said_before_it_is_asked(client: Asks
         client.infer("number", {"in": np.array(1.0)}, version=1.5)  # type: ignore[arg-type]
 
 
+def test_text_may_come_as_bytes(client: Asks) -> None:
+    for given in (np.array([b"a", "é".encode()], object), np.array([b"a", "é".encode()])):
+        assert client.infer("words", {"in": given})["out"].tolist() == ["a", "é"]
+    for wrong in (b"\xff", "\ud800"):
+        with pytest.raises(InvalidRequest, match="input 'in': expected text that UTF-8 has"):
+            client.infer("words", {"in": np.array([wrong], object)})
+
+
+def test_an_answer_tells_what_it_has(client: Asks) -> None:
+    answer = client.infer("toy", {"features": np.zeros((1, FEATURES), np.float32)})
+    assert "score" in answer and "risk" not in answer and list(answer) == ["score"]
+    with pytest.raises(KeyError, match="expected one of the outputs score, got 'risk'"):
+        answer["risk"]
+
+
 def test_a_model_says_what_it_takes(client: Asks) -> None:
     found = client.model("toy", version=4)
     assert (found.name, found.versions) == ("toy", ("4",))

@@ -95,6 +95,16 @@ def test_a_process_without_a_usable_token_does_not_start(tmp_path: Path) -> None
 
 def test_the_command_refuses_what_is_unsafe(tmp_path: Path) -> None:
     model = constant_release(tmp_path, 1.0).folder / "model.onnx"
+    before = model.read_bytes()
+    for option in ("--unix", "--frames"):
+        done = edgeward_agent("serve", model, option, model)
+        assert done.returncode == 2
+        assert f"{model}: expected a free path or an old socket, found something else there" in done.stderr
+        assert model.read_bytes() == before
+        done = edgeward_agent("serve", model, option, tmp_path / "mistyped" / "s.sock")
+        assert done.returncode == 2
+        assert f"expected the folder {tmp_path}/mistyped to be there, found none" in done.stderr
+        assert not (tmp_path / "mistyped").exists()
     done = edgeward_agent("serve", model, "--http", "0.0.0.0:0")
     assert done.returncode == 2
     assert done.stderr.startswith("error: serving on 0.0.0.0:0: expected a token, since other machines reach it")

@@ -33,6 +33,7 @@ from edgeward_agent.listening import (
     bound_address,
     check_exposed,
     exposure,
+    listen_frames,
     listen_tcp,
     listen_unix,
     reserve_grpc,
@@ -182,6 +183,25 @@ def test_a_socket_that_nobody_serves_is_replaced_and_a_served_one_is_not(tmp_pat
     listen_unix(path).close()
     with listen_unix(path), pytest.raises(PortInUse, match="found somebody listening"):
         listen_unix(path)
+
+
+def test_what_is_no_socket_is_not_taken_away(tmp_path: Path) -> None:
+    for listen in (listen_unix, listen_frames):
+        for path in (tmp_path / "model.onnx", tmp_path / "link"):
+            if path.name == "link":
+                path.unlink(missing_ok=True)
+                path.symlink_to(tmp_path / "model.onnx")
+            else:
+                path.write_bytes(b"a model")
+            with pytest.raises(ConfigError, match="expected a free path or an old socket, found something else there"):
+                listen(path)
+            assert path.read_bytes() == b"a model"
+
+
+def test_only_one_folder_is_made_for_a_socket(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot listen there: no such file or directory"):
+        listen_unix(tmp_path / "mistyped" / "run" / "s.sock")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_socket_belongs_to_the_group_that_may_use_it(tmp_path: Path) -> None:

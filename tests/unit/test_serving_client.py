@@ -262,6 +262,12 @@ def test_an_address_that_is_none_is_said(address: str) -> None:
         Client(address)
 
 
+@pytest.mark.parametrize("address", [None, 5, "unix:", "frames:", "unix://"])
+def test_an_address_without_a_path_or_a_word_is_said(address: str) -> None:
+    with pytest.raises(InvalidAddress, match=r"expected (http:.*frames:|unix:|frames:)PATH, got"):
+        Client(address)
+
+
 @pytest.mark.parametrize("opened", [Client, AsyncClient])
 def test_what_no_client_can_be_made_with_is_said(opened: type[Client] | type[AsyncClient]) -> None:
     for timeout_s in (0, -1, float("nan"), float("inf"), None, "5"):
@@ -280,11 +286,16 @@ def test_what_no_client_can_be_made_with_is_said(opened: type[Client] | type[Asy
         ({"priority": None}, "cannot be interpreted as an integer"),
         ({"outputs": "risk"}, "expected names of outputs"),
         ({"outputs": 3}, "not iterable"),
+        ({"model": 5}, "expected the name of a model and an id as str, got 5"),
+        ({"request_id": 4}, "expected the name of a model and an id as str"),
+        ({"inputs": None}, "expected arrays by input name, got NoneType"),
+        ({"inputs": np.zeros(1)}, "expected arrays by input name, got ndarray"),
+        ({"deadline_us": -1}, "expected a deadline from 0 µs, got -1"),
     ],
 )
 def test_a_wish_of_another_type_is_an_invalid_request(wish: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidRequest, match=words):
-        Client("unix:/nowhere").infer("m", {"x": np.zeros(1)}, **wish)
+        Client("unix:/nowhere").infer(**{"model": "m", "inputs": {"x": np.zeros(1)}} | wish)
 
 
 def test_http_has_another_place_beside_shared_memory_alone() -> None:

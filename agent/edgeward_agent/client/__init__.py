@@ -19,10 +19,12 @@ from edgeward_agent.client.errors import (
     Unavailable,
     Unreachable,
 )
+from edgeward_contract.manifest import CaptureMode
 
 __all__ = [
     "Answer",
     "AsyncClient",
+    "CaptureMode",
     "Client",
     "ClientError",
     "InvalidAddress",

@@ -34,6 +34,8 @@ class Address:
     @classmethod
     def parse(cls, text: str) -> Address:
         """Raises InvalidAddress."""
+        if not isinstance(text, str):
+            raise InvalidAddress(f"expected http://HOST:PORT, unix:PATH or frames:PATH, got {text!r}")
         if text.startswith("unix:"):
             return cls(text=text, path=_path(text, "unix:"))
         try:
@@ -64,7 +66,7 @@ class Ways:
     @classmethod
     def parse(cls, text: str, http: str | None) -> Ways:
         """Raises InvalidAddress."""
-        if not text.startswith(_FRAMES):
+        if not (isinstance(text, str) and text.startswith(_FRAMES)):
             if http is not None:
                 raise InvalidAddress(f"expected http= beside frames:PATH alone, got it beside {text!r}")
             return cls(http=Address.parse(text))
@@ -75,7 +77,10 @@ class Ways:
 
 
 def _path(text: str, scheme: str) -> str:
-    return text.removeprefix(scheme).removeprefix("//")
+    path = text.removeprefix(scheme).removeprefix("//")
+    if not path:
+        raise InvalidAddress(f"expected {scheme}PATH, got {text!r}")
+    return path
 
 
 def connect_unix(path: str, kind: socket.SocketKind, timeout_s: float) -> socket.socket:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from edgeward_agent.wire.tensors import Array
@@ -19,7 +19,17 @@ class Answer:
     outputs: Mapping[str, Array]
 
     def __getitem__(self, name: str) -> Array:
-        return self.outputs[name]
+        """Raises KeyError, which says what there is."""
+        try:
+            return self.outputs[name]
+        except KeyError:
+            raise KeyError(f"expected one of the outputs {', '.join(self.outputs)}, got {name!r}") from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.outputs
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.outputs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

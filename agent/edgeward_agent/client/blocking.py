@@ -103,7 +103,7 @@ class Client:
         Raises:
             ClientError: one of its kinds, see there.
         """
-        wish = wish_of(model, version, outputs, request_id, capture, deadline_us, priority)
+        wish = wish_of(model, inputs, version, outputs, request_id, capture, deadline_us, priority)
         with self._turn:
             try:
                 if self._frames is not None:

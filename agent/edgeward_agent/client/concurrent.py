@@ -85,7 +85,7 @@ class AsyncClient:
         priority: int = 0,
     ) -> Answer:
         """Run a model; arguments and errors are those of `Client.infer`."""
-        wish = wish_of(model, version, outputs, request_id, capture, deadline_us, priority)
+        wish = wish_of(model, inputs, version, outputs, request_id, capture, deadline_us, priority)
         if self._frames is not None:
             return await self._frames.infer(wish, inputs, partial(self._over_http, self._generation))
         return await self._over_http(self._generation, wish, inputs)

@@ -68,6 +68,7 @@ WishFields = tuple[str, int | None, tuple[str, ...], str, CaptureMode, int, int]
 
 def wish_of(
     model: str,
+    inputs: Mapping[str, Array],
     version: int | None,
     outputs: Sequence[str],
     request_id: str,
@@ -78,9 +79,13 @@ def wish_of(
     """What a caller has said, where all of it can be said to a server.
 
     Raises:
-        InvalidRequest: something is of another type, or an output is wanted twice.
+        InvalidRequest: something is of another type, an output is wanted twice, or a deadline is before now.
     """
     try:
+        if model.__class__ is not str or request_id.__class__ is not str:
+            raise TypeError(f"expected the name of a model and an id as str, got {model!r} and {request_id!r}")
+        if inputs.__class__ is not dict and not isinstance(inputs, Mapping):
+            raise TypeError(f"expected arrays by input name, got {type(inputs).__name__}")
         wanted = tuple(outputs)
         if isinstance(outputs, str) or len(set(wanted)) != len(wanted):
             raise ValueError(f"expected names of outputs, each once, got {outputs!r}")
@@ -88,7 +93,10 @@ def wish_of(
             capture = CaptureMode(capture)
         if version is not None:
             version = operator.index(version)
-        return model, version, wanted, request_id, capture, operator.index(deadline_us), operator.index(priority)
+        deadline_us = operator.index(deadline_us)
+        if deadline_us < 0:
+            raise ValueError(f"expected a deadline from 0 µs, got {deadline_us}")
+        return model, version, wanted, request_id, capture, deadline_us, operator.index(priority)
     except (TypeError, ValueError) as error:
         raise InvalidRequest(str(error)) from None
 
@@ -242,10 +250,26 @@ def sendable(name: str, given: Array) -> Array:
     if array.dtype not in tensors.DATATYPE:
         array = array.astype(array.dtype.newbyteorder("<"), copy=False)
     if array.dtype not in tensors.DATATYPE:
+        if array.dtype.name == "bfloat16":  # of ml_dtypes; an answer could not be given as one
+            raise InvalidRequest(
+                f"input '{name}': expected an array of a type of numpy's, got bfloat16; see docs/client.md"
+            )
         raise InvalidRequest(f"input '{name}': expected an array of a type that the protocol has, got {array.dtype}")
-    if array.dtype.hasobject and not all(isinstance(each, str | bytes) for each in array.flat):
+    return _text(name, array) if array.dtype.hasobject else array
+
+
+def _text(name: str, array: Array) -> Array:
+    """Bytes are text in UTF-8, as they are to a server: the runtime would write b'…' of them."""
+    if not all(isinstance(each, str | bytes) for each in array.flat):
         raise InvalidRequest(f"input '{name}': expected text alone in an array of objects, got something else in it")
-    return array
+    elements: list[str | bytes] = array.ravel().tolist()
+    text = np.empty(len(elements), object)
+    try:
+        text[:] = [each.decode() if isinstance(each, bytes) else each for each in elements]
+        "".join(text).encode()
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
+        raise InvalidRequest(f"input '{name}': expected text that UTF-8 has, got {error.object!r:.40}") from None
+    return text.reshape(array.shape)
 
 
 def _goes_as_it_is(array: Array) -> bool:

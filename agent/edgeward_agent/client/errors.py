@@ -20,6 +20,8 @@ class Unreachable(ClientError):
 class InvalidRequest(ClientError):
     """The server does not understand the request: a wrong tensor name, shape or datatype. A retry gives the same."""
 
+    hint = "Compare it with what the model takes: `client.model(NAME)`, GET /v2/models/NAME."
+
 
 class InvalidAddress(InvalidRequest):
     """What a client was made with is no address, time-out or token."""

@@ -146,12 +146,20 @@ def _listen(
         listeners.append(stack.enter_context(listening.listen_tcp(http)))
         address = listening.bound_address(listeners[0])
     if unix:
+        _check_folder(unix)
         listeners.append(stack.enter_context(listening.listen_unix(unix)))
         stack.callback(unix.unlink, missing_ok=True)
     if frames:
+        _check_folder(frames)
         listeners.append(stack.enter_context(listening.listen_frames(frames)))
         stack.callback(frames.unlink, missing_ok=True)
     return listeners, address
+
+
+def _check_folder(path: Path) -> None:
+    """A person has typed it: a folder that is not there is a mistake, and not to be made."""
+    if not path.parent.is_dir():
+        raise listening.CannotListen(f"{path}: expected the folder {path.parent} to be there, found none")
 
 
 def _reserve(stack: ExitStack, grpc: str | None) -> str:
