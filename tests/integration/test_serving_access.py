@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -174,3 +175,28 @@ def test_the_mode_of_a_socket_says_which_users_may_connect(
         assert path.stat().st_mode & 0o7777 == mode
         allowed = {uid for uid, groups in ((OTHER, ()), (MEMBER, (WARD,))) if _may_connect(path, kind, uid, *groups)}
     assert allowed == who
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_terminal_that_is_closed_ends_the_command_and_leaves_no_socket(tmp_path: Path, *, ignored: bool) -> None:
+    model, path = constant_release(tmp_path, 1.0).folder / "model.onnx", tmp_path / "s.sock"
+    command: list[str | Path] = [sys.executable, "-m", "edgeward_agent", "serve", model, "--http", "127.0.0.1:0"]
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        process = subprocess.Popen([*command, "--unix", path], stdout=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    with process:
+        try:
+            assert process.stdout is not None
+            while "serving on" not in process.stdout.readline():
+                assert process.poll() is None
+            process.send_signal(signal.SIGHUP)
+            if ignored:
+                with Client(f"unix:{path}") as client:
+                    assert client.ready()
+                process.terminate()
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+    assert not path.exists()
