@@ -1,19 +1,14 @@
 """Broken requests by the hundred thousand, at the parser and at a connection: no crash, no hang, no growth.
 
-`EDGEWARD_SOAK=1` (make soak) takes a million inputs; a failure names its seed.
+`EDGEWARD_SOAK=1` (make soak) takes 1.4 million inputs, each time others.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import gzip
 import json
-import os
 import random
-import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import pytest
 
@@ -27,13 +22,7 @@ from edgeward_agent.serving.protocol import parse_infer
 from edgeward_agent.serving.refusal import Refusal
 from edgeward_agent.serving.routes import parse_target
 from edgeward_contract.manifest import Datatype, TensorSpec
-
-SOAK = bool(os.environ.get("EDGEWARD_SOAK"))
-PARSER_INPUTS = 600_000 if SOAK else 40_000
-CONNECTION_INPUTS = 400_000 if SOAK else 15_000
-MAX_SECONDS_EACH = 2.0  # far above what any takes, and far below a hang
-MAX_GROWTH_BYTES = 32 << 20
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+from support.fuzz import WORDS, Watch, fuzz, mutated
 
 
 def _spec(name: str, datatype: Datatype, shape: tuple[int, ...]) -> TensorSpec:
@@ -60,63 +49,12 @@ BODIES = [
     _JSON,
     b'{"inputs":' + b"[" * 2000,
 ]
-_WORDS = [b"-1", b"9223372036854775808", b"1e999", b"null", b"NaN", b"-Infinity", b"[", b"}", b'"', b"\\u0000", b"\xff"]
 _WIRE_WORDS = [b"\r\n", b"\0", b"Content-Length: 9999999999\r\n", b"Transfer-Encoding: chunked\r\n", b"0\r\n\r\n"]
-
-
-def _mutated(dice: random.Random, seed: bytes, words: Sequence[bytes]) -> bytes:
-    data = bytearray(seed)
-    for _ in range(dice.randint(0, 4)):
-        at, what = dice.randint(0, len(data)), dice.randrange(5)
-        if what == 0:
-            data[at:at] = dice.choice(words)
-        elif what == 1:
-            del data[at : at + dice.randint(1, 12)]
-        elif what == 2:
-            data[at:at] = dice.randbytes(dice.randint(1, 6))
-        elif what == 3 and data:
-            data[at % len(data)] ^= 1 << dice.randrange(8)
-        else:
-            data[at:at] = data[at : at + dice.randint(1, 40)]
-    return bytes(data)
-
-
-class _Watch:
-    """How long each input took, and how the memory of this process grew."""
-
-    def __init__(self) -> None:
-        self.slowest_s = 0.0
-        self.count = 0
-        self._began = time.monotonic()
-        self._before = 0
-
-    def run(self, call: Callable[[], None], data: bytes) -> None:
-        begin = time.monotonic()
-        call()
-        took_s = time.monotonic() - begin
-        assert took_s < MAX_SECONDS_EACH, f"{took_s:.1f} s for {data[:500]!r}"
-        self.slowest_s = max(self.slowest_s, took_s)
-        self.count += 1
-        if self.count == 2_000:  # what is learned and remembered is so by now
-            self._before = _resident_bytes()
-
-    def report(self, what: str) -> None:
-        grown = _resident_bytes() - self._before
-        rate = self.count / (time.monotonic() - self._began)
-        print(
-            f"{what}: {self.count} inputs, {rate:.0f}/s, slowest {self.slowest_s * 1e3:.1f} ms, grown {grown >> 10} KiB"
-        )
-        assert grown < MAX_GROWTH_BYTES
-
-
-def _resident_bytes() -> int:
-    gc.collect()
-    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
 
 
 @pytest.mark.timeout(3600)
 def test_no_body_breaks_the_parser() -> None:
-    dice, watch, terms = random.Random(1), _Watch(), Terms(json_bytes=1 << 16)
+    terms = Terms(json_bytes=1 << 16)
 
     def ask(model: Interface, body: bytes, length: int | None) -> None:
         try:
@@ -125,13 +63,14 @@ def test_no_body_breaks_the_parser() -> None:
             assert 400 <= refusal.status < 600
             assert 0 < len(str(refusal)) < 2000
 
-    for _ in range(PARSER_INPUTS):
+    def one(dice: random.Random, watch: Watch) -> None:
         seed = dice.choice(BODIES)
-        body = _mutated(dice, seed, _WORDS)
+        body = mutated(dice, seed)
         length = dice.choice([None, 0, len(seed) - 8, dice.randint(0, len(body) + 2)])
         model = dice.choice(MODELS)
-        watch.run(lambda model=model, body=body, length=length: ask(model, body, length), body)  # type: ignore[misc]
-    watch.report("parser")
+        watch.run(lambda: ask(model, body, length), body)
+
+    fuzz("parser", one, inputs=40_000, in_soak=1_000_000)
 
 
 class _Wire(asyncio.Transport):
@@ -171,7 +110,7 @@ def _conversations() -> list[bytes]:
 
 @pytest.mark.timeout(3600)
 def test_no_bytes_break_a_connection() -> None:
-    dice, watch, terms = random.Random(2), _Watch(), Terms(json_bytes=1 << 16)
+    terms = Terms(json_bytes=1 << 16)
 
     def handle(request: Request) -> None:
         parse_target(request.target)
@@ -192,7 +131,7 @@ def test_no_bytes_break_a_connection() -> None:
         guard = TcpGuard(HostGuard(local_only=True), b"")
         seeds = _conversations()
 
-        def talk(data: bytes) -> None:
+        def talk(dice: random.Random, data: bytes) -> None:
             connection, wire = Connection(server, guard), _Wire()
             connection.connection_made(wire)
             cuts = sorted(dice.sample(range(len(data) + 1), k=min(2, len(data) + 1)))
@@ -204,12 +143,13 @@ def test_no_bytes_break_a_connection() -> None:
             assert b"HTTP/1.1 500" not in wire.written, bytes(wire.written[:500])
             connection.connection_lost(None)
 
-        for _ in range(CONNECTION_INPUTS):
-            data = _mutated(dice, dice.choice(seeds), [*_WORDS, *_WIRE_WORDS])
-            watch.run(lambda data=data: talk(data), data)  # type: ignore[misc]
+        def one(dice: random.Random, watch: Watch) -> None:
+            data = mutated(dice, dice.choice(seeds), [*WORDS, *_WIRE_WORDS])
+            watch.run(lambda: talk(dice, data), data)
+
+        fuzz("connection", one, inputs=15_000, in_soak=400_000)
         assert server.held_bytes == 0
         assert not server.connections
         codec.close()
 
     asyncio.run(main())
-    watch.report("connection")

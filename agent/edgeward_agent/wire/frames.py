@@ -110,7 +110,7 @@ def read_opened(packet: bytes) -> tuple[int, JsonValue]:
     status = ANSWER_HEAD.unpack_from(packet)[2]
     try:
         document: JsonValue = json.loads(packet[ANSWER_HEAD.size :])
-    except ValueError:
+    except (ValueError, RecursionError):
         raise FrameError(f"expected JSON behind the head, got {packet[:64]!r}") from None
     return status, document
 
