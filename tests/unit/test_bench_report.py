@@ -276,6 +276,16 @@ def test_what_is_said_anew_is_not_said_twice() -> None:
     assert re.fullmatch(r"edgeward-agent bench m\.onnx --budget=5ms --requests \d+", found.command)
 
 
+@pytest.mark.parametrize("header", [("--header", "Authorization: Bearer hush"), ("--header=X-Key: hush",)])
+def test_advice_never_repeats_a_token(header: tuple[str, ...]) -> None:
+    typed = ("toy", "--url", "http://me:hush@127.0.0.1:8000", *header)
+    found = replace(elsewhere(EVERY["plain"]), next=advise(elsewhere(EVERY["plain"]), typed))
+    assert "hush" not in render(found, FILE) + page(found) + document(found).decode()
+    name = header[-1].removeprefix("--header=").partition(":")[0]
+    (only,) = found.next
+    assert f"{name}: …'" in only.command and "http://…@127.0.0.1:8000" in only.command
+
+
 def test_a_unix_socket_is_no_way_out_where_it_is_too_slow_too() -> None:
     quick = alone_quick(EVERY["over"])
     unix = replace(quick.paths[-1], name="unix socket")

@@ -13,6 +13,8 @@ from edgeward_agent.bench.targets import IN_PROCESS, TCP, UNIX
 
 PATHS = {"process": IN_PROCESS, "unix": UNIX, "tcp": TCP}
 """Ways of asking, by the words of `--through`; the last one that is measured is the one that is judged."""
+PLACEHOLDER = "…"
+"""Stands for the value of a header wherever it would be repeated: it may be a token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

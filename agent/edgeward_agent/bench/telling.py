@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from dataclasses import dataclass
 from typing import Final
 
 from edgeward_agent.bench.noise import Surroundings
+from edgeward_agent.bench.options import PLACEHOLDER
 from edgeward_agent.bench.report import Advice, Report, Trend
 from edgeward_agent.bench.sweeping_words import setting_words
 from edgeward_agent.bench.targets import IN_PROCESS, TCP, UNIX
@@ -21,6 +23,7 @@ _LENGTH: Final = frozenset({"--requests", "--duration"})
 _ELSEWHERE: Final = frozenset({"--url", "--name", "--header"})
 _MODES: Final = frozenset({"--compare", "--quantize", "--calibration", "--output", "--sweep", "--soak"})
 _SWEPT: Final = frozenset({"--rate", "--arrivals", "--clients", "--through"})  # a sweep has its own ways
+_USER: Final = re.compile(r"://[^/@]*@")
 _OUTCOMES: Final = {Outcome.PASS: PASS, Outcome.OVER: OVER, Outcome.INCONCLUSIVE: UNSURE}
 
 
@@ -234,7 +237,7 @@ def sensible_rate(per_second: float) -> int:
 def _line(command: tuple[str, ...], idea: Idea) -> str:
     """The command with the flags added, without what they replace and what only says how a result is shown."""
     left_out = {idea.flags.split()[0], "--html", "--json"} | idea.instead_of
-    return f"edgeward-agent bench {shlex.join(_without(command, left_out))} {idea.flags}"
+    return f"edgeward-agent bench {shlex.join(_without_secrets(_without(command, left_out)))} {idea.flags}"
 
 
 def _without(command: tuple[str, ...], options: set[str]) -> list[str]:
@@ -245,6 +248,24 @@ def _without(command: tuple[str, ...], options: set[str]) -> list[str]:
             kept.append(word)
         skip = word in options - _FLAGS and not equals
     return kept
+
+
+def _without_secrets(words: list[str]) -> list[str]:
+    """Headers carry tokens, and addresses may carry passwords: what is shown gets mailed and pasted."""
+    told = []
+    for before, word in zip(["", *words], words, strict=False):
+        if before == "--header":
+            word = _name_alone(word)
+        elif word.startswith("--header="):
+            word = f"--header={_name_alone(word.removeprefix('--header='))}"
+        elif before == "--url" or word.startswith("--url="):
+            word = _USER.sub("://…@", word)
+        told.append(word)
+    return told
+
+
+def _name_alone(header: str) -> str:
+    return f"{header.partition(':')[0].strip()}: {PLACEHOLDER}"
 
 
 def _after_a_loss(report: Report) -> str:

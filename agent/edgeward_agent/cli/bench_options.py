@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import click
 
 from edgeward_agent.bench.budget import Budget, parse_budget, parse_time_s
 from edgeward_agent.bench.cases import Cases, Feeds, Shapes, Source, as_type, checked, from_npz
 from edgeward_agent.bench.errors import CannotMeasure
-from edgeward_agent.bench.options import PATHS, Axes
+from edgeward_agent.bench.options import PATHS, PLACEHOLDER, Axes
 from edgeward_agent.bench.sweeping import long
 from edgeward_agent.cli.inputs import read_pairs, read_request
 from edgeward_agent.client import InvalidRequest, ModelInfo
@@ -46,13 +48,25 @@ def shapes(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> Sh
 
 
 def headers(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """What is wrong is never repeated: it may be a token."""
     found = {}
     for value in values:
-        name, colon, text = value.partition(":")
-        if not colon or not name.strip() or not text.strip().isprintable():
-            raise click.BadParameter(f"expected 'NAME: VALUE', got {value!r}")
-        found[name.strip()] = text.strip()
+        name, colon, text = (each.strip() for each in value.partition(":"))
+        if not colon or not _HEADER_NAME.fullmatch(name):
+            raise click.BadParameter("expected 'NAME: VALUE', got one without a name and a colon")
+        if text == PLACEHOLDER or text.endswith(f" {PLACEHOLDER}"):
+            raise click.BadParameter(f"expected 'NAME: VALUE', got {name} with … where its value belongs")
+        if not text.isprintable() or not _in_latin_1(text):
+            raise click.BadParameter(f"expected 'NAME: VALUE', got {name} with characters that no header can carry")
+        found[name] = text
     return found
+
+
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
+
+
+def _in_latin_1(text: str) -> bool:
+    return all(ord(each) < 256 for each in text)
 
 
 def sweep(_: click.Context, __: click.Parameter, value: str | None) -> Axes | None:
@@ -98,6 +112,15 @@ class TypedInputs:
     """`--input`: NAME=@FILE.npy or NAME=1,2,3 once for each input, or one FILE.npz, or one FILE.json."""
 
     values: tuple[str, ...]
+
+    def files(self) -> Iterator[Path]:
+        """What is read for them."""
+        for value in self.values:
+            name, equals, text = value.partition("=")
+            if not equals:
+                yield Path(name)
+            elif text.startswith("@"):
+                yield Path(text[1:])
 
     def __call__(self, specs: Sequence[TensorSpec]) -> Cases:
         """Raises CannotMeasure."""
