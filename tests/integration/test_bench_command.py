@@ -352,6 +352,36 @@ def test_where_nothing_can_be_written_is_said_before_anything_is_measured(model:
         assert done.code == 2 and done.out == "" and words in done.err and len(done.err.splitlines()) == 2, done.err
 
 
+def test_what_is_read_is_never_written_over(tmp_path: Path) -> None:
+    model, other = risk_model(tmp_path / "m.onnx"), risk_model(tmp_path / "other.onnx")
+    (tmp_path / "link.html").symlink_to(model)
+    (tmp_path / "hard.html").hardlink_to(model)
+    folder = tmp_path / "release"
+    folder.mkdir()
+    write_release(folder, manifest_for(risk_model(folder / "model.onnx"), "toy"))
+    (tmp_path / "in.npz").write_bytes(b"")
+    page = tmp_path / "page.html"
+    for arguments, words in (
+        ((model, "--html", model), "got the model, which it would overwrite"),
+        ((model, "--html", tmp_path / "release" / ".." / "m.onnx"), "got the model"),
+        ((model, "--html", tmp_path / "link.html"), "got the model"),
+        ((model, "--html", tmp_path / "hard.html"), "got the model"),
+        ((folder, "--quantize", "--output", folder / "model.onnx"), "got the model"),
+        ((folder, "--html", folder / "manifest.json"), "got the model"),
+        ((folder, "--html", folder / "golden.npz"), "got the model"),
+        ((folder / "model.onnx", "--html", folder / "manifest.json"), "got the model"),
+        ((model, "--compare", other, "--html", other), "got the model of --compare"),
+        ((model, "--quantize", "--calibration", tmp_path / "in.npz", "--html", tmp_path / "in.npz"), "--calibration"),
+        ((model, "--input", tmp_path / "in.npz", "--html", tmp_path / "in.npz"), "got a file of --input"),
+        ((model, "--input", f"features=@{tmp_path}/in.npz", "--html", tmp_path / "in.npz"), "got a file of --input"),
+        ((model, "--quantize", "--output", page, "--html", page), "got the file of --output"),
+    ):
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        done = bench(*arguments, "--duration", "1h")
+        assert done.code == 2 and done.out == "" and words in done.err and len(done.err.splitlines()) == 2, done.err
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 def test_a_disk_that_is_full_by_the_end_costs_the_page_alone(model: Path) -> None:
     done = bench(model, *QUICK, "--through", "process", "--html", "/dev/full")
     assert done.code == 2 and "no space left on device" in done.err
@@ -430,6 +460,9 @@ def test_models_of_other_inputs_are_not_compared(model: Path, tmp_path: Path) ->
         (["--sweep", "batch=0"], "'--sweep': batch: expected numbers such as 1:2:4"),
         (["--soak", "soon"], "'--soak': expected a length of time"),
         (["--header", "token"], "'--header': expected 'NAME: VALUE'"),
+        (["--header", "Autho rization: x"], "'--header': expected 'NAME: VALUE', got one without a name"),
+        (["--header", "Authorization: …"], "'--header': expected 'NAME: VALUE', got Authorization with …"),
+        (["--header", "X: \u0142"], "'--header': expected 'NAME: VALUE', got X with characters that no header"),
         (["--rate", "0"], "'--rate': 0.0 is not in the range"),
         (["--soak", "1m", "--quantize"], "--quantize and --soak are two measurements"),
         (["--url", "http://127.0.0.1:1", "--quantize"], "--quantize is for a model at hand"),
@@ -442,6 +475,12 @@ def test_models_of_other_inputs_are_not_compared(model: Path, tmp_path: Path) ->
 def test_a_command_line_that_makes_no_sense(model: Path, arguments: list[str], words: str) -> None:
     done = CliRunner().invoke(app, ["bench", str(model), *arguments])
     assert done.exit_code == 2 and words in done.stderr
+
+
+@pytest.mark.parametrize("header", ["Bearer-hush", "A B: hush", "A: hush\n", "A: hush\u0142"])
+def test_a_header_that_is_refused_is_not_repeated(header: str) -> None:
+    done = CliRunner().invoke(app, ["bench", "toy", "--url", "http://127.0.0.1:1", "--header", header])
+    assert done.exit_code in (2, 3) and "hush" not in done.stderr
 
 
 def test_a_server_that_is_not_there_or_has_no_such_model() -> None:

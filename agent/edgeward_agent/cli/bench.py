@@ -31,6 +31,7 @@ from edgeward_agent.bench.terminal import render
 from edgeward_agent.bench.words import Screen
 from edgeward_agent.cli import bench_options as typed
 from edgeward_agent.cli.app import complain, os_words
+from edgeward_agent.cli.bench_places import check_overwrites
 from edgeward_agent.cli.exits import FAILED, USAGE, exit_code
 from edgeward_agent.cli.sections import Sectioned, typed_words
 from edgeward_agent.errors import AgentError
@@ -222,6 +223,7 @@ def bench(
     check(options)
     log.set_up("error")
     with _no_error_is_a_verdict():
+        check_overwrites(options, html)
         check_writable("--output", output)
         check_writable("--html", html)
         report = _measured(options, _screen(sys.stderr))
