@@ -268,6 +268,68 @@ def test_inputs_of_ones_own(model: Path, tmp_path: Path) -> None:
         assert found["settings"]["cases"] == told
 
 
+def test_a_model_of_bf16_is_measured_every_way(tmp_path: Path) -> None:
+    """Numpy has no such type: the bits travel as uint16."""
+    made = identity_model(tmp_path / "bf16.onnx", TensorProto.BFLOAT16, ["n", 4])
+    found = bench(made, *QUICK, *WIDE_BUDGET, "--json").json
+    assert [(path["name"], path["failed"]) for path in found["paths"]] == [
+        ("in process", 0),
+        ("unix socket", 0),
+        ("TCP", 0),
+    ]
+    assert bench(made, "--sweep", "threads=1:2", *QUICK, *WIDE_BUDGET, "--json").json["sweep"]
+    other = identity_model(tmp_path / "other.onnx", TensorProto.BFLOAT16, ["n", 4])
+    (output,) = bench(made, "--compare", other, *QUICK, "--json").json["compared"]["outputs"]
+    assert output["max_abs"] == 0 and 0.9 < output["scale"] < 1
+    save_arrays(tmp_path / "some.npz", {"input:in": np.ones((5, 4))})
+    with daemon(made) as running:
+        found = bench("bf16", "--url", running.tcp, "-i", tmp_path / "some.npz", *QUICK, *WIDE_BUDGET, "--json").json
+    assert found["paths"][0]["failed"] == 0 and found["settings"]["cases"] == "5 cases from some.npz"
+
+
+def test_what_cannot_carry_bf16_says_so(tmp_path: Path) -> None:
+    made = identity_model(tmp_path / "bf16.onnx", TensorProto.BFLOAT16, ["n", 1])
+    asked = {"inputs": [{"name": "in", "datatype": "BF16", "shape": [1, 1], "data": [1]}]}
+    (tmp_path / "asked.json").write_text(json.dumps(asked))
+    save_arrays(tmp_path / "whole.npz", {"in": np.ones((1, 1), np.int32)})
+    for given, words in (
+        ("in=1", "BF16 has no form as text or JSON; give NAME=@FILE.npy"),
+        (str(tmp_path / "asked.json"), "BF16 has no form in JSON"),
+        (str(tmp_path / "whole.npz"), "expected floats, or BF16 as its bits (uint16), got int32"),
+    ):
+        done = bench(made, "--input", given)
+        assert done.code == 2 and words in done.err and len(done.err.splitlines()) == 2, done.err
+
+
+def test_a_file_that_holds_no_arrays_is_named(model: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.ones((1, 3)))
+    (tmp_path / "x.npy").rename(tmp_path / "renamed.npz")
+    np.save(tmp_path / "x.npy", np.ones((40, 3)))
+    (tmp_path / "text.npz").write_text("hello")
+    (tmp_path / "text.npy").write_text("hello")
+    np.savez(tmp_path / "pickled.npz", features=np.array([{}], object))
+    np.savez(tmp_path / "good.npz", features=np.ones((40, 4), np.float32))
+    whole = (tmp_path / "good.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[:60] + b"\xff" * 60 + whole[120:])
+    for name, words in (
+        ("renamed.npz", "got: a single array"),
+        ("text.npz", "got: a file of another kind"),
+        ("pickled.npz", "got: 'features', which is no plain array"),
+        ("cut.npz", "got: 'features', which is no plain array"),
+        ("good.npz", "input features: expected shape [?, 3], got ["),
+        ("x.npy", "got: a single array"),
+    ):
+        given: list[tuple[object, ...]] = [("--quantize", "--calibration", tmp_path / name)]
+        given += [] if name == "x.npy" else [("-i", tmp_path / name)]
+        for arguments in given:
+            done = bench(model, *arguments)
+            assert done.code == 2 and words in done.err and f"{tmp_path / name}: " in done.err, done.err
+            assert len(done.err.splitlines()) == 2 and "allow_pickle" not in done.err
+    for name, words in (("text.npy", "got a file of another kind"), ("good.npz", "got an .npz")):
+        done = bench(model, "-i", f"features=@{tmp_path / name}")
+        assert done.code == 2 and words in done.err and "allow_pickle" not in done.err, done.err
+
+
 def test_a_noisy_machine_decides_nothing_that_noise_could_have_done(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeward_agent.bench import bf16
 from edgeward_agent.bench.budget import Budget, parse_budget, parse_time_s, quantile_name
 from edgeward_agent.bench.cases import random
 from edgeward_agent.bench.drift import LEAST_WINDOWS, trend
@@ -355,3 +356,15 @@ def test_random_integers_cover_the_range_that_is_told(datatype: Datatype, least:
     cases = random([TensorSpec(name="x", datatype=datatype, shape=(1, 4096))], {})
     values = np.concatenate([each["x"] for each in cases.feeds])
     assert (int(values.min()), int(values.max())) == (least, most)
+
+
+def test_bf16_is_made_of_ordinary_numbers_and_read_back() -> None:
+    values = np.array([[0.0, 1.0, -2.5], [np.inf, np.nan, 3e38]], np.float32)
+    bits = bf16.from_floats(values)
+    assert bits.dtype == np.uint16 and bits.shape == values.shape
+    assert np.allclose(bf16.to_floats(bits), values, rtol=1 / 128, equal_nan=True)
+    saved = bits.view("V2")
+    assert all(np.array_equal(np.asarray(bf16.from_array(each)), bits) for each in (saved, bits))
+    spec = TensorSpec(name="x", datatype=Datatype.BF16, shape=(-1, 50))
+    drawn = np.concatenate([bf16.to_floats(each["x"]) for each in random([spec], {}).feeds])
+    assert drawn.min() >= 0 and drawn.max() < 1 and len(np.unique(drawn)) > 50

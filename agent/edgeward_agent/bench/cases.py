@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,13 @@ from typing import Final
 
 import numpy as np
 
+from edgeward_agent.bench import bf16
+from edgeward_agent.bench.arrays import read_npz
 from edgeward_agent.bench.errors import CannotMeasure
 from edgeward_agent.bench.subject import Subject
 from edgeward_agent.errors import UpdateError
 from edgeward_agent.update.golden import Golden
-from edgeward_agent.wire.tensors import NUMPY, Array
+from edgeward_agent.wire.tensors import CARRIER, NUMPY, Array
 from edgeward_contract.manifest import Datatype, TensorSpec
 
 GOLDEN: Final = "golden.npz"
@@ -62,7 +63,7 @@ def from_npz(path: Path, specs: Sequence[TensorSpec]) -> Cases:
 
     Raises CannotMeasure.
     """
-    arrays = _arrays(path)
+    arrays = read_npz(path)
     prefixed = any(key.startswith("input:") for key in arrays)
     named = {
         key.removeprefix("input:"): each for key, each in arrays.items() if key.startswith("input:") or not prefixed
@@ -75,8 +76,8 @@ def from_npz(path: Path, specs: Sequence[TensorSpec]) -> Cases:
         )
     whole = {spec.name: as_type(named[spec.name], spec, str(path)) for spec in specs}
     if not prefixed:
-        return checked(Cases(feeds=(whole,), source=f"one request from {path.name}"), specs)
-    return checked(_one_by_one(path, whole), specs)
+        return checked(Cases(feeds=(whole,), source=f"one request from {path.name}"), specs, str(path))
+    return checked(_one_by_one(path, whole), specs, str(path))
 
 
 def calibration(path: Path, specs: Sequence[TensorSpec]) -> Cases:
@@ -85,7 +86,7 @@ def calibration(path: Path, specs: Sequence[TensorSpec]) -> Cases:
     if len(cases.feeds) > 1 or not all(spec.shape[:1] in ((-1,), (1,)) for spec in specs):
         return cases
     whole = cases.feeds[0]
-    return checked(_one_by_one(path, whole), specs)
+    return checked(_one_by_one(path, whole), specs, str(path))
 
 
 def _one_by_one(path: Path, whole: Feeds) -> Cases:
@@ -111,7 +112,7 @@ def random(specs: Sequence[TensorSpec], shapes: Shapes, seed: int = SEED) -> Cas
         known = ", ".join(spec.name for spec in specs)
         raise CannotMeasure(f"--shape {unknown[0]}: expected an input of the model ({known})", "Correct the name.")
     sized = {spec.name: _sized(spec, shapes.get(spec.name)) for spec in specs}
-    one_bytes = sum(math.prod(sized[spec.name]) * NUMPY[spec.datatype].itemsize for spec in specs)
+    one_bytes = sum(math.prod(sized[spec.name]) * CARRIER[spec.datatype].itemsize for spec in specs)
     if one_bytes > _MOST_BYTES:
         raise CannotMeasure(
             f"random input: expected at most {_MOST_BYTES >> 20} MiB for one request, got {one_bytes >> 20:,} MiB",
@@ -125,13 +126,13 @@ def random(specs: Sequence[TensorSpec], shapes: Shapes, seed: int = SEED) -> Cas
     return Cases(feeds=feeds, source=f"{count} random cases", random=True)
 
 
-def checked(cases: Cases, specs: Sequence[TensorSpec]) -> Cases:
-    """Raises CannotMeasure when there is no case, or one does not fit the model."""
+def checked(cases: Cases, specs: Sequence[TensorSpec], where: str = "") -> Cases:
+    """`where` is what is named then. Raises CannotMeasure when there is no case, or one does not fit the model."""
     if not cases.feeds:
         raise CannotMeasure(f"{cases.source}: expected at least one case, got none", "Give arrays that are not empty.")
     for spec in specs:
         for feeds in cases.feeds[:1]:
-            _check(spec, feeds[spec.name].shape)
+            _check(spec, feeds[spec.name].shape, where)
     return cases
 
 
@@ -139,6 +140,14 @@ def as_type(array: Array, spec: TensorSpec, where: str) -> Array:
     """With the model's own type where that keeps the kind of number: numpy writes float64 unless told otherwise."""
     if spec.datatype is Datatype.BYTES:
         return array.astype(str).astype(object)
+    if spec.datatype is Datatype.BF16:
+        bits = bf16.from_array(array)
+        if bits is None:
+            raise CannotMeasure(
+                f"{where}: input {spec.name}: expected floats, or BF16 as its bits (uint16), got {array.dtype}",
+                "Convert it first: array.astype('float32').",
+            )
+        return bits
     wanted = NUMPY[spec.datatype]
     if array.dtype != wanted and array.dtype.kind != wanted.kind:
         raise CannotMeasure(
@@ -155,13 +164,13 @@ def batched(specs: Sequence[TensorSpec], feeds: Sequence[Feeds], size: int) -> l
     return [{spec.name: np.concatenate([one[spec.name] for one in group]) for spec in specs} for group in groups]
 
 
-def _check(spec: TensorSpec, shape: tuple[int, ...]) -> None:
+def _check(spec: TensorSpec, shape: tuple[int, ...], where: str = "") -> None:
     fits = not spec.shape or (
         len(spec.shape) == len(shape) and all(want in (-1, got) for want, got in zip(spec.shape, shape, strict=True))
     )
     if not fits:
         raise CannotMeasure(
-            f"input {spec.name}: expected shape {shape_text(spec.shape)}, got {list(shape)}",
+            f"{where}{': ' * bool(where)}input {spec.name}: expected shape {shape_text(spec.shape)}, got {list(shape)}",
             "Give an array of the model's own shape; ? stands for any size.",
         )
 
@@ -188,20 +197,10 @@ def _drawn(datatype: Datatype, shape: tuple[int, ...], generator: np.random.Gene
     if datatype is Datatype.BYTES:
         words = np.full(shape, "edgeward", dtype=object)
         return words
+    if datatype is Datatype.BF16:
+        return bf16.from_floats(generator.random(shape))
     dtype = NUMPY[datatype]
     if dtype.kind == "f":
         return generator.random(shape).astype(dtype)
     low, high = {Datatype.UINT8: (0, 256), Datatype.INT8: (-128, 128)}.get(datatype, (0, 2))
     return generator.integers(low, high, shape).astype(dtype)
-
-
-def _arrays(path: Path) -> dict[str, Array]:
-    """Without pickle: a pickle runs code."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, AttributeError, zipfile.BadZipFile, EOFError) as error:
-        words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise CannotMeasure(
-            f"{path}: expected an .npz of plain arrays, got: {words}", "Write it with numpy.savez(path, NAME=array)."
-        ) from None

@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from edgeward_agent.bench.cases import Cases
+from edgeward_agent.bench import bf16
+from edgeward_agent.bench.cases import Cases, Feeds
 from edgeward_agent.bench.differing import golden_count, outputs_apart
 from edgeward_agent.bench.errors import CannotMeasure
 from edgeward_agent.bench.measuring import Measured, Progress, measure, planned, warm_up
@@ -154,8 +155,14 @@ def answers_apart(pair: Pair) -> tuple[tuple[OutputDifference, ...], GoldenCount
 
 def _answers(subject: Subject, cases: Cases) -> Sequence[Mapping[str, Array]]:
     outputs = list(subject.session.interface.outputs)
+    bits = bf16.names(subject.session.interface.outputs.values())
+
+    def answer(feeds: Feeds) -> dict[str, Array]:
+        found = zip(outputs, subject.session.run(outputs, feeds), strict=True)
+        return {name: bf16.to_floats(each) if name in bits else each for name, each in found}
+
     try:
-        return [dict(zip(outputs, subject.session.run(outputs, feeds), strict=True)) for feeds in cases.feeds]
+        return [answer(feeds) for feeds in cases.feeds]
     except ServingError as error:
         raise CannotMeasure(
             f"{subject.path}: {error}", "Give inputs that both models take: --input NAME=@FILE.npy, or another --shape."

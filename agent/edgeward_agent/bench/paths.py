@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from edgeward_agent.bench import bf16
 from edgeward_agent.bench import daemon as daemons
 from edgeward_agent.bench.cases import Cases
 from edgeward_agent.bench.daemon import Daemon
@@ -14,6 +15,7 @@ from edgeward_agent.bench.options import PATHS, Options
 from edgeward_agent.bench.subject import Subject
 from edgeward_agent.bench.targets import IN_PROCESS, TCP, UNIX, InProcess, OverSocket, Target
 from edgeward_agent.bench.wire import Place, infer_request, parse_place
+from edgeward_contract.manifest import TensorSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +55,7 @@ def open_model(stack: ExitStack, subject: Subject, cases: Cases, options: Option
         daemon = stack.enter_context(daemons.daemon(subject.path))
         for path, place in ((UNIX, daemon.unix), (TCP, daemon.tcp)):
             if path in paths and place is not None:
-                targets.append(_over(path + suffix, place, subject.name, cases, options, ours=True))
+                targets.append(_over(path + suffix, place, subject.name, cases, options, subject.inputs, ours=True))
     if not targets:
         raise CannotMeasure("--through unix: expected a system with unix sockets, got one without", "Use tcp.")
     for target in targets:
@@ -61,20 +63,30 @@ def open_model(stack: ExitStack, subject: Subject, cases: Cases, options: Option
     return Opened(targets=tuple(targets), daemon=daemon)
 
 
-def open_url(stack: ExitStack, subject: Subject | None, name: str, cases: Cases, options: Options) -> Opened:
+def open_url(
+    stack: ExitStack,
+    subject: Subject | None,
+    name: str,
+    cases: Cases,
+    options: Options,
+    specs: Sequence[TensorSpec],
+) -> Opened:
     """A server elsewhere, and beside it the file at hand, where there is one."""
     place = parse_place(options.url)
     targets: list[Target] = []
     if subject is not None and wanted_paths(options, local=True):
         targets.append(InProcess(IN_PROCESS, subject.session, cases.feeds))
-    targets.append(_over(str(place), place, name, cases, options, ours=False))
+    targets.append(_over(str(place), place, name, cases, options, specs, ours=False))
     for target in targets:
         stack.callback(target.close)
     return Opened(targets=tuple(targets))
 
 
-def _over(name: str, place: Place, model: str, cases: Cases, options: Options, *, ours: bool) -> OverSocket:
-    requests = [infer_request(place, model, feeds, options.headers, patient=ours) for feeds in cases.feeds]
+def _over(
+    name: str, place: Place, model: str, cases: Cases, options: Options, specs: Sequence[TensorSpec], *, ours: bool
+) -> OverSocket:
+    bits = bf16.names(specs)
+    requests = [infer_request(place, model, feeds, options.headers, patient=ours, bits=bits) for feeds in cases.feeds]
     return OverSocket(name, place, requests, clients=options.wishes.clients, timeout_s=options.timeout_s)
 
 

@@ -59,7 +59,7 @@ def run(options: Options, progress: Progress) -> Report:
 
 def open_either(stack: ExitStack, prepared: Prepared, options: Options) -> Opened:
     if options.url:
-        return open_url(stack, prepared.subject, prepared.name, prepared.cases, options)
+        return open_url(stack, prepared.subject, prepared.name, prepared.cases, options, prepared.specs)
     return open_model(stack, prepared.at_hand, prepared.cases, options)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, urlsplit
@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit
 from edgeward_agent.bench.cases import Feeds
 from edgeward_agent.bench.errors import CannotMeasure
 from edgeward_agent.wire import tensors
+from edgeward_contract.manifest import Datatype
 from edgeward_contract.schema import JsonValue
 
 _PATIENCE_US: Final = 60_000_000
@@ -60,14 +61,21 @@ def model_path(model: str) -> str:
 
 
 def infer_request(
-    place: Place, model: str, feeds: Feeds, headers: Mapping[str, str], *, patient: bool = False
+    place: Place,
+    model: str,
+    feeds: Feeds,
+    headers: Mapping[str, str],
+    *,
+    patient: bool = False,
+    bits: Collection[str] = (),
 ) -> bytes:
     """One whole HTTP request: header, JSON, and the tensors as bytes. Asks for binary outputs.
 
     Args:
         patient: ask for a deadline far away: a server that refuses what would be late cannot be measured being late.
+        bits: inputs that are BF16, as its bits.
     """
-    described, data = _described(feeds)
+    described, data = _described(feeds, bits)
     parameters: dict[str, JsonValue] = {"binary_data_output": True}
     if patient:
         parameters["timeout"] = _PATIENCE_US
@@ -84,13 +92,15 @@ def infer_request(
     return f"POST {place.prefix}{model_path(model)}/infer HTTP/1.1\r\n{head}\r\n".encode("latin-1") + body
 
 
-def _described(feeds: Feeds) -> tuple[Sequence[JsonValue], list[bytes]]:
+def _described(feeds: Feeds, bits: Collection[str]) -> tuple[Sequence[JsonValue], list[bytes]]:
     described: list[JsonValue] = []
     data: list[bytes] = []
     for name, array in feeds.items():
         raw = bytes(tensors.to_bytes(array))
         parameters: dict[str, JsonValue] = {"binary_data_size": len(raw)}
-        datatype = tensors.DATATYPE[array.dtype.newbyteorder("<")].value
-        described.append({"name": name, "datatype": datatype, "shape": list(array.shape), "parameters": parameters})
+        datatype = Datatype.BF16 if name in bits else tensors.DATATYPE[array.dtype.newbyteorder("<")]
+        described.append(
+            {"name": name, "datatype": datatype.value, "shape": list(array.shape), "parameters": parameters}
+        )
         data.append(raw)
     return described, data

@@ -6,8 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
+from edgeward_agent.bench.arrays import read_npy
 from edgeward_agent.client import InvalidRequest, ModelInfo
 from edgeward_agent.wire.tensors import NUMPY, Array, Scalar, TensorError, from_elements
 from edgeward_contract.manifest import Datatype, TensorSpec
@@ -46,13 +45,15 @@ def read_request(name: str) -> dict[str, Array]:
 
 def _from_file(path: Path, spec: TensorSpec) -> Array:
     """With the model's own datatype where that keeps the kind of number: numpy writes FP64 unless told otherwise."""
-    array: Array = np.load(path, allow_pickle=False)
+    array = read_npy(path)
     wanted = NUMPY.get(spec.datatype)
     return array.astype(wanted) if wanted is not None and array.dtype.kind == wanted.kind else array
 
 
 def _from_text(text: str, spec: TensorSpec) -> Array:
     """One case: free dimensions become 1."""
+    if spec.datatype not in NUMPY:
+        raise TensorError(f"{spec.datatype} has no form as text or JSON; give NAME=@FILE.npy")
     shape = [1 if dim < 0 else dim for dim in spec.shape]
     return from_elements(spec.datatype, shape, [_scalar(each.strip(), spec.datatype) for each in text.split(",")])
 
