@@ -15,6 +15,7 @@ import httptools
 
 from edgeward_agent.bench.errors import NobodyThere
 from edgeward_agent.bench.wire import Place
+from edgeward_agent.visible import visible
 from edgeward_contract.schema import ContractError, parse_json
 
 _ROOM_BYTES: Final = 1 << 18
@@ -104,7 +105,7 @@ class Connection:
             words = parse_json(b"".join(self._body)).text("error", max_length=10_000)
         except (ContractError, UnicodeDecodeError):
             words = b"".join(self._body)[:120].decode(errors="replace")
-        return f"status {status}: {' '.join(words.split())[:200]}".rstrip(": ")
+        return f"status {status}: {visible(' '.join(words.split())[:200])}".rstrip(": ")
 
     def close(self) -> None:
         if self._socket is not None:
@@ -125,7 +126,7 @@ class Connection:
         try:
             self._parser.feed_data(memoryview(self._room)[:size])
         except httptools.HttpParserError as error:
-            raise ConnectionAbortedError(f"expected an answer in HTTP, got: {error}") from None
+            raise ConnectionAbortedError(f"expected an answer in HTTP, got: {visible(str(error))}") from None
 
     def _finished(self) -> None:
         self._used = True

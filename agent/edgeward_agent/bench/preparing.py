@@ -24,6 +24,7 @@ from edgeward_agent.bench.report import SCHEMA, ModelFacts, Report, Server, Sett
 from edgeward_agent.bench.subject import Subject, budget_of, load
 from edgeward_agent.bench.verdict import Outcome, Verdict
 from edgeward_agent.bench.wire import parse_place
+from edgeward_agent.visible import visible
 from edgeward_contract.manifest import TensorSpec
 from edgeward_contract.version import __version__
 
@@ -88,7 +89,7 @@ def _notes(subject: Subject | None) -> list[str]:
 
 def facts(prepared: Prepared) -> ModelFacts:
     subject = prepared.subject
-    shapes = tuple(f"{each.name} {each.datatype} {shape_text(each.shape)}" for each in prepared.specs)
+    shapes = tuple(f"{visible(each.name)} {each.datatype} {shape_text(each.shape)}" for each in prepared.specs)
     if subject is None:
         return ModelFacts(title=prepared.name, path="", inputs=shapes)
     return ModelFacts(

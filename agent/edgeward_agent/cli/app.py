@@ -12,6 +12,7 @@ import click
 
 from edgeward_agent.cli.exits import FAILED, MEANING, USAGE, exit_code
 from edgeward_agent.errors import AgentError
+from edgeward_agent.visible import visible
 from edgeward_contract.extras import load
 from edgeward_contract.schema import ContractError
 from edgeward_contract.version import __version__
@@ -67,7 +68,7 @@ class LazyGroup(click.Group):
 
 
 def complain(message: str, hint: str) -> None:
-    click.echo(f"error: {message}\n  {hint}", err=True)
+    click.echo(f"error: {visible(message)}\n  {visible(hint)}", err=True)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
