@@ -547,12 +547,58 @@ def test_a_header_that_is_refused_is_not_repeated(header: str) -> None:
 
 def test_a_server_that_is_not_there_or_has_no_such_model() -> None:
     done = bench("toy", "--url", "http://127.0.0.1:1")
-    assert done.code == 3 and "expected a server of the Open Inference Protocol v2, got: connection refused" in done.err
-    with pretending(lambda _, __: answer(b'{"error":"unknown model: toy"}', "404 Not Found")) as server:
-        done = bench("toy", "--url", str(server.place))
-        assert done.code == 2 and "expected a model 'toy', got status 404: unknown model: toy" in done.err
-    with pretending(lambda _, __: answer(b"<html>")) as server:
-        assert "expected an answer of the Open Inference Protocol v2" in bench("toy", "--url", str(server.place)).err
+    assert done.code == 3
+    assert "expected a V2 server (Open Inference Protocol) at http://127.0.0.1:1, got: connection refused" in done.err
+
+    def behave(at: int, _: object) -> bytes:
+        if server.asked[at].startswith(b"GET /v2 "):
+            return answer(b'{"name":"toy server","version":"1","extensions":[]}')
+        return answer(b'{"error":"unknown model: toy"}', "404 Not Found")
+
+    with pretending(behave) as server:
+        done = bench("toy", "--url", server.place)
+    assert done.code == 2 and "expected a model 'toy', got status 404: unknown model: toy" in done.err
+    assert "--name" in done.err
+
+
+@pytest.mark.parametrize(
+    ("reply", "code", "found"),
+    [
+        (answer(b"<html>no such page</html>", "404 Not Found"), 2, "got status 404 for /v2/models/toy"),
+        (answer(b"<html>a page for everything</html>"), 2, "got an answer that is no JSON: '<html>a page"),
+        (answer(b'{"hello":"world"}'), 2, "got JSON without the inputs of a model"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", 2, "got an answer that is no HTTP: 'SSH-2.0-OpenSSH_9.2'"),
+        (b"\0\0\x12\x04\0\0\0\0\0\n", 2, "got an answer that is no HTTP: '\\x00\\x00\\x12\\x04"),
+        (None, 3, "got: the connection was closed without an answer"),
+    ],
+)
+def test_what_is_no_server_of_the_protocol_is_said(reply: bytes | None, code: int, found: str) -> None:
+    def behave(at: int, _: object) -> bytes | None:
+        if server.asked[at].startswith(b"GET /v2/models") or not (reply or b"").startswith(b"HTTP/1.1 404"):
+            return reply
+        return answer(b"<html>", "200 OK")  # a page for every other address does not make it one
+
+    with pretending(behave) as server:
+        done = bench("toy", "--url", server.place)
+    wanted = f"error: expected a V2 server (Open Inference Protocol) at {server.place}, {found}"
+    first, second = done.err.splitlines()
+    assert done.code == code and first.startswith(wanted) and second.startswith("  Check the address"), done.err
+
+
+def test_what_a_server_says_cannot_move_the_cursor() -> None:
+    rude = b'{"error":"\\u001b[2J\\u0007\\u0000\\u202e gone"}'
+
+    def behave(at: int, _: object) -> bytes:
+        asked = server.asked[at]
+        if asked.startswith(b"GET /v2/models/other"):
+            return answer(rude, "404 Not Found")
+        return metadata() if asked.startswith(b"GET ") else answer(rude, "500 No")
+
+    with pretending(behave) as server:
+        for model in ("toy", "other"):
+            done = bench(model, "--url", server.place)
+            assert done.code == 2 and "\\x1b[2J\\x07\\x00\\u202e gone" in done.err
+            assert not set("\x1b\x07\x00\u202e") & set(done.out + done.err)
 
 
 def test_without_the_package_onnx_quantising_says_how_to_get_it(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
