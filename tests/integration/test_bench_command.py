@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -139,6 +140,22 @@ def test_an_open_loop_counts_from_the_intended_start(model: Path) -> None:
 def test_an_open_loop_in_this_process_too(model: Path) -> None:
     found = bench(model, "--rate", "50", "--duration", "1s", "--through", "process", *WIDE_BUDGET, "--json").json
     assert [path["name"] for path in found["paths"]] == ["in process"] and found["server"] is None
+
+
+@pytest.mark.parametrize("through", ["process", "tcp"])
+def test_more_than_a_model_can_carry_keeps_the_duration_and_leaves_nothing_out(tmp_path: Path, through: str) -> None:
+    slow = slow_model(tmp_path / "slow.onnx", rounds=60)
+    began = time.monotonic()
+    done = bench(slow, "--rate", "20000", "--duration", "1s", "--arrivals", "constant", "--through", through, "--json")
+    assert time.monotonic() - began < 15
+    found = done.json
+    (path,) = found["paths"]
+    assert path["n"] == 20_000 and path["failed"] > 10_000 and "still waiting to be sent" in path["failure"]
+    assert found["verdict"]["outcome"] == "over" or found["noise"]["reasons"]
+    assert found["settings"]["duration_s"] < 5
+    if found["exit_code"] == 1:
+        rate = float(found["next"][0]["command"].rpartition("--rate ")[2])
+        assert 0 < rate < path["per_second"]
 
 
 def test_two_models_side_by_side(checkout: Path, release: Path, tmp_path: Path) -> None:

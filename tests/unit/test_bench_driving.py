@@ -60,6 +60,27 @@ def test_the_same_stall_is_one_request_to_whoever_waits_for_each_answer() -> Non
     assert np.count_nonzero(opened.sent_us > 100_000) == 1 < np.count_nonzero(opened.latencies_us > 100_000)
 
 
+def test_an_overloaded_open_loop_ends_soon_after_its_end_and_owes_what_was_due() -> None:
+    """A thousand a second for half a second, of a server that answers fifty: ten seconds of work."""
+    starts = intended_starts(1000, 0.5, Arrivals.CONSTANT, np.random.default_rng(0))
+
+    def behave(_: int, __: socket.socket) -> bytes:
+        time.sleep(0.02)
+        return answer()
+
+    block = asked(behave, Load(starts_s=starts, clients=1, grace_s=0.2))
+    answered = np.isfinite(block.latencies_us)
+    assert 0.6 < block.seconds < 2 and len(block.latencies_us) == 500
+    assert block.failed == 500 - np.count_nonzero(answered) > 400
+    assert len(block.sent_us) == np.count_nonzero(answered) and np.isfinite(block.sent_us).all()
+    assert block.failure == "still waiting to be sent 0.2 s after the last one of its round was due"
+
+
+def test_a_stall_shorter_than_the_grace_is_measured_to_its_end() -> None:
+    block = asked(stall_once(190, 0.4), Load(starts_s=CONSTANT_100, clients=1, grace_s=0.5))
+    assert block.failed == 0 and np.isfinite(block.latencies_us).all()
+
+
 def test_an_open_loop_keeps_its_pace_while_it_can() -> None:
     starts = intended_starts(200, 0.5, Arrivals.CONSTANT, np.random.default_rng(0))
     block = asked(lambda _, __: answer(), Load(starts_s=starts, clients=4))

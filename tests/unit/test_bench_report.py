@@ -403,7 +403,7 @@ def test_what_is_advised_can_be_typed_and_changes_something(name: str, monkeypat
         ("too close after two minutes", ["m.onnx --duration 5m"]),
         ("over elsewhere", []),
         ("over elsewhere and in process", ["m.onnx --quantize", "m.onnx --sweep threads,batch"]),
-        ("a queue", ["m.onnx --duration 10s --rate 0.5"]),
+        ("a queue", ["m.onnx --duration 10s --rate 0.33"]),
         ("over in an open loop", ["m.onnx --rate 10 --arrivals constant --clients 8 --quantize", "m.onnx --sweep "]),
     ],
 )
@@ -465,7 +465,7 @@ def test_a_queue_that_grows_is_told() -> None:
     opened = replace(SETTINGS, rate=100.0, arrivals="poisson", clients=16)
     found = replace(EVERY["over"], settings=opened, added=(), paths=(path_result("TCP", late, opened=True),))
     assert "100 requests a second were due and 50.0 were answered" in render(found, FILE)
-    assert advise(found, ("m",))[0].command == "edgeward-agent bench m --rate 50"
+    assert advise(found, ("m",))[0].command == "edgeward-agent bench m --rate 33"
 
 
 def test_two_models_are_compared_in_time_and_in_answers() -> None:

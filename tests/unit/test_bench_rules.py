@@ -21,6 +21,7 @@ from edgeward_agent.bench.schedule import (
     Arrivals,
     Plan,
     Wishes,
+    grace,
     intended_starts,
     order,
     plan_closed,
@@ -192,6 +193,12 @@ def test_an_open_loop_runs_long_enough_to_decide() -> None:
     assert plan.rounds * plan.seconds * plan.rate >= 1.5 * 299 - 1
     assert plan_open(1, Wishes(rate=1.0)).seconds * plan_open(1, Wishes(rate=1.0)).rounds <= 60
     assert plan_open(1, Wishes(rate=100.0, duration_s=3.0)).seconds >= 0.5
+
+
+def test_a_grace_is_short_and_never_less_than_the_budget() -> None:
+    assert grace(0.5, 0.01) == 0.25 and grace(60, 0.01) == 1.0 and grace(0.5, 5.0) == 5.0
+    plan = plan_open(1, Wishes(rate=100.0, duration_s=3.0, patience_s=0.01))
+    assert plan.rounds * (plan.seconds + plan.load(0, np.random.default_rng(0)).grace_s) <= 4.5
 
 
 def test_nobody_always_goes_first() -> None:

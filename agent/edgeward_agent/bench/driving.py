@@ -32,7 +32,8 @@ class Block:
 
     Attributes:
         latencies_us: from the intended start to the last byte of the answer; infinite where none came.
-        sent_us: the same from when it was really sent: what a loop without a schedule would have reported.
+        sent_us: the same from when it was really sent: what a loop without a schedule would have reported. What was
+            never sent is not in it.
         failed: how many had no answer; `failure` is what the first of them was told.
         seconds: from the first intended start to the last answer.
         gone: why the block ended before its end, the server being gone; empty when it was there all the time. What
@@ -102,6 +103,7 @@ class _Run:
         self._began = perf_counter_ns()
         starts = load.starts_s
         self._starts = None if starts is None else [self._began + int(each * 1e9) for each in starts]
+        self._until = last_sending(self._began, load)
 
     def run(self) -> Block:
         while not self._gone:
@@ -128,6 +130,9 @@ class _Run:
             now = perf_counter_ns()
             if due > now:
                 return due
+            if now > self._until:
+                self._give_up_on_the_unsent()
+                return None
             self._begin(self._free.popleft(), now if self._starts is None else due, now)
         return due
 
@@ -203,6 +208,15 @@ class _Run:
             if now - sent >= self._timeout_ns:
                 self._lose(connection, TimeoutError(f"no answer within {self._timeout_ns / 1e9:g} s"))
 
+    def _give_up_on_the_unsent(self) -> None:
+        """They were due and nobody answered them: to leave them out would make an overloaded server look quick."""
+        assert self._starts is not None
+        unsent = len(self._starts) - self._asked
+        self._asked += unsent
+        self._failed += unsent
+        self._failure = self._failure or unsent_words(self._load)
+        self._latencies.extend([np.inf] * unsent)
+
     def _count_what_is_left(self) -> None:
         """What the server owes: what is under way, and what is due at a time of its own, whether it is there or not."""
         owed = len(self._busy) + (0 if self._starts is None else len(self._starts) - self._asked)
@@ -216,6 +230,17 @@ class _Run:
         self._failure = self._failure or words
         self._latencies.append(np.inf)
         self._sent.append(np.inf)
+
+
+def last_sending(began_ns: int, load: Load) -> float:
+    """The moment after which nothing is sent any more, in nanoseconds."""
+    if load.starts_s is None or not np.isfinite(load.grace_s):
+        return np.inf
+    return began_ns + (float(load.starts_s[-1]) + load.grace_s) * 1e9
+
+
+def unsent_words(load: Load) -> str:
+    return f"still waiting to be sent {load.grace_s:.2g} s after the last one of its round was due"
 
 
 def drive(

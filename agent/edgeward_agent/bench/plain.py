@@ -64,9 +64,14 @@ def open_either(stack: ExitStack, prepared: Prepared, options: Options) -> Opene
 
 
 def make_plan(costs_s: Mapping[str, float], prepared: Prepared, options: Options) -> Plan:
-    wishes = replace(options.wishes, share=prepared.budget.share)
     costs = list(costs_s.values())
+    wishes = replace(options.wishes, share=prepared.budget.share, patience_s=patience(costs_s, prepared))
     return plan_open(len(costs), wishes) if wishes.rate else plan_closed(costs, wishes)
+
+
+def patience(costs_s: Mapping[str, float], prepared: Prepared) -> float:
+    """From when on a request that was not sent is late for sure, and not only behind a slow one."""
+    return max(prepared.budget.latency_us / 1e6, 2 * max(costs_s.values()))
 
 
 def added(targets: Sequence[Target], measured: Measured) -> tuple[Added, ...]:

@@ -24,6 +24,7 @@ DEFAULT_S: Final = 10.0
 _LONGEST_DEFAULT_S: Final = 30.0  # for a slow model, which needs more time until anything can be said of its tail
 _OPEN_ROUND_S: Final = 0.5
 _MOST_OPEN_S: Final = 60.0
+_MOST_GRACE_S: Final = 1.0
 
 
 class Arrivals(StrEnum):
@@ -38,7 +39,8 @@ class Load:
     """What one block asks. Without `starts_s` each of `clients` asks as soon as it has its answer.
 
     Closed loops end after `count` requests or after `seconds`, whichever comes first; 0 is no limit. `starts_s` are
-    the intended starts from the beginning of the block. `first` is the number of the first case, so that blocks go
+    the intended starts from the beginning of the block; what waits to be sent `grace_s` after the last of them is not
+    sent any more, and counts as never answered. `first` is the number of the first case, so that blocks go
     round all of them.
     """
 
@@ -47,6 +49,7 @@ class Load:
     starts_s: Floats | None = None
     clients: int = 1
     first: int = 0
+    grace_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +62,7 @@ class Plan:
     rate: float = 0.0
     arrivals: Arrivals = Arrivals.POISSON
     clients: int = 1
+    grace_s: float = math.inf
 
     def load(self, round_number: int, generator: np.random.Generator) -> Load:
         """The block of this round: the same for every path."""
@@ -66,12 +70,15 @@ class Plan:
         if not self.rate:
             return Load(count=self.requests, clients=self.clients, first=first)
         starts = intended_starts(self.rate, self.seconds, self.arrivals, generator)
-        return Load(starts_s=starts, clients=self.clients, first=first)
+        return Load(starts_s=starts, clients=self.clients, first=first, grace_s=self.grace_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wishes:
-    """What a person asked for; 0 leaves it to us. `share` is the quantile that is going to be judged."""
+    """What a person asked for; 0 leaves it to us. `share` is the quantile that is going to be judged.
+
+    In an open loop nothing is given up before it is late by `patience_s`.
+    """
 
     requests: int = 0
     duration_s: float = 0.0
@@ -79,6 +86,7 @@ class Wishes:
     arrivals: Arrivals = Arrivals.POISSON
     clients: int = 1
     share: float = 0.99
+    patience_s: float = 0.0
 
 
 def intended_starts(rate: float, seconds: float, arrivals: Arrivals, generator: np.random.Generator) -> Floats:
@@ -89,6 +97,15 @@ def intended_starts(rate: float, seconds: float, arrivals: Arrivals, generator: 
     gaps = generator.exponential(1 / rate, size=math.ceil(expected + 6 * math.sqrt(expected) + 10))
     starts: Floats = np.cumsum(gaps)
     return starts[: max(1, int(np.searchsorted(starts, seconds)))]
+
+
+def grace(seconds: float, patience_s: float) -> float:
+    """How long after its end a block of an open loop sends what it owes: half its length, and a second at most.
+
+    Where a queue grows it would take many times as long to send all of it. But what is given up has to be late, so it
+    is never less than `patience_s`: the budget, and a few answers of a slow model.
+    """
+    return max(patience_s, min(_MOST_GRACE_S, seconds / 2))
 
 
 def plan_closed(costs_s: Sequence[float], wishes: Wishes) -> Plan:
@@ -128,6 +145,7 @@ def plan_open(paths: int, wishes: Wishes) -> Plan:
         rate=wishes.rate,
         arrivals=wishes.arrivals,
         clients=wishes.clients,
+        grace_s=grace(seconds, wishes.patience_s),
     )
 
 

@@ -17,7 +17,7 @@ from edgeward_agent.bench.measuring import PROBE_BEFORE, PROBE_BETWEEN, Measured
 from edgeward_agent.bench.noise import Noise
 from edgeward_agent.bench.options import Options
 from edgeward_agent.bench.paths import Opened
-from edgeward_agent.bench.plain import open_either
+from edgeward_agent.bench.plain import open_either, patience
 from edgeward_agent.bench.preparing import (
     EXITS,
     INTERRUPTED,
@@ -32,7 +32,7 @@ from edgeward_agent.bench.preparing import (
 )
 from edgeward_agent.bench.quantiles import bounds
 from edgeward_agent.bench.report import CURVE, PathResult, Quantiles, Report, Round, Soaked, Trend, Window, finite
-from edgeward_agent.bench.schedule import Load, intended_starts
+from edgeward_agent.bench.schedule import Load, grace, intended_starts
 from edgeward_agent.bench.targets import Target
 from edgeward_agent.bench.verdict import Outcome, Verdict, decide
 
@@ -78,9 +78,9 @@ def run(options: Options, progress: Progress) -> Report:
         opened = open_either(stack, prepared, chosen)
         target = opened.targets[-1]
         progress("warming up", 0.0, 0.0)
-        warm_up([target])
+        patience_s = patience(warm_up([target]), prepared)
         watching, watched = watch(opened), Watched(budget_us=prepared.budget.latency_us)
-        measured = _soak(target, opened, watched, options, progress)
+        measured = _soak(target, opened, watched, options, patience_s, progress)
         check_something(measured)
         seen = watching.look()
         noise = noise_of(measured.probes, seen)
@@ -99,7 +99,9 @@ def run(options: Options, progress: Progress) -> Report:
         )
 
 
-def _soak(target: Target, opened: Opened, watched: Watched, options: Options, progress: Progress) -> Measured:
+def _soak(
+    target: Target, opened: Opened, watched: Watched, options: Options, patience_s: float, progress: Progress
+) -> Measured:
     count = window_count(options.soak_s)
     length_s = options.soak_s / count
     measured = Measured(blocks={}, planned=count)
@@ -110,7 +112,7 @@ def _soak(target: Target, opened: Opened, watched: Watched, options: Options, pr
         with undisturbed():
             for number in range(count):
                 begin_s = time.monotonic() - began
-                block = target.run(_load(options, length_s, generator, watched.latencies.n))
+                block = target.run(_load(options, length_s, generator, watched.latencies.n, patience_s))
                 measured.probes.append(probe.times(PROBE_BETWEEN))
                 watched.add(begin_s, block, opened.daemon.resident_bytes() if opened.daemon else None)
                 measured.blocks.setdefault(target.name, []).append(_EMPTY)
@@ -132,12 +134,12 @@ def window_count(seconds: float) -> int:
     return min(_MOST_WINDOWS, max(LEAST_WINDOWS, int(seconds)))
 
 
-def _load(options: Options, length_s: float, generator: np.random.Generator, first: int) -> Load:
+def _load(options: Options, length_s: float, generator: np.random.Generator, first: int, patience_s: float) -> Load:
     wishes = options.wishes
     if not wishes.rate:
         return Load(seconds=length_s, clients=wishes.clients, first=first)
     starts = intended_starts(wishes.rate, length_s, wishes.arrivals, generator)
-    return Load(starts_s=starts, clients=wishes.clients, first=first)
+    return Load(starts_s=starts, clients=wishes.clients, first=first, grace_s=grace(length_s, patience_s))
 
 
 def _window(begin_s: float, tally: Tally, failed: int, resident_bytes: int | None) -> Window:

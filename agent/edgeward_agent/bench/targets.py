@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from time import perf_counter_ns
 from typing import Final, Protocol
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from edgeward_agent.bench.cases import Feeds
 from edgeward_agent.bench.connection import Connection
-from edgeward_agent.bench.driving import SPIN_NS, Block, Silence, drive
+from edgeward_agent.bench.driving import SPIN_NS, Block, Silence, drive, last_sending, unsent_words
 from edgeward_agent.bench.errors import CannotMeasure
 from edgeward_agent.bench.quantiles import Floats
 from edgeward_agent.bench.schedule import Load
@@ -77,7 +78,10 @@ class InProcess:
         taken: list[float] = []
         sent: list[float] = []
         began = perf_counter_ns()
+        until = last_sending(began, load)
         for at, start_s in enumerate(starts_s):
+            if perf_counter_ns() > until:
+                break
             intended = began + int(start_s * 1e9)
             wait_until(intended)
             start = perf_counter_ns()
@@ -85,7 +89,11 @@ class InProcess:
             now = perf_counter_ns()
             taken.append((now - intended) / 1000)
             sent.append((now - start) / 1000)
-        return _block(taken, sent, began)
+        block, unsent = _block(taken, sent, began), len(starts_s) - len(taken)
+        if not unsent:
+            return block
+        late = np.append(block.latencies_us, [np.inf] * unsent)
+        return replace(block, latencies_us=late, failed=unsent, failure=unsent_words(load))
 
 
 class OverSocket:

@@ -120,11 +120,14 @@ def _sentence(title: str, verdict: Verdict) -> str:
 def _sure(report: Report, verdict: Verdict) -> str:
     bound, name = verdict.bounds, verdict.budget.quantile
     is_now = f"{name} {where(verdict.path)} is {latency(bound.estimate_us)}"
+    if math.isinf(bound.estimate_us):
+        is_now = f"at {name} {where(verdict.path)} there is no answer"
     if verdict.outcome is Outcome.PASS:
         return f"{is_now}; 95 % sure that it is below {latency(bound.upper_us)} (n {bound.n:,})."
     if verdict.outcome is Outcome.OVER:
         late = f"{percent(verdict.late_share)} of {bound.n:,} answers were late"
-        return f"{is_now}; 95 % sure that it is above {latency(bound.lower_us)}. {late}."
+        sure = f"that it is above {latency(bound.lower_us)}" if math.isfinite(bound.lower_us) else "of that"
+        return f"{is_now}; 95 % sure {sure}. {late}."
     if verdict.why is Why.TOO_NOISY:
         return f"{is_now}, but {report.noise.reasons[0]}."
     between = f"above {latency(bound.lower_us)}"
@@ -187,6 +190,9 @@ def _when_unsure(report: Report, verdict: Verdict) -> list[Idea]:
 
 def _when_over(report: Report, verdict: Verdict) -> list[Idea]:
     if report.settings.rate and (overload(report) or _waits(report)):
+        if carried := carried_rate(report):
+            why = f"about what it can carry: it answered {digits(report.paths[-1].per_second)} a second"
+            return [Idea(flags=f"--rate {carried:g}", why=why)]
         half = f"--rate {report.settings.rate / 2:g}"
         return [Idea(flags=half, why="half as many: requests wait for each other here")]
     if _socket_matters(report, verdict):
@@ -226,6 +232,11 @@ def _waits(report: Report) -> bool:
     if last.from_sending is None or last.latency.p50_us is None or last.from_sending.p50_us is None:
         return False
     return last.latency.p50_us > 1.5 * last.from_sending.p50_us
+
+
+def carried_rate(report: Report) -> float:
+    """Two thirds of what was answered where more was asked, to two digits; 0 where nothing grew or nothing came."""
+    return float(f"{report.paths[-1].per_second * 2 / 3:.2g}") if overload(report) else 0.0
 
 
 def sensible_rate(per_second: float) -> int:
