@@ -404,6 +404,21 @@ def test_a_model_that_cannot_be_measured_says_why_in_one_line(tmp_path: Path) ->
         assert done.out == "" and len(first) < 400
 
 
+def test_a_model_that_may_not_be_read_is_said_in_words(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may be allowed everything."""
+    opened = Path.open
+
+    def refuse(self: Path, *arguments: Any, **more: Any) -> Any:
+        if self == model:
+            raise PermissionError(13, "Permission denied", str(self))
+        return opened(self, *arguments, **more)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    done = bench(model)
+    assert done.code == 2 and f"{model}: expected a file that can be read, got: permission denied" in done.err
+    assert len(done.err.splitlines()) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -548,6 +563,17 @@ def test_models_of_other_inputs_are_not_compared(model: Path, tmp_path: Path) ->
         (["--output", "x.onnx"], "--output goes with --quantize"),
         (["--requests", "9", "--duration", "2s"], "--requests and --duration both say how long"),
         (["--requests", "9", "--duration", "2s", "--rate", "5"], "give one of them"),
+        (["--header", "X-Site: north"], "--header goes with --url"),
+        (["--name", "toy"], "--name goes with --url"),
+        (["--name", ""], "'--name': expected something, got ''"),
+        (["--url", ""], "'--url': expected something, got ''"),
+        (["--arrivals", "poisson"], "--arrivals goes with --rate"),
+        (["--sweep", "threads", "--through", "tcp"], "--sweep asks in this process: leave --through out"),
+        (["--sweep", "threads", "--clients", "2"], "leave --clients out"),
+        (["--through", ""], "'--through': expected some of process,unix,tcp, got ''"),
+        (["--through", " ,"], "'--through': expected some of process,unix,tcp, got ' ,'"),
+        (["--soak", "1m", "--requests", "9"], "--soak and --requests both say how long"),
+        (["--soak", "1m", "--duration", "9s"], "--soak and --duration both say how long"),
         (["--sweep", "threads", "--rate", "5"], "--sweep asks as fast as it can"),
     ],
 )
@@ -560,6 +586,15 @@ def test_a_command_line_that_makes_no_sense(model: Path, arguments: list[str], w
 def test_a_header_that_is_refused_is_not_repeated(header: str) -> None:
     done = CliRunner().invoke(app, ["bench", "toy", "--url", "http://127.0.0.1:1", "--header", header])
     assert done.exit_code in (2, 3) and "hush" not in done.stderr
+
+
+def test_no_model_at_all_is_a_wrong_command_and_not_this_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    risk_model(tmp_path / "model.onnx")
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["bench", "", "--requests", "9"])
+    assert done.exit_code == 2 and "'MODEL': expected something, got ''" in done.stderr
 
 
 def test_a_server_that_is_not_there_or_has_no_such_model() -> None:

@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Final, TextIO
@@ -74,7 +74,7 @@ _SECTIONS: Final = {
 @click.command(
     cls=Sectioned, sections=_SECTIONS, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]}
 )
-@click.argument("model")
+@click.argument("model", callback=typed.not_empty)
 @click.option(
     "--budget",
     metavar="TIME@QUANTILE",
@@ -96,9 +96,7 @@ _SECTIONS: Final = {
 @click.option(
     "--arrivals",
     type=click.Choice([each.value for each in Arrivals]),
-    default=Arrivals.POISSON.value,
-    show_default=True,
-    help="How they come with --rate: independently, or evenly.",
+    help="How they come with --rate: independently, or evenly.  [default: poisson]",
 )
 @click.option(
     "--clients",
@@ -145,9 +143,14 @@ _SECTIONS: Final = {
 )
 @click.option("--soak", metavar="TIME", callback=typed.time_s, help="A long run, such as 10m: does p99 or memory grow?")
 @click.option(
-    "--url", metavar="URL", default="", help="Any server of the Open Inference Protocol v2; MODEL may be a name."
+    "--url",
+    metavar="URL",
+    callback=typed.not_empty,
+    help="Any server of the Open Inference Protocol v2; MODEL may be a name.",
 )
-@click.option("--name", metavar="NAME", default="", help="Of the model on that server.  [default: as the file]")
+@click.option(
+    "--name", metavar="NAME", callback=typed.not_empty, help="Of the model on that server.  [default: as the file]"
+)
 @click.option(
     "--header",
     "headers",
@@ -168,7 +171,7 @@ def bench(
     budget: Budget | None,
     through: tuple[str, ...],
     rate: float | None,
-    arrivals: str,
+    arrivals: str | None,
     clients: int | None,
     requests: int | None,
     duration: float,
@@ -200,7 +203,7 @@ def bench(
             requests=requests or 0,
             duration_s=duration,
             rate=rate or 0.0,
-            arrivals=Arrivals(arrivals),
+            arrivals=Arrivals(arrivals or Arrivals.POISSON),
             clients=clients or (_OPEN_LOOP_CLIENTS if rate else 1),
         ),
         budget=budget,
@@ -220,6 +223,7 @@ def bench(
         sweep=sweep,
         soak_s=soak,
     )
+    check_idle({"--arrivals": arrivals is not None, "--clients": clients is not None}, options)
     check(options)
     log.set_up("error")
     with _no_error_is_a_verdict():
@@ -244,13 +248,31 @@ def check(options: Options) -> None:
         raise click.UsageError(f"{chosen[0]} and {chosen[1]} are two measurements: give one of them.")
     if options.url and (chosen not in ([], ["--soak"]) or options.through):
         raise click.UsageError(f"{(*chosen, '--through')[0]} is for a model at hand, --url for a server elsewhere.")
-    for name, given in (("--calibration", options.calibration), ("--output", options.output)):
-        if given is not None and not options.quantize:
-            raise click.UsageError(f"{name} goes with --quantize.")
+    for name, other, alone in (
+        ("--calibration", "--quantize", options.calibration is not None and not options.quantize),
+        ("--output", "--quantize", options.output is not None and not options.quantize),
+        ("--name", "--url", bool(options.name and not options.url)),
+        ("--header", "--url", bool(options.headers and not options.url)),
+    ):
+        if alone:
+            raise click.UsageError(f"{name} goes with {other}.")
+    if options.sweep is not None and options.through:
+        raise click.UsageError("--sweep asks in this process: leave --through out, and try the best setting with it.")
+    if options.soak_s and (options.wishes.requests or options.wishes.duration_s):
+        other = "--requests" if options.wishes.requests else "--duration"
+        raise click.UsageError(f"--soak and {other} both say how long: give one of them.")
     if options.sweep is not None and options.wishes.rate:
         raise click.UsageError("--sweep asks as fast as it can: leave --rate out, and try the best setting with it.")
     if options.wishes.requests and options.wishes.duration_s and options.sweep is None:
         raise click.UsageError("--requests and --duration both say how long: give one of them.")
+
+
+def check_idle(given: Mapping[str, bool], options: Options) -> None:
+    """Raises UsageError for what is typed and would do nothing; `given` are options that have a default."""
+    if given["--arrivals"] and not options.wishes.rate:
+        raise click.UsageError("--arrivals goes with --rate.")
+    if given["--clients"] and options.sweep is not None:
+        raise click.UsageError("--sweep asks in this process, one request at a time: leave --clients out.")
 
 
 def check_writable(option: str, path: Path | None) -> None:

@@ -29,6 +29,13 @@ def budget(_: click.Context, __: click.Parameter, value: str | None) -> Budget |
         raise click.BadParameter(str(error)) from None
 
 
+def not_empty(_: click.Context, __: click.Parameter, value: str | None) -> str:
+    """An empty word is a variable that was never set, and no wish."""
+    if value is not None and not value.strip():
+        raise click.BadParameter(f"expected something, got '{value}'")
+    return value or ""
+
+
 def time_s(_: click.Context, __: click.Parameter, value: str | None) -> float:
     try:
         return parse_time_s(value) if value is not None else 0.0
@@ -38,6 +45,8 @@ def time_s(_: click.Context, __: click.Parameter, value: str | None) -> float:
 
 def through(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:
     chosen = tuple(each.strip() for each in (value or "").split(",") if each.strip())
+    if value is not None and not chosen:
+        raise click.BadParameter(f"expected some of {','.join(PATHS)}, got '{value}'")
     if unknown := [each for each in chosen if each not in PATHS]:
         raise click.BadParameter(f"expected some of {','.join(PATHS)}, got '{unknown[0]}'")
     return chosen
