@@ -44,6 +44,9 @@ GENERATOR = np.random.default_rng(1)
         ("1.5 ms @ p50", 1500, 0.5),
         ("2s@p99.99", 2e6, 0.9999),
         ("80µs@p90", 80, 0.9),
+        ("10MS@P99", 10_000, 0.99),
+        ("80µS@P90", 80, 0.9),
+        ("80ΜS", 80, 0.99),
     ],
 )
 def test_budgets_that_are_understood(text: str, latency_us: float, share: float) -> None:
@@ -328,6 +331,13 @@ def test_what_grows_is_seen_and_chance_is_not() -> None:
     assert grown is not None and grown.sure and grown.too_much and grown.growth == pytest.approx(0.29, abs=0.06)
     shrinks = trend("memory", grows[::-1], 0.1)
     assert shrinks is not None and shrinks.sure and not shrinks.too_much
+
+
+def test_nothing_shrinks_by_more_than_all() -> None:
+    """The line through what falls and then stays leads below nothing."""
+    values = [100.0 * 0.5**at + at % 3 for at in range(8)]
+    found = trend("p99", values, 0.1)
+    assert found is not None and found.lower == -1.0 <= found.growth <= found.upper
 
 
 def test_one_bad_window_is_no_trend() -> None:

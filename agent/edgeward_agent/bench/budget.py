@@ -6,8 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-_UNITS_US: Final = {"us": 1.0, "µs": 1.0, "μs": 1.0, "ms": 1e3, "s": 1e6}  # the micro sign and the Greek letter
-_BUDGET: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(us|µs|μs|ms|s)\s*(?:@\s*p(\d{1,2}(?:\.\d{1,3})?)\s*)?")
+_UNITS_US: Final = {"us": 1.0, "μs": 1.0, "ms": 1e3, "s": 1e6}  # casefold makes the micro sign the Greek letter
+_BUDGET: Final = re.compile(
+    r"\s*(\d+(?:\.\d+)?)\s*(us|µs|μs|ms|s)\s*(?:@\s*p(\d{1,2}(?:\.\d{1,3})?)\s*)?", re.IGNORECASE
+)
 _TIME: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)?\s*")
 _SECONDS: Final = {"ms": 1e-3, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 DEFAULT_SHARE: Final = 0.99
@@ -33,7 +35,7 @@ def parse_budget(text: str, said: str = "--budget") -> Budget:
         raise ValueError(f"expected TIME@QUANTILE such as 10ms@p99 or 500us@p99.9, got {text!r}")
     number, unit, percent = found.groups()
     share = round(float(percent) / 100, 7) if percent else DEFAULT_SHARE
-    latency_us = float(number) * _UNITS_US[unit]
+    latency_us = float(number) * _UNITS_US[unit.casefold()]
     if latency_us <= 0 or not 0 < share < 1:
         raise ValueError(f"expected a time above 0 and a quantile between p0 and p100, got {text!r}")
     return Budget(latency_us=latency_us, share=share, said=said)

@@ -18,6 +18,7 @@ from edgeward_agent.bench.report import Trend
 P99: Final = "p99"
 MEMORY: Final = "memory"
 LEAST_WINDOWS: Final = 8
+_ALL: Final = -1.0  # a line may lead below nothing, what it describes cannot
 _Z: Final = 2.576  # two-sided 99 %: a soak looks at two things, and nobody wants to be woken by chance
 
 
@@ -38,7 +39,7 @@ def trend(of: str, values: Sequence[float | None], most: float) -> Trend | None:
     level = float(np.median(heights - _slope(places, heights) * places))
     if level <= 0:
         return None
-    low, middle, high = (each * (len(values) - 1) / level for each in _slopes(places, heights))
+    low, middle, high = (max(_ALL, each * (len(values) - 1) / level) for each in _slopes(places, heights))
     return Trend(
         of=of, growth=middle, lower=low, upper=high, sure=low > 0 or high < 0, too_much=low > 0 and middle > most
     )

@@ -63,6 +63,7 @@ class Subject:
 def load(path: Path) -> Subject:
     """Load an ONNX file or a release folder. Raises CannotMeasure."""
     file = path / MODEL if path.is_dir() else path
+    _check_readable(file)
     try:
         version = load_file(path)
     except ModelError as error:
@@ -81,6 +82,18 @@ def load(path: Path) -> Subject:
         manifest=read_manifest(beside)[0] if beside.is_file() else None,
         refused=_refused(file),
     )
+
+
+def _check_readable(file: Path) -> None:
+    """The runtime would tell the number of the error alone. Raises CannotMeasure."""
+    try:
+        if file.is_file():
+            file.open("rb").close()
+    except OSError as error:
+        raise CannotMeasure(
+            f"{file}: expected a file that can be read, got: {(error.strerror or str(error)).lower()}",
+            "Give yourself the right to read it (chmod u+r), or take a copy that you may read.",
+        ) from None
 
 
 def budget_of(subject: Subject | None) -> Budget:
