@@ -476,10 +476,44 @@ def test_what_is_read_is_never_written_over(tmp_path: Path) -> None:
         assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_a_disk_that_is_full_by_the_end_costs_the_page_alone(model: Path) -> None:
-    done = bench(model, *QUICK, "--through", "process", "--html", "/dev/full")
-    assert done.code == 2 and "no space left on device" in done.err
-    assert "risk.onnx" in done.out.splitlines()[0]
+def test_a_disk_that_is_full_is_said_before_anything_is_measured(model: Path) -> None:
+    done = bench(model, "--html", "/dev/full", "--duration", "1h")
+    assert done.code == 2 and done.out == "" and "/dev/full: expected a place that can be written" in done.err
+    assert "got: no space left on device" in done.err
+
+
+def test_what_is_there_stays_until_there_is_something_to_write(model: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("before")
+    assert bench(model, "--html", page, "--shape", "other=1").code == 2 and page.read_text() == "before"
+    assert bench(model, "--html", tmp_path / "new.html", "--shape", "other=1").code == 2
+    assert [each.name for each in tmp_path.iterdir()] == ["page.html"]
+
+
+def _full(*_: object, **__: object) -> int:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_disk_that_is_full_by_the_end_costs_the_page_alone(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "write_text", _full)
+    page = tmp_path / "page.html"
+    done = bench(model, *QUICK, "--through", "process", "--html", page, "--json")
+    assert done.code == done.json["exit_code"] != 2
+    assert f"--html {page}: the page was not written: no space left on device" in done.err
+
+
+def test_a_disk_that_is_full_by_the_end_costs_the_quantised_file_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeward_agent.bench.quantizing.shutil.copyfile", _full)
+    big = slow_model(tmp_path / "big.onnx", rounds=4)
+    kept = tmp_path / "int8.onnx"
+    done = bench(big, "--quantize", "--through", "process", *QUICK, *WIDE_BUDGET, "--output", kept, "--json")
+    compared = done.json["compared"]
+    assert done.code == done.json["exit_code"] != 2
+    assert compared["written"] == "" and f"{kept} was not written: no space left on device" in compared["warnings"]
 
 
 @pytest.mark.parametrize("sizes", ["100000000,3", "99999999999999999999,3"])

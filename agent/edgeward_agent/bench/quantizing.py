@@ -175,7 +175,11 @@ def _with_file(report: Report, made: Path, output: Path | None) -> Report:
     assert report.compared is not None
     compared = report.compared
     if output is not None:
-        shutil.copyfile(made, output)
-        compared = replace(compared, written=str(output))
-    facts = replace(compared.second, title=f"{report.model.title} INT8", path=str(output or ""))
+        try:
+            shutil.copyfile(made, output)
+            compared = replace(compared, written=str(output))
+        except OSError as error:  # a disk that is full by now must not cost the result
+            words = f"{output} was not written: {(error.strerror or str(error)).lower()}"
+            compared = replace(compared, warnings=(*compared.warnings, words))
+    facts = replace(compared.second, title=f"{report.model.title} INT8", path=compared.written)
     return replace(report, compared=replace(compared, second=facts))

@@ -19,7 +19,7 @@ from edgeward_agent import log
 from edgeward_agent.bench.budget import Budget
 from edgeward_agent.bench.cases import SEED, Shapes
 from edgeward_agent.bench.document import document
-from edgeward_agent.bench.errors import CannotMeasure, Interrupted
+from edgeward_agent.bench.errors import Interrupted
 from edgeward_agent.bench.options import Axes, Options
 from edgeward_agent.bench.page import page
 from edgeward_agent.bench.preparing import INTERRUPTED
@@ -31,7 +31,7 @@ from edgeward_agent.bench.terminal import render
 from edgeward_agent.bench.words import Screen
 from edgeward_agent.cli import bench_options as typed
 from edgeward_agent.cli.app import complain, os_words
-from edgeward_agent.cli.bench_places import check_overwrites
+from edgeward_agent.cli.bench_places import check_overwrites, check_writable
 from edgeward_agent.cli.exits import FAILED, USAGE, exit_code
 from edgeward_agent.cli.sections import Sectioned, typed_words
 from edgeward_agent.errors import AgentError
@@ -41,6 +41,7 @@ _NARROWEST, _WIDEST = 60, 100
 _OPEN_LOOP_CLIENTS: Final = 16
 _TERMINATED: Final = 143  # 128 + SIGTERM
 _BUG: Final = 70  # EX_SOFTWARE of sysexits.h
+_NOT_WRITTEN: Final = "The result above holds, and so does the exit code; make room, or give another path next time."
 _EPILOG: Final = """
 \b
 Examples:
@@ -275,22 +276,6 @@ def check_idle(given: Mapping[str, bool], options: Options) -> None:
         raise click.UsageError("--sweep asks in this process, one request at a time: leave --clients out.")
 
 
-def check_writable(option: str, path: Path | None) -> None:
-    """Before anything is measured, so that no run is lost for it. Raises CannotMeasure."""
-    if path is None:
-        return
-    if path.is_dir() or not path.parent.is_dir():
-        found = "a folder" if path.is_dir() else f"no folder {path.parent}"
-        raise CannotMeasure(
-            f"{option} {path}: expected a file in a folder that exists, got {found}",
-            "Make the folder first, or give another path.",
-        )
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise CannotMeasure(
-            f"{option} {path}: expected a place that may be written, got one that may not", "Give another path."
-        )
-
-
 @contextlib.contextmanager
 def _no_error_is_a_verdict() -> Iterator[None]:
     """1 says that a model is over its budget: whatever stops us ends with another code."""
@@ -347,7 +332,11 @@ def _show(report: Report, *, as_json: bool, html: Path | None) -> None:
         click.echo(document(report) if as_json else render(report, _screen(sys.stdout)), nl=False)
     if html is None:
         return
-    html.write_text(page(report), encoding="utf-8")
+    try:
+        html.write_text(page(report), encoding="utf-8")
+    except OSError as error:
+        complain(f"--html {html}: the page was not written: {(error.strerror or str(error)).lower()}", _NOT_WRITTEN)
+        return
     if not as_json:
         with contextlib.suppress(BrokenPipeError):
             click.echo(f"\n  The page: {html}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,3 +56,36 @@ def _same(one: Path, other: Path) -> bool:
         return one.samefile(other)
     except OSError:
         return one.resolve() == other.resolve()
+
+
+def check_writable(option: str, path: Path | None) -> None:
+    """Before anything is measured, so that no run is lost for it. Raises CannotMeasure."""
+    if path is None:
+        return
+    if path.is_dir() or not path.parent.is_dir():
+        found = "a folder" if path.is_dir() else f"no folder {path.parent}"
+        raise CannotMeasure(
+            f"{option} {path}: expected a file in a folder that exists, got {found}",
+            "Make the folder first, or give another path.",
+        )
+    try:
+        _try(path)
+    except OSError as error:
+        raise CannotMeasure(
+            f"{option} {path}: expected a place that can be written, got: {(error.strerror or str(error)).lower()}",
+            "Make room or give yourself the right to write there, or give another path.",
+        ) from None
+
+
+def _try(path: Path) -> None:
+    """Write a byte where that changes nothing: to a device, or to a file without a name. Raises OSError."""
+    if not path.exists():
+        with tempfile.TemporaryFile(dir=path.parent) as file:
+            file.write(b"\n")
+        return
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISCHR(mode):  # to open a pipe and close it would end its reader
+        return
+    with path.open("ab", buffering=0) as file:
+        if stat.S_ISCHR(mode) and not file.isatty():
+            file.write(b"\n")
