@@ -769,6 +769,68 @@ def test_an_interrupted_run_shows_what_it_has_and_leaves_no_server(model: Path, 
         assert "interrupted" in out + err and "Traceback" not in err
 
 
+def _interrupt_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Ctrl-C in the measurement of that number, the warm-up's left out."""
+    run, asked = InProcess.run, [0]
+
+    def interrupted(self: InProcess, load: Load) -> Any:
+        if load.first or load.count > 500 or load.seconds > 0.3:
+            asked[0] += 1
+            if asked[0] > number:
+                raise KeyboardInterrupt
+        return run(self, load)
+
+    monkeypatch.setattr(InProcess, "run", interrupted)
+
+
+def test_a_sweep_that_is_interrupted_in_its_first_round_shows_what_it_has(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _interrupt_at(monkeypatch, 2)
+    sweep = ("--sweep", "threads=1:2:3", "--requests", "6000")
+    done = bench(model, *sweep, "--duration", "3s", "--json")
+    rows = done.json["sweep"]
+    assert done.code == 130 and [bool(row["n"]) for row in rows] == [True, True, False]
+    assert rows[-1]["failure"] == "interrupted before its turn"
+
+
+def test_a_sweep_that_is_interrupted_says_so_first(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _interrupt_at(monkeypatch, 2)
+    done = bench(model, "--sweep", "threads=1:2:3", "--requests", "6000", "--duration", "3s")
+    assert done.out.startswith("interrupted in round 1 of 10, ") and "interrupted before its turn" in done.out
+
+
+@pytest.mark.parametrize(("number", "shown"), [(2, True), (1, False)])
+def test_a_quantised_model_is_kept_and_shown_when_it_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, shown: bool
+) -> None:
+    big = slow_model(tmp_path / "big.onnx", rounds=4)
+    kept = tmp_path / "int8.onnx"
+    probes = iter(range(1000))
+    run = InProcess.run
+
+    def interrupted(self: InProcess, load: Load) -> Any:
+        if load.count == 50 and next(probes) >= number:
+            raise KeyboardInterrupt
+        return run(self, load)
+
+    monkeypatch.setattr(InProcess, "run", interrupted)
+    probe = looking.Probe.times
+
+    def times(self: looking.Probe, pieces: int) -> Floats:
+        if pieces == 40 and shown:
+            raise KeyboardInterrupt  # both were asked, and the round is not over
+        return probe(self, pieces)
+
+    monkeypatch.setattr(looking.Probe, "times", times)
+    done = bench(big, "--quantize", "--through", "process", "--requests", "1000", "--output", kept)
+    assert done.code == 130 and kept.is_file(), done.err
+    if shown:
+        assert "answers to 16 random cases" in done.out and "written to" in done.out
+    else:
+        assert f"the quantised model was made, and it is in {kept}" in done.err
+
+
 def test_a_run_that_is_killed_leaves_no_server_and_no_file(model: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "edgeward_agent", "bench", str(model), "--soak", "60s"]
     scratch = tmp_path / "tmp"

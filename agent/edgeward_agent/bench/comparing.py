@@ -76,6 +76,8 @@ def measure_pair(pair: Pair, options: Options, progress: Progress) -> Report:
         watching = watch(*opened)
         reopen, stay = starts(opened, pair, plan.rounds)
         measured = measure(targets, plan.rounds, planned(plan, targets, options.seed), progress, reopen)
+        opened = asked_pairs(opened, measured)
+        targets = [*opened[0].targets, *opened[1].targets]
         check_something(measured)
         seen = watching.look()
         noise = noise_of(measured.probes, seen)
@@ -98,6 +100,17 @@ def measure_pair(pair: Pair, options: Options, progress: Progress) -> Report:
             server=server(opened[0]),
             compared=compared,
         )
+
+
+def asked_pairs(opened: tuple[Opened, Opened], measured: Measured) -> tuple[Opened, Opened]:
+    """The ways on which both models were asked before Ctrl-C; all of them, unless that was in the first round."""
+    if not measured.begun:
+        return opened
+    pairs = list(zip(opened[0].targets, opened[1].targets, strict=True))
+    asked = [pair for pair in pairs if all(each.name in measured.begun for each in pair)]
+    measured.keep_begun([each.name for pair in asked for each in pair])
+    first, second = (replace(each, targets=tuple(pair[side] for pair in asked)) for side, each in enumerate(opened))
+    return first, second
 
 
 def starts(opened: tuple[Opened, Opened], pair: Pair, rounds: int) -> tuple[Callable[[int], None], int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from edgeward_agent.errors import AgentError
 
 
@@ -27,3 +29,6 @@ class ServerLost(AgentError):
 
 class Interrupted(CannotMeasure):
     """Ctrl-C before the first round was over: there is nothing to show."""
+
+
+NOTHING_YET: Final = Interrupted("interrupted before the first round was over", "Let it run for a moment longer.")

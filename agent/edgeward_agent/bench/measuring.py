@@ -33,10 +33,12 @@ Loads = Callable[[int], Mapping[str, Load]]
 class Measured:
     """Blocks by path, one for each round, and the probe's times around them. Rounds are complete or not there.
 
-    `lost` says how the server went away; empty when it was there all the time.
+    `begun` is what the first round had when Ctrl-C ended it; empty when there is a complete one. `lost` says how the
+    server went away; empty when it was there all the time.
     """
 
     blocks: dict[str, list[Block]]
+    begun: Mapping[str, Block] = field(default_factory=dict)
     probes: list[Floats] = field(default_factory=list)
     planned: int = 0
     interrupted: bool = False
@@ -46,6 +48,10 @@ class Measured:
     @property
     def rounds(self) -> int:
         return min((len(each) for each in self.blocks.values()), default=0)
+
+    def keep_begun(self, paths: Sequence[str]) -> None:
+        """Go on with these paths of the first round alone, which were asked before it was interrupted."""
+        self.blocks = {path: [self.begun[path]] for path in paths}
 
     def latencies(self, path: str) -> list[Floats]:
         return [block.latencies_us for block in self.blocks[path]]
@@ -97,11 +103,14 @@ def measure(
     measured = Measured(blocks={target.name: [] for target in targets}, planned=rounds)
     measured.probes.append(probe.times(PROBE_BEFORE))
     began = time.monotonic()
+    blocks: dict[str, Block] = {}
     try:
         with undisturbed():
             for number in range(rounds):
                 before(number)
-                blocks = _round(targets, loads(number), number)
+                blocks = {}
+                for name, block in _round(targets, loads(number), number):
+                    blocks[name] = block
                 measured.probes.append(probe.times(PROBE_BETWEEN))
                 for name, block in blocks.items():
                     measured.blocks[name].append(block)
@@ -111,6 +120,7 @@ def measure(
                     break
     except KeyboardInterrupt:
         measured.interrupted = True
+        measured.begun = {} if measured.rounds else blocks
     measured.seconds = time.monotonic() - began
     return measured
 
@@ -126,9 +136,10 @@ def planned(plan: Plan, targets: Sequence[Target], seed: int) -> Loads:
     return loads
 
 
-def _round(targets: Sequence[Target], loads: Mapping[str, Load], number: int) -> Mapping[str, Block]:
+def _round(targets: Sequence[Target], loads: Mapping[str, Load], number: int) -> Iterator[tuple[str, Block]]:
     named = {target.name: target for target in targets}
-    return {name: named[name].run(loads[name]) for name in order(list(named), number)}
+    for name in order(list(named), number):
+        yield name, named[name].run(loads[name])
 
 
 def _tell(progress: Progress, done: int, of: int, began: float) -> None:

@@ -24,7 +24,7 @@ from edgeward_agent import ort
 from edgeward_agent.bench import cases as making
 from edgeward_agent.bench.cases import Cases, Feeds
 from edgeward_agent.bench.comparing import Pair, measure_pair
-from edgeward_agent.bench.errors import CannotMeasure
+from edgeward_agent.bench.errors import CannotMeasure, Interrupted
 from edgeward_agent.bench.measuring import Progress
 from edgeward_agent.bench.options import Options
 from edgeward_agent.bench.preparing import Prepared, prepare
@@ -66,8 +66,24 @@ def run(options: Options, progress: Progress) -> Report:
         _quantise(tools, subject, calibration, made)
         second = load(made)
         pair = Pair(first=prepared, second=second, label=LABEL, kind="quantize", cases=held_out, warnings=tuple(doubts))
-        report = measure_pair(pair, options, progress)
+        try:
+            report = measure_pair(pair, options, progress)
+        except (Interrupted, KeyboardInterrupt):
+            raise _kept_so_far(made, options.output) from None
         return _with_file(report, made, options.output)
+
+
+def _kept_so_far(made: Path, output: Path | None) -> Interrupted:
+    """The model is there even when no time is: it is kept where it was asked for."""
+    if output is None:
+        kept = "--output FILE keeps it"
+    else:
+        shutil.copyfile(made, output)
+        kept = f"it is in {output}"
+    return Interrupted(
+        f"interrupted before the first round was over; the quantised model was made, and {kept}",
+        "Let it run for a moment longer.",
+    )
 
 
 def divide(options: Options, prepared: Prepared) -> tuple[Cases, Cases, list[str]]:

@@ -24,7 +24,7 @@ from edgeward_agent.bench.quantiles import CONFIDENCE, least_samples, quantile
 from edgeward_agent.bench.report import Report, SweepRow, finite
 from edgeward_agent.bench.schedule import MOST_REQUESTS, Load
 from edgeward_agent.bench.subject import Subject
-from edgeward_agent.bench.sweeping_words import FASTEST, MOST, setting_name
+from edgeward_agent.bench.sweeping_words import FASTEST, MOST, UNREACHED, setting_name
 from edgeward_agent.bench.targets import InProcess
 from edgeward_agent.bench.verdict import Outcome, Verdict, judge
 from edgeward_agent.errors import ModelError
@@ -64,6 +64,10 @@ def run(options: Options, axes: Axes, progress: Progress) -> Report:
     watching = Watch(own_cpu_s)
     loads = _loads(costs, prepared.budget, confidence, options)
     measured = measure(targets, _ROUNDS, loads, progress)
+    asked = {each.name for each in targets}
+    if measured.begun:
+        asked = set(measured.begun)
+        measured.keep_begun(list(asked))
     check_something(measured)
     seen = watching.look()
     noise = noise_of(measured.probes, seen)
@@ -73,11 +77,12 @@ def run(options: Options, axes: Axes, progress: Progress) -> Report:
             each.name, measured.latencies(each.name), prepared.budget, slowdown=slowed, confidence=confidence
         )
         for each in targets
+        if each.name in asked
     }
-    asked = {each.name for each in targets}
+    missed = [_failed(each, UNREACHED) for each in settings if each.name in {target.name for target in targets} - asked]
     rows = marked([_row(each, measured, verdicts[each.name]) for each in settings if each.name in asked])
     report = report_maker(prepared, options, measured, seen, noise)(verdicts[_best(rows)])
-    return replace(report, sweep=(*rows, *failures))
+    return replace(report, sweep=(*rows, *missed, *failures))
 
 
 def settings_of(axes: Axes, specs: Sequence[TensorSpec]) -> list[Setting]:

@@ -7,6 +7,7 @@ from typing import Final
 FASTEST: Final = "fastest"
 MOST: Final = "most"
 MARKS: Final = {FASTEST: "fastest answer", MOST: "most cases per second within the budget"}
+UNREACHED: Final = "interrupted before its turn"
 
 
 def setting_name(threads: int, provider: str, batch: int) -> str:

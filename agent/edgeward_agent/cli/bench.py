@@ -19,7 +19,7 @@ from edgeward_agent import log
 from edgeward_agent.bench.budget import Budget
 from edgeward_agent.bench.cases import SEED, Shapes
 from edgeward_agent.bench.document import document
-from edgeward_agent.bench.errors import Interrupted
+from edgeward_agent.bench.errors import NOTHING_YET, Interrupted
 from edgeward_agent.bench.options import Axes, Options
 from edgeward_agent.bench.page import page
 from edgeward_agent.bench.preparing import INTERRUPTED
@@ -304,9 +304,10 @@ def _measured(options: Options, screen: Screen) -> Report:
     try:
         with _ending_orderly():
             return measure(options, typed_words(), telling)
-    except (KeyboardInterrupt, Interrupted):
+    except (KeyboardInterrupt, Interrupted) as error:
         telling.done()
-        complain("interrupted before the first round was over", "Let it run for a moment longer.")
+        known = error if isinstance(error, Interrupted) else NOTHING_YET
+        complain(str(known), known.hint)
         sys.exit(INTERRUPTED)
     finally:
         telling.done()
