@@ -342,7 +342,7 @@ def test_a_file_that_holds_no_arrays_is_named(model: Path, tmp_path: Path) -> No
             done = bench(model, *arguments)
             assert done.code == 2 and words in done.err and f"{tmp_path / name}: " in done.err, done.err
             assert len(done.err.splitlines()) == 2 and "allow_pickle" not in done.err
-    for name, words in (("text.npy", "got a file of another kind"), ("good.npz", "got an .npz")):
+    for name, words in (("text.npy", "got objects or a file of another kind"), ("good.npz", "got an .npz")):
         done = bench(model, "-i", f"features=@{tmp_path / name}")
         assert done.code == 2 and words in done.err and "allow_pickle" not in done.err, done.err
 

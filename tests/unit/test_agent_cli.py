@@ -164,7 +164,7 @@ def test_a_file_of_objects_is_not_opened(tmp_path: Path) -> None:
     import numpy as np
 
     np.save(tmp_path / "x.npy", np.array([{"a": 1}], dtype=object))
-    with pytest.raises(InvalidRequest, match="--input x: .*expected an .npy of one plain array, got a file of another"):
+    with pytest.raises(InvalidRequest, match="--input x: .*x.npy: expected an .npy of one plain array, got objects"):
         read_pairs([f"x=@{tmp_path / 'x.npy'}"], MODEL)
 
 

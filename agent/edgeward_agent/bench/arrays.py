@@ -36,10 +36,10 @@ def read_npy(path: Path) -> Array:
     try:
         found = np.load(path, allow_pickle=False)
     except _BROKEN:
-        raise ValueError(f"{wanted} a file of another kind; write it with numpy.save(path, array)") from None
+        raise ValueError(f"{wanted} objects or a file of another kind; write it with numpy.save(path, array)") from None
     if isinstance(found, np.lib.npyio.NpzFile):
         found.close()
-        raise ValueError(f"{wanted} an .npz; give that as --input {path}, without a name")
+        raise ValueError(f"{wanted} an .npz; save the array by itself with numpy.save(path, array)")
     array: Array = found
     return array
 
