@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import gc
+import mmap
 import os
 import resource
 import socket
@@ -23,6 +24,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
+from edgeward_agent.client.plan import Plan as ClientPlan
+from edgeward_agent.client.plan import lay_out
 from edgeward_agent.serving.callers import Callers
 from edgeward_agent.serving.frames.connection import FrameConnection
 from edgeward_agent.serving.frames.opened import Opened
@@ -36,6 +39,7 @@ from edgeward_agent.serving.scheduler import Scheduler
 from edgeward_agent.wire import frames as wire
 from edgeward_agent.wire.frames import FrameError, Kind
 from edgeward_contract.manifest import CaptureMode, CapturePolicy
+from edgeward_contract.schema import JsonValue
 from support.frames import SEALS, FrameClient, FramesHost, connect, frames_host, memory_file, open_plan
 from support.serving import (
     FEATURES,
@@ -316,6 +320,11 @@ REFUSED: dict[str, tuple[Json, int, str]] = {
     "a size beyond": (PLAN | {"outputs": [SCORE | {"size_bytes": 129}]}, 400, "got one that ends at 257"),
     "a size beyond reason": (PLAN | {"outputs": [SCORE | {"size_bytes": 1 << 63}]}, 400, "a multiple of 64"),
     "a negative size": (PLAN | {"outputs": [SCORE | {"size_bytes": -1}]}, 400, "a multiple of 64, got 128 and -1"),
+    "a name as long as the packet": (
+        PLAN | {"outputs": [SCORE | {"name": "é" * 10_000, "offset": 8}]},
+        400,
+        "é…': exp",
+    ),
     "tensors that overlap": (PLAN | {"outputs": [SCORE | {"offset": 64}]}, 400, "'features' and 'score' overlap"),
     "an output twice": (
         PLAN | {"outputs": [SCORE | {"size_bytes": 0}, SCORE]},
@@ -723,3 +732,12 @@ def test_the_answer_to_a_plan_that_is_none_is_said() -> None:
     for packet in (b"", head + b"{", bytes(40)):
         with pytest.raises(FrameError, match="expected"):
             wire.read_opened(packet)
+
+
+def test_a_client_takes_no_memory_for_addresses() -> None:
+    """Text has none of its own there: numpy would follow whatever bytes it finds."""
+    layout = lay_out(("m", 1, (), "", CaptureMode.OFF, 0, 0), {"x": ONES}, {"y": 64})
+    output: JsonValue = {"name": "y", "datatype": "BYTES", "shape": [-1]}
+    opened = wire.opened_packet(200, {"model": "m", "version": "1", "outputs": [output]})
+    with mmap.mmap(-1, 4096) as memory, pytest.raises(FrameError, match="expected elements of a fixed size"):
+        ClientPlan(layout, memory, opened)

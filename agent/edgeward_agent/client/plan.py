@@ -215,6 +215,8 @@ def _read_output(fields: Fields, room: Room) -> _Output:
     if name != room.name:
         raise FrameError(f"expected output '{room.name}', got '{name}'")
     dtype = NUMPY[fields.choice("datatype", Datatype)]
+    if dtype.hasobject:  # numpy would take what lies in the memory for addresses
+        raise FrameError(f"output '{name}': expected elements of a fixed size, got others")
     return _Output(room, dtype, fields.integers("shape", minimum=-1))
 
 

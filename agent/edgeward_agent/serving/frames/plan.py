@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from edgeward_agent.serving.asked import short
 from edgeward_agent.serving.interface import Interface, fits
 from edgeward_agent.serving.refusal import invalid, unsupported
 from edgeward_agent.wire.frames import ALIGNMENT, OPEN_HEAD, VERSION, Kind
@@ -111,7 +112,7 @@ def check_fits_memory(plan: Plan, memory_bytes: int) -> None:
     for each in (*plan.inputs, *plan.outputs):
         if each.end > memory_bytes:
             raise invalid(
-                f"'{each.name}': expected a place within the memory's {memory_bytes} bytes, got one that ends"
+                f"'{short(each.name)}': expected a place within the memory's {memory_bytes} bytes, got one that ends"
                 f" at {each.end}"
             )
 
@@ -174,26 +175,29 @@ def _known_datatype(given: _Input) -> Datatype:
     try:
         return Datatype(given.datatype)
     except ValueError:
-        raise invalid(f"'{given.name}': expected a datatype of the protocol, got '{given.datatype[:40]}'") from None
+        raise invalid(
+            f"'{short(given.name)}': expected a datatype of the protocol, got '{given.datatype[:40]}'"
+        ) from None
 
 
 def _check_fixed_size(name: str, datatype: Datatype) -> None:
     if datatype not in NUMPY or NUMPY[datatype].hasobject:
-        raise unsupported(f"'{name}': expected elements of a fixed size, got {datatype}: ask over HTTP")
+        raise unsupported(f"'{short(name)}': expected elements of a fixed size, got {datatype}: ask over HTTP")
 
 
 def _check_shape(name: str, shape: Sequence[int], item_bytes: int) -> None:
     """A dimension of 0 excuses no others: numpy makes no array whose other dimensions are beyond any memory."""
     if len(shape) > _MAX_RANK or any(not 0 <= dim <= _MAX_BYTES for dim in shape):
-        raise invalid(f"'{name}': expected up to {_MAX_RANK} dimensions from 0, got {str(shape)[:80]}")
+        raise invalid(f"'{short(name)}': expected up to {_MAX_RANK} dimensions from 0, got {str(shape)[:80]}")
     if math.prod(filter(None, shape)) * item_bytes > _MAX_BYTES:
-        raise invalid(f"'{name}': expected a shape of at most {_MAX_BYTES} bytes, got {str(shape)[:80]}")
+        raise invalid(f"'{short(name)}': expected a shape of at most {_MAX_BYTES} bytes, got {str(shape)[:80]}")
 
 
 def _check_place(name: str, offset: int, size_bytes: int) -> None:
     if not (0 <= offset <= _MAX_BYTES and 0 <= size_bytes <= _MAX_BYTES) or offset % ALIGNMENT:
         raise invalid(
-            f"'{name}': expected an offset that is a multiple of {ALIGNMENT}, got {offset} and {size_bytes} bytes"
+            f"'{short(name)}': expected an offset that is a multiple of {ALIGNMENT}, got {offset} and"
+            f" {size_bytes} bytes"
         )
 
 
@@ -201,7 +205,7 @@ def _check_apart(places: Iterable[Place]) -> None:
     ordered = sorted((each for each in places if each.size_bytes), key=lambda each: each.offset)
     for before, after in itertools.pairwise(ordered):
         if after.offset < before.end:
-            raise invalid(f"expected a place for each tensor, '{before.name}' and '{after.name}' overlap")
+            raise invalid(f"expected a place for each tensor, '{short(before.name)}' and '{short(after.name)}' overlap")
 
 
 def _check_names(side: str, places: Sequence[Place], known: Iterable[str], *, all_wanted: bool) -> None:
