@@ -82,7 +82,7 @@ def wish_of(
         InvalidRequest: something is of another type, an output is wanted twice, or a deadline is before now.
     """
     try:
-        if model.__class__ is not str or request_id.__class__ is not str:
+        if not (isinstance(model, str) and isinstance(request_id, str)):
             raise TypeError(f"expected the name of a model and an id as str, got {model!r} and {request_id!r}")
         if inputs.__class__ is not dict and not isinstance(inputs, Mapping):
             raise TypeError(f"expected arrays by input name, got {type(inputs).__name__}")
