@@ -104,12 +104,12 @@ def _read(stream: IO[str] | None, lines: queue.Queue[str | None]) -> None:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    process.terminate()
+    if process.stdin is not None:
+        process.stdin.close()  # what it waits for
     try:
         process.wait(_END_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            stream.close()
+    if process.stdout is not None:
+        process.stdout.close()
