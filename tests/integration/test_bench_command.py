@@ -454,6 +454,7 @@ def test_what_is_read_is_never_written_over(tmp_path: Path) -> None:
     folder.mkdir()
     write_release(folder, manifest_for(risk_model(folder / "model.onnx"), "toy"))
     (tmp_path / "in.npz").write_bytes(b"")
+    (tmp_path / "m.onnx.data").write_bytes(b"\0" * 64)
     page = tmp_path / "page.html"
     for arguments, words in (
         ((model, "--html", model), "got the model, which it would overwrite"),
@@ -469,6 +470,7 @@ def test_what_is_read_is_never_written_over(tmp_path: Path) -> None:
         ((model, "--input", tmp_path / "in.npz", "--html", tmp_path / "in.npz"), "got a file of --input"),
         ((model, "--input", f"features=@{tmp_path}/in.npz", "--html", tmp_path / "in.npz"), "got a file of --input"),
         ((model, "--quantize", "--output", page, "--html", page), "got the file of --output"),
+        ((model, "--html", tmp_path / "m.onnx.data"), "got a file of another kind"),
     ):
         before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
         done = bench(*arguments, "--duration", "1h")
@@ -484,8 +486,9 @@ def test_a_disk_that_is_full_is_said_before_anything_is_measured(model: Path) ->
 
 def test_what_is_there_stays_until_there_is_something_to_write(model: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    page.write_text("before")
-    assert bench(model, "--html", page, "--shape", "other=1").code == 2 and page.read_text() == "before"
+    page.write_text("<!DOCTYPE html>before")
+    assert bench(model, "--html", page, "--shape", "other=1").code == 2
+    assert page.read_text() == "<!DOCTYPE html>before"
     assert bench(model, "--html", tmp_path / "new.html", "--shape", "other=1").code == 2
     assert [each.name for each in tmp_path.iterdir()] == ["page.html"]
 
@@ -609,6 +612,9 @@ def test_models_of_other_inputs_are_not_compared(model: Path, tmp_path: Path) ->
         (["--soak", "1m", "--requests", "9"], "--soak and --requests both say how long"),
         (["--soak", "1m", "--duration", "9s"], "--soak and --duration both say how long"),
         (["--sweep", "threads", "--rate", "5"], "--sweep asks as fast as it can"),
+        (["--sweep", "threads", "--timeout", "5s"], "--timeout is for answers of a server"),
+        (["--through", "process", "--timeout", "5s"], "--timeout is for answers of a server"),
+        (["--shape", "features=1,30", "--input", "x.npz"], "--shape is for random input, and --input gives it"),
     ],
 )
 def test_a_command_line_that_makes_no_sense(model: Path, arguments: list[str], words: str) -> None:

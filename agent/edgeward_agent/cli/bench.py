@@ -224,7 +224,9 @@ def bench(
         sweep=sweep,
         soak_s=soak,
     )
-    check_idle({"--arrivals": arrivals is not None, "--clients": clients is not None}, options)
+    check_idle(
+        {"--arrivals": arrivals is not None, "--clients": clients is not None, "--timeout": timeout > 0}, options
+    )
     check(options)
     log.set_up("error")
     with _no_error_is_a_verdict():
@@ -274,6 +276,10 @@ def check_idle(given: Mapping[str, bool], options: Options) -> None:
         raise click.UsageError("--arrivals goes with --rate.")
     if given["--clients"] and options.sweep is not None:
         raise click.UsageError("--sweep asks in this process, one request at a time: leave --clients out.")
+    if given["--timeout"] and (options.sweep is not None or set(options.through) == {"process"}):
+        raise click.UsageError("--timeout is for answers of a server, and this process is asked: leave it out.")
+    if options.shapes and options.source is not None:
+        raise click.UsageError("--shape is for random input, and --input gives it: leave one of them out.")
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from edgeward_agent.bench.cases import GOLDEN
 from edgeward_agent.bench.errors import CannotMeasure
@@ -26,9 +27,15 @@ def check_overwrites(options: Options, html: Path | None) -> None:
                     f"Give another path: {option} {_OTHERS[option]}.",
                 )
         read.append((f"the file of {option}", path))
+    if html is not None and not _gives_way_to_a_page(html):
+        raise CannotMeasure(
+            f"--html {html}: expected a new file or a page, got a file of another kind, which it would overwrite",
+            f"Give another path: --html {_OTHERS['--html']}.",
+        )
 
 
-_OTHERS = {"--output": "model-int8.onnx", "--html": "report.html"}
+_OTHERS: Final = {"--output": "model-int8.onnx", "--html": "report.html"}
+_PAGE: Final = b"<!doctype html>"
 
 
 def _read(options: Options) -> Iterator[tuple[str, Path]]:
@@ -48,6 +55,18 @@ def _files(model: Path) -> Iterator[Path]:
     yield from (folder / name for name in (MODEL, MANIFEST, GOLDEN) if model.is_dir() or model.name == MODEL)
     if model.is_dir():
         yield from (each for each in folder.iterdir() if each.is_file())
+
+
+def _gives_way_to_a_page(path: Path) -> bool:
+    """Not what holds something else: the weights that lie beside a model, say, whose names only the model knows."""
+    try:
+        if not path.is_file():
+            return True
+        with path.open("rb") as file:
+            begin = file.read(len(_PAGE))
+    except OSError:
+        return True  # nothing can be written there either, which is said better
+    return not begin or begin.lower() == _PAGE
 
 
 def _same(one: Path, other: Path) -> bool:
