@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from benchmarks import update_under_load
-from benchmarks.latency import clients, goals, metering, noise, page, plan, result, rounds, starts
+from benchmarks.latency import clients, goals, metering, noise, ours, page, plan, result, rounds, starts
 from benchmarks.latency.native import NoCompiler
 from benchmarks.latency.noise import TooNoisy
 from benchmarks.latency.plan import SMALL
@@ -26,6 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     """Returns 0 when all that was asked for is measured, 2 when it cannot be, 3 when it has to go on later."""
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # else servers that stand still would stay for ever
+    ours.compile_once()
     store = Store(fresh=options.fresh, pace=options.pace)
     deadline = time.monotonic() + options.minutes * 60
     wanted = plan.cases(options.models, options.only)
