@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeward_agent.errors import ModelError
+from edgeward_agent.ort import onnxruntime as ort
 from edgeward_agent.serving import graphs
 from edgeward_agent.serving.graphs import PreparedGraph, can_be_prepared, find_graph, graph_key, prepared_graph
 from edgeward_agent.serving.local import load_file
@@ -68,6 +69,12 @@ def test_without_a_wish_it_is_the_cpu_and_nobody_speaks_of_a_fallback() -> None:
             "expected tensorrt, cuda, runs on cuda"
             " (tensorrt: is not in the installed onnxruntime, which has cpu, cuda)",
         ),
+        (
+            ("cpu", "cuda"),
+            HERE[1:],
+            ("cpu",),
+            "expected cuda, runs on cpu (cuda: comes after cpu, which leaves nothing to it)",
+        ),
     ],
 )
 def test_every_fallback_is_a_sentence(
@@ -78,9 +85,34 @@ def test_every_fallback_is_a_sentence(
 
 
 def test_a_provider_that_refuses_is_left_out_with_its_reason() -> None:
-    plan = plan_providers(("cuda",), HERE).without_the_first("no device")
+    plan = plan_providers(("cuda",), HERE).without("cuda", "no device")
     assert plan == ProviderPlan(chosen=("cpu",), problems=("cuda: no device",))
     assert report_providers(plan, HERE[1:]).fallback == "expected cuda, runs on cpu (cuda: no device)"
+
+
+def test_the_provider_that_refuses_is_blamed_and_not_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other provider can be had where this runs, so the runtime's part is played."""
+    there = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    real = ort.InferenceSession
+
+    class Played:
+        def __init__(self, path: str, options: object, *, providers: list[tuple[str, object]], **_: object) -> None:
+            if "CUDAExecutionProvider" in dict(providers):
+                raise RuntimeError("no device")
+            self._real = real(path, options, providers=["CPUExecutionProvider"])
+            self._names = [name for name, _ in providers]
+
+        def get_providers(self) -> list[str]:
+            return self._names
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._real, name)
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: there)
+    monkeypatch.setattr(ort, "InferenceSession", Played)
+    session = Session(constant_model(tmp_path / "m.onnx", 3.0), ServingOptions(providers=("tensorrt", "cuda")))
+    assert session.providers.active == ("tensorrt", "cpu")
+    assert session.providers.fallback == "expected cuda, tensorrt, runs on tensorrt (cuda: no device)"
 
 
 @given(st.lists(st.sampled_from(PROVIDERS), unique=True), st.sets(st.sampled_from(sorted(RUNTIME_NAMES.values()))))

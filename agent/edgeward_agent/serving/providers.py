@@ -7,6 +7,7 @@ log, the status and whoever asks for the model's configuration.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -41,9 +42,18 @@ class ProviderPlan:
     chosen: tuple[str, ...]
     problems: tuple[str, ...] = ()
 
-    def without_the_first(self, problem: str) -> ProviderPlan:
+    @property
+    def beside_the_cpu(self) -> tuple[str, ...]:
+        return tuple(each for each in self.chosen if each != CPU)
+
+    def only(self, name: str) -> ProviderPlan:
+        """One of them, and the CPU."""
+        return ProviderPlan(chosen=(name, CPU))
+
+    def without(self, name: str, problem: str) -> ProviderPlan:
         """Go on without a provider that the runtime refused."""
-        return ProviderPlan(chosen=self.chosen[1:], problems=(*self.problems, f"{self.chosen[0]}: {problem}"))
+        chosen = tuple(each for each in self.chosen if each != name)
+        return ProviderPlan(chosen=chosen, problems=(*self.problems, f"{name}: {problem}"))
 
 
 def own_name(runtime_name: str) -> str:
@@ -52,11 +62,12 @@ def own_name(runtime_name: str) -> str:
 
 
 def plan_providers(wanted: Sequence[str], available: Iterable[str]) -> ProviderPlan:
-    """`available` are the runtime's own names. The CPU is always chosen, last unless it was wanted earlier."""
+    """`available` are the runtime's own names. The CPU is always chosen, and last: it leaves nothing over."""
     here = {own_name(each) for each in available}
-    asked = wanted if CPU in wanted else (*wanted, CPU)
-    problems = tuple(f"{each}: {_missing(each, here)}" for each in asked if each not in here and each != CPU)
-    return ProviderPlan(chosen=tuple(each for each in asked if each in here or each == CPU), problems=problems)
+    before = tuple(itertools.takewhile(lambda each: each != CPU, wanted))
+    problems = [f"{each}: {_missing(each, here)}" for each in before if each not in here]
+    problems += [f"{each}: comes after {CPU}, which leaves nothing to it" for each in wanted[len(before) + 1 :]]
+    return ProviderPlan(chosen=(*(each for each in before if each in here), CPU), problems=tuple(problems))
 
 
 def report_providers(plan: ProviderPlan, running: Iterable[str]) -> ProviderReport:
@@ -83,4 +94,4 @@ def _missing(name: str, here: set[str]) -> str:
 
 def _what_was_wanted(plan: ProviderPlan) -> str:
     names = [each.partition(":")[0] for each in plan.problems]
-    return ", ".join([*names, *(each for each in plan.chosen if each != CPU)])
+    return ", ".join([*names, *plan.beside_the_cpu])

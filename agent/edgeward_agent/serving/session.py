@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
@@ -244,18 +245,30 @@ def _open(
     path: Path, options: ServingOptions, plan: ProviderPlan, *, prepared: bool
 ) -> tuple[ort.InferenceSession, ProviderReport]:
     """Try the providers best first; one that refuses is left out, and said."""
+    session_options = _session_options(options)
+    if prepared:
+        session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    create = partial(_create, path, session_options, threads=_threads(options))
     while True:
-        session_options = _session_options(options)
-        if prepared:
-            session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
-            session = _create(path, session_options, plan, threads=_threads(options))
+            session = create(plan)
         except Exception as error:
-            if plan.chosen[0] == CPU:
+            if not plan.beside_the_cpu:
                 raise
-            plan = plan.without_the_first(_reason(error))
+            plan = plan.without(*_refusing(create, plan, error))
         else:
             return session, report_providers(plan, session.get_providers())
+
+
+def _refusing(create: Callable[[ProviderPlan], object], plan: ProviderPlan, error: Exception) -> tuple[str, str]:
+    """Which of the providers it was, and why: the runtime's error does not always say whose it is."""
+    several = plan.beside_the_cpu
+    for each in several if len(several) > 1 else ():
+        try:
+            create(plan.only(each))
+        except Exception as own:
+            return each, _reason(own)
+    return several[0], _reason(error)
 
 
 def _create(path: Path, options: ort.SessionOptions, plan: ProviderPlan, *, threads: int) -> ort.InferenceSession:
