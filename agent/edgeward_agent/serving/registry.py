@@ -137,6 +137,8 @@ class Registry:
         if model is None:
             raise ModelError(f"model {name}: expected a model that is in memory, it is not")
         for version in tuple(model.loaded.values()):
+            if version.retired:  # while one before it was looked at
+                continue
             version.begin()
             try:
                 await asyncio.get_running_loop().run_in_executor(self._loader, _shrink, version)
