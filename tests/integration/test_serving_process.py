@@ -440,6 +440,9 @@ def test_a_durable_result_is_given_when_it_is_committed_or_not_at_all(tmp_path: 
             assert client.infer("free", {"features": ZEROS})["score"][0, 0] == 5
             with pytest.raises(Unavailable):
                 client.infer("free", {"features": ZEROS}, capture=CaptureMode.DURABLE)
+        page = ask(made.port, "/metrics").body.decode()
+        assert 'edgeward_requests_total{model="toy",version="1",outcome="unrecorded"} 2\n' in page
+        assert 'edgeward_requests_total{model="free",version="1",outcome="unrecorded"} 1\n' in page
 
 
 def test_a_durable_result_that_cannot_be_said_is_an_error_and_costs_the_others_nothing(tmp_path: Path) -> None:

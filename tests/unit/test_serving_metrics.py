@@ -41,12 +41,12 @@ def test_each_ending_is_counted_once(loaded: Version) -> None:
     traffic.late += 1
     traffic.failed()
     traffic.invalid += 2
-    for outcome in (Outcome.REFUSED, Outcome.FULL, Outcome.EXPIRED, Outcome.ABANDONED):
-        traffic.not_run(outcome)
+    for outcome in (Outcome.REFUSED, Outcome.FULL, Outcome.EXPIRED, Outcome.UNRECORDED, Outcome.ABANDONED):
+        traffic.not_answered(outcome)
     counts = traffic.outcomes()
     assert counts.keys() == set(Outcome)
     assert [counts[each] for each in (Outcome.ANSWERED, Outcome.LATE, Outcome.FAILED, Outcome.INVALID)] == [2, 1, 1, 2]
-    assert sum(counts.values()) == 10
+    assert sum(counts.values()) == 11
     page = _page(loaded)
     assert page['edgeward_requests_total{model="toy",version="3",outcome="invalid"}'] == 2
     assert page['edgeward_requests_total{model="toy",version="3",outcome="abandoned"}'] == 1

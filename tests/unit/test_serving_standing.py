@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
@@ -15,6 +16,7 @@ from edgeward_agent.serving.asked import InferRequest
 from edgeward_agent.serving.capture import NoCapture
 from edgeward_agent.serving.inference import Inference, Runner
 from edgeward_agent.serving.local import load_file
+from edgeward_agent.serving.outcome import Outcome
 from edgeward_agent.serving.pace import INLINE_BELOW_NS
 from edgeward_agent.serving.release import Version
 from edgeward_agent.serving.rerun import Rerun
@@ -65,6 +67,48 @@ def test_an_inference_that_failed_is_gone_when_it_is_told(version: Version) -> N
         failed = _Fails(runner, version, _asked(), size_bytes=32, received_ns=0)
         failed.run()
         assert isinstance(failed.outcome, RunFailed) and failed.outcome.__traceback__ is None
+
+    _play(work)
+
+
+class _Joined(_Told):
+    """One of several that ran as one, which failed."""
+
+    left = False
+    ran = False
+
+    @property
+    def abandoned(self) -> bool:
+        return self.left
+
+    def compute(self) -> list[Array]:
+        self.ran = True
+        return super().compute()
+
+    def refuse(self, status: HTTPStatus, message: str) -> None:
+        self.told = [np.array([status, "deadline" in message])]
+
+
+def test_after_a_joint_run_that_failed_nobody_runs_for_whom_it_is_too_late(
+    version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeward_agent.serving.inference.join", lambda _: {})  # no inputs: the runtime refuses
+
+    def work(runner: Runner) -> None:
+        now_ns = time.perf_counter_ns()
+        asked = (None, 1, None)  # 1 µs is over by now
+        jobs = [_Joined(runner, version, _asked(timeout_us=each), size_bytes=32, received_ns=now_ns) for each in asked]
+        jobs[2].left = True
+        for _ in jobs:
+            version.begin()
+        jobs[0].run_with(jobs)
+        for each in jobs:
+            each.finish()
+        assert [each.ran for each in jobs] == [True, False, False]
+        assert jobs[1].told[0].tolist() == [503, True]
+        counts = version.traffic.outcomes()
+        assert (counts[Outcome.ANSWERED], counts[Outcome.EXPIRED], counts[Outcome.ABANDONED]) == (1, 1, 1)
+        assert counts[Outcome.FAILED] == 0
 
     _play(work)
 

@@ -53,7 +53,7 @@ class Runner:
             self.scheduler.submit(inference)
         except Turned as turned:
             version.end()
-            version.traffic.not_run(turned.outcome)
+            version.traffic.not_answered(turned.outcome)
             inference.count_failure()
             raise
 
@@ -146,7 +146,7 @@ class Inference(ABC):
             parts = None
         if parts is None:
             for each in together:
-                each.run()
+                each._run_if_wanted()
             return
         end = time.perf_counter_ns()
         for each, part in zip(together, parts, strict=True):
@@ -155,11 +155,20 @@ class Inference(ABC):
         self.ran_bytes = sum(each.size_bytes for each in together)
         self.ran_rows = sum(each.rows for each in together)
 
+    def _run_if_wanted(self) -> None:
+        """After others, for whom it waited longer than was foreseen when it was taken out of the line."""
+        if self.abandoned:
+            return
+        if self.strict and self.deadline_ns < time.perf_counter_ns():
+            self.outcome = Turned(Outcome.EXPIRED, "expected to run before the deadline, a joint run before it failed")
+            return
+        self.run()
+
     def finish(self) -> None:
         version = self.version
         version.end()
         if self.abandoned:
-            version.traffic.not_run(Outcome.ABANDONED)
+            version.traffic.not_answered(Outcome.ABANDONED)
         else:
             self._answered(self._conclude)
         # After the answer is on its way, where it costs nobody anything. A failure is quicker than a run, and of those
@@ -169,7 +178,7 @@ class Inference(ABC):
 
     def drop(self, outcome: Outcome) -> None:
         self.version.end()
-        self.version.traffic.not_run(outcome)
+        self.version.traffic.not_answered(outcome)
         if outcome is Outcome.EXPIRED:
             self.count_failure()
             waiting = self._runner.scheduler.waiting
@@ -238,6 +247,8 @@ class Inference(ABC):
             if problem is None:
                 self._answered(lambda: self._answer(results))
             else:
+                self.version.traffic.not_answered(Outcome.UNRECORDED)
+                self.count_failure()
                 self.refuse(HTTPStatus.SERVICE_UNAVAILABLE, f"result not recorded: {problem}")
 
         self._runner.capture.commit(self._record(results), recorded)
@@ -246,6 +257,9 @@ class Inference(ABC):
         if isinstance(error, Refusal):
             if error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
                 self.version.traffic.invalid += 1
+            elif isinstance(error, Turned):
+                self.version.traffic.not_answered(error.outcome)
+                self.count_failure()
             else:  # it was good, and there is no room for its answer
                 self.version.traffic.failed()
                 self.count_failure()

@@ -13,6 +13,7 @@ class Outcome(StrEnum):
     REFUSED = "refused"  # at once: it could not have made its deadline
     FULL = "full"  # at once: as many wait as may
     EXPIRED = "expired"  # its deadline passed while it waited; it was not run
+    UNRECORDED = "unrecorded"  # it ran, and its result could not be recorded as durably as was asked
     FAILED = "failed"  # the model or the runtime
     INVALID = "invalid"  # the caller
     ABANDONED = "abandoned"  # nobody waits for the answer any more

@@ -31,16 +31,19 @@ class TrafficMeter:
         "latency_ns",
         "refused",
         "requests",
+        "unrecorded",
     )
 
     def __init__(self) -> None:
         self.requests = 0
         self.errors = 0
         # What was not answered in time, by its outcome. Only what is late is among the requests: the rest did not run.
+        # Neither is what could not be recorded: it says nothing of the release.
         self.late = 0
         self.refused = 0
         self.full = 0
         self.expired = 0
+        self.unrecorded = 0
         # What was the caller's own doing, and is no sign of a bad release.
         self.invalid = 0
         self.abandoned = 0
@@ -57,13 +60,15 @@ class TrafficMeter:
             bucket = min((shift << _SUB_BITS) + (us >> shift), _BUCKETS - 1)
         self._counts[bucket] += 1
 
-    def not_run(self, outcome: Outcome) -> None:
+    def not_answered(self, outcome: Outcome) -> None:
         if outcome is Outcome.REFUSED:
             self.refused += 1
         elif outcome is Outcome.FULL:
             self.full += 1
         elif outcome is Outcome.EXPIRED:
             self.expired += 1
+        elif outcome is Outcome.UNRECORDED:
+            self.unrecorded += 1
         elif outcome is Outcome.ABANDONED:
             self.abandoned += 1
 
@@ -90,6 +95,7 @@ class TrafficMeter:
             Outcome.REFUSED: self.refused,
             Outcome.FULL: self.full,
             Outcome.EXPIRED: self.expired,
+            Outcome.UNRECORDED: self.unrecorded,
             Outcome.FAILED: self.errors,
             Outcome.INVALID: self.invalid,
             Outcome.ABANDONED: self.abandoned,
