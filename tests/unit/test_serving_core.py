@@ -263,6 +263,42 @@ def test_company_runs_as_one_and_the_end_leaves_nobody_behind() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_several_that_waited_for_company_in_vain_all_run(threads: int) -> None:
+    async def main() -> None:
+        async with _scheduler(threads=threads) as scheduler:
+            jobs = [_Job(rows=1) for _ in range(6)]
+            for number, each in enumerate(jobs):
+                each.pace.learn(each.size_bytes, 2_000_000, time.perf_counter_ns())
+                each.company = Company(key=str(number), rows=1, max_rows=4, max_delay_ns=5_000_000)
+                scheduler.submit(each)
+            await until(lambda: all(each.finished_on for each in jobs))  # before anybody else comes
+
+    asyncio.run(main())
+
+
+def test_those_for_whom_nobody_waits_any_more_take_nobodys_place() -> None:
+    async def main() -> None:
+        gate = threading.Event()
+        async with _scheduler(capacity=8) as scheduler:
+            await _occupy(scheduler, gate)
+            dead = [_Job() for _ in range(7)]
+            for each in dead:
+                scheduler.submit(each)
+            with pytest.raises(Turned):
+                scheduler.submit(_Job())
+            for each in dead:
+                each.abandoned = True
+            job = _Job()
+            scheduler.submit(job)
+            await until(lambda: all(each.finished_on for each in dead))
+            assert {each.outcome for each in dead} == {Outcome.ABANDONED} and not job.finished_on
+            gate.set()
+            await until(lambda: job.finished_on)
+
+    asyncio.run(main())
+
+
 def test_there_are_as_many_threads_as_cores() -> None:
     loop = asyncio.new_event_loop()
     assert len(Scheduler(loop)._threads) == usable_cores() >= 1

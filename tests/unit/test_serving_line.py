@@ -117,6 +117,49 @@ def test_a_hopeless_deadline_stays_hopeless_but_for_one_try_after_a_rest() -> No
     assert line.offer(Request(pace=pace, deadline_ns=later + 20 * MS, strict=True), later) is None
 
 
+def _busy(*, threads: int = 2) -> Line:
+    """Every thread is, and somebody waits: nobody who comes now is alone."""
+    line = Line(threads=threads, capacity=64)
+    for thread in range(threads):
+        line.offer(Request(pace=paced(MS)), 0)
+        line.take(thread, 0)
+    line.offer(Request(pace=paced(MS)), 0)
+    return line
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("urgent", [True, False])
+def test_a_bad_minute_is_forgotten_too_where_somebody_always_waits(strict: bool, urgent: bool) -> None:
+    pace = paced(*[3 * MS, 3 * MS, 30 * MS, *[3 * MS] * 29] * 8)
+    line = _busy()
+    found = [line.offer(Request(pace=pace, deadline_ns=10 * MS, strict=strict, urgent=urgent), 0) for _ in range(9)]
+    assert found[0] is Outcome.REFUSED
+    assert None in found
+
+
+def test_after_a_rest_one_is_tried_too_where_somebody_always_waits() -> None:
+    pace = paced(*[50 * MS] * 3)
+    later = STALE_NS + 1
+    line = _busy()
+    found = [line.offer(Request(pace=pace, deadline_ns=later + 20 * MS), later) for _ in range(3)]
+    assert found == [None, Outcome.REFUSED, Outcome.REFUSED]
+
+
+def test_a_timeout_that_nobody_could_keep_forgets_nothing_that_others_rest_on() -> None:
+    pace = paced(*[5 * MS, 5 * MS, 9 * MS, *[5 * MS] * 29] * 8)
+    line = Line(threads=1, capacity=64)
+    for _ in range(20):
+        assert line.offer(Request(pace=pace, deadline_ns=MS // 10, strict=True), 0) is Outcome.REFUSED
+    assert line.offer(Request(pace=pace, deadline_ns=7 * MS, strict=True), 0) is Outcome.REFUSED
+
+
+def test_who_waits_for_company_keeps_no_thread_from_others() -> None:
+    line = Line(threads=2, capacity=64)
+    for key in "ab":
+        line.offer(Request(company=company(key, delay_ns=5 * MS)), 0)
+    assert line.offer(Request(pace=paced(*[12 * MS] * 3), deadline_ns=10 * MS), 0) is None
+
+
 def test_priority_one_does_not_count_those_whom_it_passes() -> None:
     line = Line(threads=1, capacity=64)
     for _ in range(5):
@@ -280,6 +323,50 @@ def test_others_go_on_while_one_waits_for_company() -> None:
     assert numbers(line.take(0, 0).jobs) == [0]
 
 
+def test_the_dead_do_not_run_behind_one_that_waits_for_company() -> None:
+    line = Line(threads=2, capacity=64)
+    waits = Request(number=0, company=company(delay_ns=5 * MS))
+    late, gone = Request(number=1, pace=paced(*[MS] * 3), deadline_ns=2 * MS, strict=True), Request(number=2)
+    for each in (waits, late, gone, Request(number=3)):
+        assert line.offer(each, 0) is None
+    gone.abandoned = True
+    turn = line.take(0, 3 * MS)
+    assert (numbers(turn.jobs), turn.dropped) == ([3], ((late, Outcome.EXPIRED), (gone, Outcome.ABANDONED)))
+    assert (line.waiting, turn.look_again_ns) == (1, 5 * MS)
+
+
+def test_company_costs_nobody_a_deadline_that_could_be_kept() -> None:
+    pace = paced(*[2 * MS] * 3)
+    line = Line(threads=1, capacity=64)
+    line.offer(Request(number=0, pace=pace, company=company(max_rows=64), deadline_ns=10 * MS, strict=True), 0)
+    for number in range(1, 12):
+        line.offer(Request(number=number, pace=pace, company=company(max_rows=64)), 0)
+    assert numbers(line.take(0, 0).jobs) == [0, 1, 2, 3, 4]  # five take ten, as far as is known
+    assert numbers(line.take(0, 0).jobs) == [5, 6, 7, 8, 9, 10, 11]
+
+
+def test_company_is_as_large_as_was_learned_that_it_may_be() -> None:
+    pace = paced(*[2 * MS] * 3)
+    for _ in range(3):
+        pace.learn(8_000, 9 * MS, 0)
+        pace.learn(16_000, 20 * MS, 0)
+    line = Line(threads=1, capacity=64)
+    line.offer(Request(pace=pace, company=company(max_rows=64), deadline_ns=10 * MS, strict=True), 0)
+    for _ in range(15):
+        line.offer(Request(pace=pace, company=company(max_rows=64)), 0)
+    assert len(line.take(0, 0).jobs) == 8
+
+
+def test_one_that_is_late_in_any_case_keeps_nobody_from_its_company() -> None:
+    pace = paced(*[12 * MS] * 3)
+    line = Line(threads=1, capacity=64)
+    for number in range(4):
+        line.offer(
+            Request(number=number, pace=pace, company=company(), deadline_ns=10 * MS if number < 1 else NEVER_NS), 0
+        )
+    assert len(line.take(0, 0).jobs) == 4
+
+
 def test_company_is_counted_once_when_somebody_asks_how_long_it_takes() -> None:
     pace = paced(USUAL)
     pace.learn(4000, 10 * MS, 0)
@@ -359,6 +446,7 @@ class _Whatever(RuleBasedStateMachine):
         if not turn.jobs:
             assert all(each.company and each.company.max_delay_ns for each in self.waiting if not each.abandoned)
             assert not self.waiting or turn.look_again_ns is not None
+            self.urgent_in_a_row = 0  # nobody else is due
             return
         first = turn.jobs[0]
         assert isinstance(first, Request)

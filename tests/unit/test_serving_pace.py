@@ -77,10 +77,17 @@ def test_refusals_forget_the_tail_but_not_the_usual_time() -> None:
 def test_after_a_long_rest_the_next_run_tells_what_is_usual() -> None:
     learned = Learned()
     learned.add(300 * MS, 0)
-    assert learned.stale(STALE_NS + 1)
+    assert not learned.try_anew(STALE_NS)
+    assert learned.try_anew(STALE_NS + 1)
     learned.add(7 * MS, STALE_NS + 1)
     assert learned.usual_ns == 7 * MS
-    assert not learned.stale(STALE_NS + 2)
+    assert not learned.try_anew(STALE_NS + 2)
+
+
+def test_after_a_long_rest_one_is_tried_in_ten_seconds_and_not_all() -> None:
+    learned = Learned()
+    learned.add(300 * MS, 0)
+    assert [learned.try_anew(at) for at in range(0, 3 * STALE_NS, STALE_NS // 10)].count(True) == 2
 
 
 def test_of_a_size_that_was_never_seen_nothing_is_known() -> None:

@@ -137,7 +137,7 @@ class Line:
         """Let a request wait; or say why not: FULL, or REFUSED for its deadline."""
         if self.waiting >= self.capacity - (0 if job.urgent else self.capacity // _RESERVED):
             return Outcome.FULL
-        alone = self.waiting < self._busy_until_ns.count(0)
+        alone = self._due(now_ns) < self._busy_until_ns.count(0)
         if not self._in_time(job, now_ns, alone=alone):
             return Outcome.REFUSED
         lane = self._lanes[_URGENT if job.urgent else _ORDINARY]
@@ -152,8 +152,8 @@ class Line:
 
     def take(self, thread: int, now_ns: int) -> Turn:
         """What a thread that is free does now."""
-        dropped = self._drop_from_the_front(now_ns)
-        entries = self._next(now_ns)
+        dropped: list[Dropped] = []
+        entries = self._next(now_ns, dropped)
         self._busy_until_ns[thread] = now_ns + _together_ns(entries) if entries else 0
         return Turn(tuple(each.job for each in entries), tuple(dropped), self._due_ns(now_ns))
 
@@ -189,6 +189,12 @@ class Line:
     def _entries(self) -> Iterable[_Entry]:
         return chain(self._lanes[_URGENT].entries, self._lanes[_ORDINARY].entries)
 
+    def _due(self, now_ns: int) -> int:
+        """How many wait for a thread, and not for company."""
+        if self._ripe_ns <= now_ns:
+            return self.waiting
+        return sum(each.ripe_ns <= now_ns for each in self._entries())
+
     def _due_ns(self, now_ns: int) -> int | None:
         if self._ripe_ns <= now_ns:
             return None
@@ -199,12 +205,14 @@ class Line:
             return True
         learned = job.pace.of(job.size_bytes)
         latest_start_ns = job.deadline_ns - learned.p99_ns
-        if alone:
-            if now_ns <= latest_start_ns or learned.stale(now_ns):
-                return True
+        start_ns = now_ns if alone else self._start_ns(now_ns, latest_start_ns, urgent=job.urgent)
+        if start_ns <= latest_start_ns:
+            return True
+        if start_ns < job.deadline_ns and learned.try_anew(now_ns):
+            return True
+        if start_ns + learned.usual_ns <= job.deadline_ns:
             learned.doubt()
-            return False
-        return self._start_ns(now_ns, latest_start_ns, urgent=job.urgent) <= latest_start_ns
+        return False
 
     def _start_ns(self, now_ns: int, enough_ns: int, *, urgent: bool) -> int:
         """When a thread will be free, if what is ahead takes its usual time; any time up to `enough_ns` is as good."""
@@ -217,24 +225,29 @@ class Line:
             heapreplace(free_ns, free_ns[0] + entry.expected_ns)
         return free_ns[0]
 
-    def _drop_from_the_front(self, now_ns: int) -> list[Dropped]:
-        dropped: list[Dropped] = []
-        for lane in self._lanes:
-            while lane.entries and (fate := lane.entries[0].fate(now_ns)) is not None:
-                dropped.append((lane.entries[0].job, fate))
-                lane.take_out([lane.entries[0]])
-                self.waiting -= 1
-        return dropped
-
-    def _next(self, now_ns: int) -> list[_Entry]:
-        """Who starts now, with its company; empty when nobody is due."""
-        firsts = [next((e for e in lane.entries if e.ripe_ns <= now_ns), None) for lane in self._lanes]
-        urgent, ordinary = firsts
+    def _next(self, now_ns: int, dropped: list[Dropped]) -> list[_Entry]:
+        """Who starts now, with its company; empty when nobody is due. Those who need not run go to `dropped`."""
+        urgent, ordinary = (self._first(lane, now_ns, dropped) for lane in self._lanes)
         if urgent is not None and (ordinary is None or self._urgent_in_a_row < IN_A_ROW):
             self._urgent_in_a_row = self._urgent_in_a_row + 1 if ordinary is not None else 0
             return self._start(_URGENT, urgent, now_ns)
         self._urgent_in_a_row = 0
         return self._start(_ORDINARY, ordinary, now_ns) if ordinary is not None else []
+
+    def _first(self, lane: _Lane, now_ns: int, dropped: list[Dropped]) -> _Entry | None:
+        """The first of a lane that is due, and the dead before it taken out."""
+        dead: list[_Entry] = []
+        first = None
+        for entry in lane.entries:
+            if (fate := entry.fate(now_ns)) is not None:
+                dead.append(entry)
+                dropped.append((entry.job, fate))
+            elif entry.ripe_ns <= now_ns:
+                first = entry
+                break
+        lane.take_out(dead)
+        self.waiting -= len(dead)
+        return first
 
     def _start(self, which: int, first: _Entry, now_ns: int) -> list[_Entry]:
         lane = self._lanes[which]
@@ -280,13 +293,29 @@ def _longest_ns(job: Job, company: Company) -> int:
 
 
 def _fill(first: _Entry, company: Company, candidates: list[_Entry], now_ns: int) -> list[_Entry]:
-    """The first, and in their order those that fit beside it."""
+    """The first, and in their order those that fit beside it and cost nobody a deadline that could be kept."""
     together, rows = [first], company.rows
+    pace, size_bytes, sum_ns = first.job.pace, first.job.size_bytes, _p99_ns(first.job)
+    until_ns = _to_keep_ns(first.job, now_ns)
     for each in candidates:
-        if each is not first and rows + _rows(each) <= company.max_rows and each.fate(now_ns) is None:
+        if each is first or rows + _rows(each) > company.max_rows or each.fate(now_ns) is not None:
+            continue
+        earliest_ns = min(until_ns, _to_keep_ns(each.job, now_ns))
+        joint_bytes, joint_ns = size_bytes + each.job.size_bytes, sum_ns + _p99_ns(each.job)
+        if now_ns + (pace.of(joint_bytes).p99_ns or joint_ns) <= earliest_ns:
             together.append(each)
             rows += _rows(each)
+            size_bytes, sum_ns, until_ns = joint_bytes, joint_ns, earliest_ns
     return together
+
+
+def _to_keep_ns(job: Job, now_ns: int) -> int:
+    """The deadline of a job, or NEVER_NS where it would not make it by itself either."""
+    return job.deadline_ns if now_ns + job.pace.of(job.size_bytes).usual_ns <= job.deadline_ns else NEVER_NS
+
+
+def _p99_ns(job: Job) -> int:
+    return job.pace.of(job.size_bytes).p99_ns
 
 
 def _rows(entry: _Entry) -> int:

@@ -73,11 +73,11 @@ def _third_largest(values: list[int]) -> int:
 class Learned:
     """What is known of requests of one size."""
 
-    __slots__ = ("_ran_ns", "_tail", "usual_ns")
+    __slots__ = ("_ran_ns", "_tail", "_tried_ns", "usual_ns")
 
     def __init__(self) -> None:
         self.usual_ns = 0
-        self._ran_ns = 0
+        self._ran_ns = self._tried_ns = 0
         self._tail = Tail()
 
     @property
@@ -94,13 +94,19 @@ class Learned:
         self._ran_ns = now_ns
         self._tail.add(run_ns)
 
-    def stale(self, now_ns: int) -> bool:
-        """Nothing has run for so long that the next run may tell another story."""
-        return now_ns - self._ran_ns > STALE_NS
+    def try_anew(self, now_ns: int) -> bool:
+        """Whether to let one request in against all that is known: nothing has run for so long that the next run may
+        tell another story. Says so to one in ten seconds.
+        """
+        if now_ns - max(self._ran_ns, self._tried_ns) <= STALE_NS:
+            return False
+        self._tried_ns = now_ns
+        return True
 
     def doubt(self) -> None:
-        """A request was refused for what is known here. One that does not run teaches nothing, and a bad minute
-        would refuse the callers for ever: each refusal forgets an eighth of the p99, down to the usual time.
+        """A request was refused for the p99, and would be in time if it took the usual time. One that does not run
+        teaches nothing, and a bad minute would refuse the callers for ever: each such refusal forgets an eighth of the
+        p99, down to the usual time.
         """
         self._tail.forget()
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -66,8 +65,8 @@ class Scheduler:
         self._loop = loop
         self.callers = callers or Callers(others=MANY)
         self._line = Line(threads=count, capacity=capacity)
-        self._lock = threading.Lock()  # around every call of the line
-        self._calls: queue.SimpleQueue[bool] = queue.SimpleQueue()  # one for each job in the line; False ends a thread
+        self._lock = threading.Condition()  # around every call of the line; told of when there may be something to do
+        self._ending = False
         self._results = threading.Semaphore(_RESULTS * count)  # that may wait for the loop
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_ns = NEVER_NS
@@ -100,11 +99,9 @@ class Scheduler:
             job.run()
             job.finish()
             return
-        with self._lock:
-            refused = self._line.offer(job, time.perf_counter_ns())
+        refused = self._offered(job)
         if refused is not None:
             raise self._turned(refused, job)
-        self._calls.put(True)
         if job.deadline_ns < self._alarm_ns:
             self._set_alarm(job.deadline_ns)
 
@@ -112,39 +109,51 @@ class Scheduler:
         """Let the threads end after what is queued."""
         with self._lock:
             self._line.ripen()
-        for called in [True] * self._line.waiting + [False] * len(self._threads):
-            self._calls.put(called)
+            self._ending = True
+            self._lock.notify_all()
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
         if self._alarm is not None:
             self._alarm.cancel()
 
+    def _offered(self, job: Job) -> Outcome | None:
+        """Let a job wait; or say why not, which must not be for the sake of others for whom nobody waits any more."""
+        with self._lock:
+            refused = self._line.offer(job, time.perf_counter_ns())
+            dead = self._line.expire(time.perf_counter_ns()) if refused is not None else []
+            if dead:
+                refused = self._line.offer(job, time.perf_counter_ns())
+            if refused is None:
+                self._lock.notify()
+        if dead:
+            self._loop.call_soon(_drop, dead)
+        return refused
+
     # -- on the threads
 
     def _work(self, thread: int) -> None:
-        called, due_ns = True, None
-        while called:
-            called = self._called(due_ns)
+        while True:
             self._results.acquire()  # before a job leaves the line, where its deadline is seen
-            with self._lock:
-                turn = self._line.take(thread, time.perf_counter_ns())
+            turn = self._next(thread)
+            if turn is None:
+                return
             if not turn.jobs:
                 self._results.release()
-            due_ns = turn.look_again_ns
-            if due_ns is not None and turn.jobs:
-                self._calls.put(True)  # somebody else looks again while this one runs
-                due_ns = None
             self._run(turn, thread)
             del turn  # the next may be long in coming, and tensors are large
 
-    def _called(self, due_ns: int | None) -> bool:
-        """Wait until there is work; False when there will be none any more."""
-        try:
-            if due_ns is None:
-                return self._calls.get()
-            return self._calls.get(timeout=max(0.0, (due_ns - time.perf_counter_ns()) / 1e9))
-        except queue.Empty:
-            return True
+    def _next(self, thread: int) -> Turn | None:
+        """Wait until there is something to do; None when there will be nothing any more."""
+        with self._lock:
+            while True:
+                turn = self._line.take(thread, time.perf_counter_ns())
+                if self._line.waiting and turn.jobs:
+                    self._lock.notify()  # somebody else looks after them while this one runs
+                if turn.jobs or turn.dropped:
+                    return turn
+                if self._ending and not self._line.waiting:
+                    return None
+                self._lock.wait(_until_s(turn.look_again_ns))
 
     def _run(self, turn: Turn, thread: int) -> None:
         jobs = turn.jobs
@@ -188,6 +197,10 @@ class Scheduler:
             next_ns = self._line.next_deadline_ns
         self._set_alarm(next_ns)
         _drop(dropped)
+
+
+def _until_s(at_ns: int | None) -> float | None:
+    return None if at_ns is None else max(0.0, (at_ns - time.perf_counter_ns()) / 1e9)
 
 
 def _in_time(job: Job) -> bool:
