@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -275,6 +276,26 @@ def test_load_and_activate_are_idempotent_and_the_old_version_drains(tmp_path: P
         registry.unload(TOY, None)
         assert registry.ready
         assert not registry.models
+        await registry.close()
+
+    asyncio.run(main())
+
+
+def test_memory_is_given_back_by_those_that_are_still_there(tmp_path: Path) -> None:
+    releases = [constant_release(tmp_path, 1.0), constant_release(tmp_path, 2.0, version=2)]
+
+    async def main() -> None:
+        registry = Registry()
+        for each in releases:
+            await registry.load(TOY, sha256=each.sha256, version=each.version, path=each.folder)
+        gate = threading.Event()
+        registry._loader.submit(gate.wait, 10)  # as a load would, before the first
+        shrinking = asyncio.create_task(registry.shrink(TOY))
+        await asyncio.sleep(0)
+        registry.unload(TOY, releases[1].sha256)
+        await until(lambda: not registry.models[TOY].loaded.get(releases[1].sha256))
+        gate.set()
+        await shrinking
         await registry.close()
 
     asyncio.run(main())
