@@ -140,6 +140,16 @@ def test_a_model_in_no_slot_is_unloaded_first() -> None:
     assert steps == (Drop(OTHER), Restore(MODEL, _installed(ONE)))
 
 
+def test_a_version_whose_load_was_given_up_and_ended_late_is_unloaded() -> None:
+    there = served(ONE)
+    both = replace(there, loaded=(*there.loaded, *served(TWO).loaded))
+    assert repairs(book(None, current=ONE), state(risk=both)) == (Drop(MODEL, TWO.sha256),)
+    trial = ("d2", TWO, UpdateState.ACTIVATING)
+    assert repairs(book(None, newest=trial, current=ONE), state(risk=both)) == ()
+    wrong = replace(both, live=served(TWO).live)
+    assert repairs(book(None, current=ONE), state(risk=wrong)) == (Restore(MODEL, _installed(ONE)),)
+
+
 @pytest.mark.parametrize("on_trial", [*ON_TRIAL, UpdateState.ROLLING_BACK])
 def test_a_model_on_trial_is_left_to_its_deployment(on_trial: UpdateState) -> None:
     assert repairs(book(None, newest=("d2", TWO, on_trial), current=ONE), state(risk=served(TWO))) == ()

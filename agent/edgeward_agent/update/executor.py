@@ -234,7 +234,7 @@ class Updater:
     async def _repair(self, repair: Repair) -> None:
         try:
             if isinstance(repair, Drop):
-                await self._serving.unload(repair.model, None)
+                await self._serving.unload(repair.model, repair.sha256)
             else:
                 await self._trials.load_and_activate(repair.model, repair.installed)
             self._not_live.discard(repair.model)

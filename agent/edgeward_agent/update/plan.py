@@ -83,9 +83,10 @@ class Restore:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Unload a model that is not on the device any more."""
+    """Unload a model that is not on the device any more, or one version whose load was given up and ended late."""
 
     model: ModelName
+    sha256: Sha256 | None = None
 
 
 Repair = Restore | Drop
@@ -104,7 +105,14 @@ def repairs(book: Book, state: ServingState) -> tuple[Repair, ...]:
         for name, slots in sorted(book.slots.items())
         if name not in busy and slots.current and live_sha256(state, name) != slots.current.sha256
     ]
-    return (*gone, *missing)
+    strays = [
+        Drop(name, each.sha256)
+        for name, slots in sorted(book.slots.items())
+        if name not in busy and slots.current and live_sha256(state, name) == slots.current.sha256
+        for each in state.models[name].loaded
+        if each.sha256 != slots.current.sha256
+    ]
+    return (*gone, *strays, *missing)
 
 
 def live_sha256(state: ServingState, model: ModelName) -> Sha256 | None:
