@@ -18,6 +18,7 @@ from edgeward_agent.serving.inference import Inference, Runner
 from edgeward_agent.serving.local import load_file
 from edgeward_agent.serving.outcome import Outcome
 from edgeward_agent.serving.pace import INLINE_BELOW_NS
+from edgeward_agent.serving.records import InferenceRecord
 from edgeward_agent.serving.release import Version
 from edgeward_agent.serving.rerun import Rerun
 from edgeward_agent.serving.scheduler import Scheduler
@@ -111,6 +112,27 @@ def test_after_a_joint_run_that_failed_nobody_runs_for_whom_it_is_too_late(
         assert counts[Outcome.FAILED] == 0
 
     _play(work)
+
+
+def test_who_leaves_while_his_record_is_committed_is_not_counted_as_answered(version: Version) -> None:
+    class Slow(Kept):
+        def commit(self, record: InferenceRecord, done: Callable[[str | None], None]) -> None:
+            self.done = done
+
+    capture = Slow()
+
+    def work(runner: Runner) -> None:
+        version.capture = CapturePolicy(mode=DURABLE)
+        job = _Joined(runner, version, _asked(), size_bytes=32, received_ns=time.perf_counter_ns())
+        version.begin()
+        job.run()
+        job.finish()
+        job.left = True
+        capture.done(None)
+        counts = version.traffic.outcomes()
+        assert (counts[Outcome.ANSWERED], counts[Outcome.LATE], counts[Outcome.ABANDONED]) == (0, 0, 1)
+
+    _play(work, capture)
 
 
 def _play(work: Callable[[Runner], None], capture: NoCapture | None = None) -> None:

@@ -244,7 +244,9 @@ class Inference(ABC):
 
     def _answer_when_recorded(self, results: list[Array]) -> None:
         def recorded(problem: str | None) -> None:
-            if problem is None:
+            if problem is None and self.abandoned:
+                self.version.traffic.not_answered(Outcome.ABANDONED)
+            elif problem is None:
                 self._answered(lambda: self._answer(results))
             else:
                 self.version.traffic.not_answered(Outcome.UNRECORDED)
