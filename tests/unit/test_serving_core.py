@@ -277,19 +277,27 @@ def test_several_that_waited_for_company_in_vain_all_run(threads: int) -> None:
     asyncio.run(main())
 
 
-def test_those_for_whom_nobody_waits_any_more_take_nobodys_place() -> None:
+@pytest.mark.parametrize(("capacity", "timeout_ns"), [(8, NEVER_NS), (64, 30_000_000)], ids=["full", "too late"])
+def test_those_for_whom_nobody_waits_any_more_take_nobodys_place(capacity: int, timeout_ns: int) -> None:
     async def main() -> None:
         gate = threading.Event()
-        async with _scheduler(capacity=8) as scheduler:
+        async with _scheduler(capacity=capacity) as scheduler:
             await _occupy(scheduler, gate)
             dead = [_Job() for _ in range(7)]
             for each in dead:
+                each.pace.learn(each.size_bytes, 10_000_000, time.perf_counter_ns())
                 scheduler.submit(each)
+
+            def another() -> _Job:
+                deadline_ns = NEVER_NS if timeout_ns == NEVER_NS else time.perf_counter_ns() + timeout_ns
+                return _Job(deadline_ns=deadline_ns)
+
             with pytest.raises(Turned):
-                scheduler.submit(_Job())
+                scheduler.submit(another())
             for each in dead:
                 each.abandoned = True
-            job = _Job()
+            await asyncio.sleep(0.02)
+            job = another()
             scheduler.submit(job)
             await until(lambda: all(each.finished_on for each in dead))
             assert {each.outcome for each in dead} == {Outcome.ABANDONED} and not job.finished_on

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from edgeward_agent.serving.line import IN_A_ROW, NEVER_NS, Company, Job, Line
 from edgeward_agent.serving.outcome import Outcome
-from edgeward_agent.serving.pace import STALE_NS, Pace
+from edgeward_agent.serving.pace import DOUBT_AFTER_NS, STALE_NS, Pace
 
 MS = 1_000_000
 USUAL = 7 * MS
@@ -103,7 +103,8 @@ def test_where_nothing_is_ahead_the_budget_refuses_nobody_but_the_callers_own_de
 def test_a_caller_who_is_refused_for_a_bad_minute_is_let_in_again() -> None:
     pace = paced(*[USUAL, USUAL, 50 * MS, *[USUAL] * 29] * 8)
     line = Line(threads=1, capacity=64)
-    found = [line.offer(Request(pace=pace, deadline_ns=20 * MS, strict=True), 0) for _ in range(9)]
+    later = DOUBT_AFTER_NS + 1
+    found = [line.offer(Request(pace=pace, deadline_ns=later + 20 * MS, strict=True), later) for _ in range(9)]
     assert found[0] is Outcome.REFUSED
     assert None in found
 
@@ -117,13 +118,13 @@ def test_a_hopeless_deadline_stays_hopeless_but_for_one_try_after_a_rest() -> No
     assert line.offer(Request(pace=pace, deadline_ns=later + 20 * MS, strict=True), later) is None
 
 
-def _busy(*, threads: int = 2) -> Line:
+def _busy(at_ns: int, *, threads: int = 2) -> Line:
     """Every thread is, and somebody waits: nobody who comes now is alone."""
     line = Line(threads=threads, capacity=64)
     for thread in range(threads):
-        line.offer(Request(pace=paced(MS)), 0)
-        line.take(thread, 0)
-    line.offer(Request(pace=paced(MS)), 0)
+        line.offer(Request(pace=paced(MS, at_ns=at_ns)), at_ns)
+        line.take(thread, at_ns)
+    line.offer(Request(pace=paced(MS, at_ns=at_ns)), at_ns)
     return line
 
 
@@ -131,26 +132,52 @@ def _busy(*, threads: int = 2) -> Line:
 @pytest.mark.parametrize("urgent", [True, False])
 def test_a_bad_minute_is_forgotten_too_where_somebody_always_waits(strict: bool, urgent: bool) -> None:
     pace = paced(*[3 * MS, 3 * MS, 30 * MS, *[3 * MS] * 29] * 8)
-    line = _busy()
-    found = [line.offer(Request(pace=pace, deadline_ns=10 * MS, strict=strict, urgent=urgent), 0) for _ in range(9)]
+    later = DOUBT_AFTER_NS + 1
+    line = _busy(later)
+    found = [
+        line.offer(Request(pace=pace, deadline_ns=later + 10 * MS, strict=strict, urgent=urgent), later)
+        for _ in range(9)
+    ]
     assert found[0] is Outcome.REFUSED
     assert None in found
+
+
+def test_refusals_teach_nothing_while_runs_go_on() -> None:
+    """In overload there are more refusals than runs: they would forget the p99 faster than it is learned."""
+    pace = paced(*[3 * MS, 3 * MS, 9 * MS, *[3 * MS] * 29] * 8)
+    line = _busy(0)
+    found = {line.offer(Request(pace=pace, deadline_ns=9 * MS), 0) for _ in range(100)}
+    assert found == {Outcome.REFUSED}
+    assert pace.of(1000).p99_ns == 9 * MS
 
 
 def test_after_a_rest_one_is_tried_too_where_somebody_always_waits() -> None:
     pace = paced(*[50 * MS] * 3)
     later = STALE_NS + 1
-    line = _busy()
+    line = _busy(later)
+    assert line.offer(Request(pace=pace, deadline_ns=later), later) is Outcome.REFUSED  # that teaches nobody anything
     found = [line.offer(Request(pace=pace, deadline_ns=later + 20 * MS), later) for _ in range(3)]
     assert found == [None, Outcome.REFUSED, Outcome.REFUSED]
+
+
+def test_a_try_that_did_not_run_is_the_next_ones() -> None:
+    pace = paced(*[50 * MS] * 3)
+    line = Line(threads=1, capacity=64)
+    later = STALE_NS + 1
+    assert line.offer(Request(pace=pace, deadline_ns=later + MS, strict=True), later) is None
+    after = later + 2 * MS
+    assert line.offer(Request(pace=pace, deadline_ns=after + 20 * MS, strict=True), after) is Outcome.REFUSED
+    assert line.take(0, after).jobs == ()
+    assert line.offer(Request(pace=pace, deadline_ns=after + 20 * MS, strict=True), after) is None
 
 
 def test_a_timeout_that_nobody_could_keep_forgets_nothing_that_others_rest_on() -> None:
     pace = paced(*[5 * MS, 5 * MS, 9 * MS, *[5 * MS] * 29] * 8)
     line = Line(threads=1, capacity=64)
+    later = DOUBT_AFTER_NS + 1
     for _ in range(20):
-        assert line.offer(Request(pace=pace, deadline_ns=MS // 10, strict=True), 0) is Outcome.REFUSED
-    assert line.offer(Request(pace=pace, deadline_ns=7 * MS, strict=True), 0) is Outcome.REFUSED
+        assert line.offer(Request(pace=pace, deadline_ns=later + MS // 10, strict=True), later) is Outcome.REFUSED
+    assert line.offer(Request(pace=pace, deadline_ns=later + 7 * MS, strict=True), later) is Outcome.REFUSED
 
 
 def test_who_waits_for_company_keeps_no_thread_from_others() -> None:
@@ -158,6 +185,22 @@ def test_who_waits_for_company_keeps_no_thread_from_others() -> None:
     for key in "ab":
         line.offer(Request(company=company(key, delay_ns=5 * MS)), 0)
     assert line.offer(Request(pace=paced(*[12 * MS] * 3), deadline_ns=10 * MS), 0) is None
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_those_who_wait_for_company_at_once_are_not_each_alone(strict: bool) -> None:
+    line = Line(threads=1, capacity=64)
+    pace = paced(*[5 * MS] * 3)
+    found = [
+        line.offer(
+            Request(
+                pace=pace, company=company(str(key), max_rows=2, delay_ns=5 * MS), deadline_ns=20 * MS, strict=strict
+            ),
+            0,
+        )
+        for key in range(20)
+    ]
+    assert found.count(None) <= 4
 
 
 def test_priority_one_does_not_count_those_whom_it_passes() -> None:
@@ -355,6 +398,64 @@ def test_company_is_as_large_as_was_learned_that_it_may_be() -> None:
     for _ in range(15):
         line.offer(Request(pace=pace, company=company(max_rows=64)), 0)
     assert len(line.take(0, 0).jobs) == 8
+
+
+def test_one_that_joins_keeps_its_own_deadline_too() -> None:
+    pace = paced(*[2 * MS] * 3)
+    line = Line(threads=1, capacity=64)
+    for number, deadline in enumerate([NEVER_NS, NEVER_NS, 7 * MS, NEVER_NS, NEVER_NS]):
+        request = Request(number=number, pace=pace, company=company(max_rows=8), deadline_ns=deadline, strict=True)
+        assert line.offer(request, 0) is None
+    assert numbers(line.take(0, 0).jobs) == [0, 1, 2]
+
+
+def _with_bad_joint_runs(at_ns: int, joint_at_ns: int = 0) -> Line:
+    """Eight wait; by itself each takes two of ten ms, three together usually three, of late thirty."""
+    pace = paced(*[2 * MS] * 3, at_ns=at_ns)
+    for run_ns in [30 * MS] * 3 + [3 * MS] * 29:
+        pace.learn(4000, run_ns, joint_at_ns)
+    line = Line(threads=1, capacity=64)
+    for number in range(8):
+        request = Request(number=number, pace=pace, company=company(), deadline_ns=at_ns + 10 * MS)
+        request.deadline_ns = NEVER_NS if number % 2 else request.deadline_ns
+        line.offer(request, at_ns)
+    return line
+
+
+def test_a_bad_minute_of_joint_runs_ends_them_for_a_second_and_not_for_ever() -> None:
+    line = _with_bad_joint_runs(1)
+    assert [len(line.take(0, 1).jobs) for _ in range(4)] == [2, 2, 2, 2]
+    later = DOUBT_AFTER_NS + 1
+    line = _with_bad_joint_runs(later)
+    assert [len(line.take(0, later).jobs) for _ in range(2)] == [4, 4]
+
+
+def test_a_joint_run_whose_usual_time_is_too_long_is_tried_anew_after_a_rest() -> None:
+    later = STALE_NS + 1
+    pace = paced(*[2 * MS] * 3, at_ns=later)
+    for _ in range(8):
+        pace.learn(4000, 30 * MS, 0)
+    together = []
+    for _ in range(2):
+        line = Line(threads=1, capacity=64)
+        line.offer(Request(pace=pace, company=company(), deadline_ns=later + 10 * MS), later)
+        for _ in range(3):
+            line.offer(Request(pace=pace, company=company()), later)
+        together.append(len(line.take(0, later).jobs))
+    assert together == [3, 2]
+
+
+def test_what_stays_behind_counts_as_the_run_that_it_will_be() -> None:
+    pace = paced(*[2 * MS] * 3)
+    pace.learn(2000, 3 * MS, 0)
+    pace.learn(4000, 8 * MS, 0)
+    line = Line(threads=1, capacity=64)
+    line.offer(Request(pace=pace, company=company(), deadline_ns=4 * MS, strict=True), 0)
+    for _ in range(3):
+        line.offer(Request(pace=pace, company=company()), 0)
+    assert line.expected_ns == 8 * MS
+    assert len(line.take(0, 0).jobs) == 2
+    assert line.expected_ns == 3 * MS
 
 
 def test_one_that_is_late_in_any_case_keeps_nobody_from_its_company() -> None:

@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeward_agent.serving.pace import INLINE_BELOW_NS, STALE_NS, Learned, Pace, Tail
+from edgeward_agent.serving.pace import DOUBT_AFTER_NS, INLINE_BELOW_NS, STALE_NS, Learned, Pace, Tail
 
 MS = 1_000_000
 _BLOCK = 32
@@ -70,7 +70,10 @@ def test_refusals_forget_the_tail_but_not_the_usual_time() -> None:
         learned.add(50 * MS if at % 32 < 3 else 7 * MS, at)
     assert learned.p99_ns == 50 * MS
     for _ in range(8):
-        learned.doubt()
+        learned.doubt(DOUBT_AFTER_NS)
+    assert learned.p99_ns == 50 * MS  # while runs go on they tell by themselves
+    for _ in range(8):
+        learned.doubt(256 + DOUBT_AFTER_NS)
     assert learned.p99_ns == learned.usual_ns < 20 * MS
 
 

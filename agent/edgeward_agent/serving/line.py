@@ -23,7 +23,7 @@ from itertools import chain
 from typing import Final, NamedTuple, Protocol
 
 from edgeward_agent.serving.outcome import Outcome
-from edgeward_agent.serving.pace import Pace
+from edgeward_agent.serving.pace import Learned, Pace
 
 NEVER_NS: Final = 1 << 62
 IN_A_ROW: Final = 4
@@ -76,6 +76,7 @@ class _Entry:
     job: Job
     expected_ns: int
     deadline_ns: int  # for waiting; NEVER_NS for one that a thread was idle for
+    trial: Learned | None = None  # what it was let in to find out anew
     ripe_ns: int = 0  # not to be started before: it waits for company
 
     def fate(self, now_ns: int) -> Outcome | None:
@@ -110,6 +111,13 @@ class _Lane:
         self.entries.append(entry)
         self.expected_ns += entry.expected_ns
 
+    def drop(self, dead: Iterable[_Entry]) -> None:
+        """Take out those who will not run."""
+        for entry in dead:
+            if entry.trial is not None:
+                entry.trial.not_tried()
+            self.take_out([entry])
+
     def take_out(self, some: Iterable[_Entry]) -> None:
         for entry in some:
             if self.entries[0] is entry:
@@ -117,6 +125,20 @@ class _Lane:
             else:
                 self.entries.remove(entry)
             self.expected_ns -= entry.expected_ns
+
+    def recount(self, company: Company) -> None:
+        """Say anew what each of a company adds to the run that it will be in: the run before was another."""
+        rows = size_bytes = sum_ns = 0
+        for entry in self.of_company(company):
+            job = entry.job
+            if rows + _rows(entry) > company.max_rows:
+                rows = size_bytes = sum_ns = 0
+            rows, size_bytes = rows + _rows(entry), size_bytes + job.size_bytes
+            joint_ns = job.pace.of(size_bytes).usual_ns
+            expected_ns = max(0, joint_ns - sum_ns) if joint_ns else job.pace.of(job.size_bytes).usual_ns
+            self.expected_ns += expected_ns - entry.expected_ns
+            entry.expected_ns = expected_ns
+            sum_ns += expected_ns
 
     def of_company(self, company: Company) -> list[_Entry]:
         return [each for each in self.entries if each.job.company and each.job.company.key == company.key]
@@ -137,12 +159,14 @@ class Line:
         """Let a request wait; or say why not: FULL, or REFUSED for its deadline."""
         if self.waiting >= self.capacity - (0 if job.urgent else self.capacity // _RESERVED):
             return Outcome.FULL
-        alone = self._due(now_ns) < self._busy_until_ns.count(0)
-        if not self._in_time(job, now_ns, alone=alone):
+        alone = self._ahead(job, now_ns) < self._busy_until_ns.count(0)
+        learned = job.pace.of(job.size_bytes)
+        in_time, trial = self._judged(job, learned, now_ns, alone=alone)
+        if not in_time:
             return Outcome.REFUSED
         lane = self._lanes[_URGENT if job.urgent else _ORDINARY]
-        expected_ns = job.pace.of(job.size_bytes).usual_ns
-        entry = _Entry(job, expected_ns, NEVER_NS if alone and not job.strict else job.deadline_ns)
+        until_ns = NEVER_NS if alone and not job.strict else job.deadline_ns
+        entry = _Entry(job, learned.usual_ns, until_ns, trial)
         if job.company is not None:
             _seek_company(entry, job.company, lane.of_company(job.company), now_ns)
             self._ripe_ns = max(self._ripe_ns, entry.ripe_ns)
@@ -166,7 +190,7 @@ class Line:
         dropped: list[Dropped] = []
         for lane in self._lanes:
             dead = [(each, fate) for each in lane.entries if (fate := each.fate(now_ns)) is not None]
-            lane.take_out([each for each, _ in dead])
+            lane.drop([each for each, _ in dead])
             self.waiting -= len(dead)
             dropped += [(each.job, fate) for each, fate in dead]
         return dropped
@@ -189,9 +213,9 @@ class Line:
     def _entries(self) -> Iterable[_Entry]:
         return chain(self._lanes[_URGENT].entries, self._lanes[_ORDINARY].entries)
 
-    def _due(self, now_ns: int) -> int:
-        """How many wait for a thread, and not for company."""
-        if self._ripe_ns <= now_ns:
+    def _ahead(self, job: Job, now_ns: int) -> int:
+        """How many may want a thread when this one does: those who wait for company do not yet, unless it waits too."""
+        if self._ripe_ns <= now_ns or (job.company is not None and job.company.max_delay_ns):
             return self.waiting
         return sum(each.ripe_ns <= now_ns for each in self._entries())
 
@@ -200,19 +224,19 @@ class Line:
             return None
         return min((each.ripe_ns for each in self._entries() if each.ripe_ns > now_ns), default=None)
 
-    def _in_time(self, job: Job, now_ns: int, *, alone: bool) -> bool:
+    def _judged(self, job: Job, learned: Learned, now_ns: int, *, alone: bool) -> tuple[bool, Learned | None]:
+        """Whether a request is let in, and what it shall find out anew where it is against all that was learned."""
         if job.deadline_ns >= NEVER_NS or (alone and not job.strict):
-            return True
-        learned = job.pace.of(job.size_bytes)
+            return True, None
         latest_start_ns = job.deadline_ns - learned.p99_ns
         start_ns = now_ns if alone else self._start_ns(now_ns, latest_start_ns, urgent=job.urgent)
         if start_ns <= latest_start_ns:
-            return True
+            return True, None
         if start_ns < job.deadline_ns and learned.try_anew(now_ns):
-            return True
+            return True, learned
         if start_ns + learned.usual_ns <= job.deadline_ns:
-            learned.doubt()
-        return False
+            learned.doubt(now_ns)
+        return False, None
 
     def _start_ns(self, now_ns: int, enough_ns: int, *, urgent: bool) -> int:
         """When a thread will be free, if what is ahead takes its usual time; any time up to `enough_ns` is as good."""
@@ -245,16 +269,19 @@ class Line:
             elif entry.ripe_ns <= now_ns:
                 first = entry
                 break
-        lane.take_out(dead)
+        lane.drop(dead)
         self.waiting -= len(dead)
         return first
 
     def _start(self, which: int, first: _Entry, now_ns: int) -> list[_Entry]:
-        lane = self._lanes[which]
-        together = [first]
-        if (company := first.job.company) is not None:
+        lane, company = self._lanes[which], first.job.company
+        if company is None:
+            together = [first]
+            lane.take_out(together)
+        else:
             together = _fill(first, company, lane.of_company(company), now_ns)
-        lane.take_out(together)
+            lane.take_out(together)
+            lane.recount(company)
         self.waiting -= len(together)
         return together
 
@@ -302,11 +329,25 @@ def _fill(first: _Entry, company: Company, candidates: list[_Entry], now_ns: int
             continue
         earliest_ns = min(until_ns, _to_keep_ns(each.job, now_ns))
         joint_bytes, joint_ns = size_bytes + each.job.size_bytes, sum_ns + _p99_ns(each.job)
-        if now_ns + (pace.of(joint_bytes).p99_ns or joint_ns) <= earliest_ns:
+        if _may_join(pace.of(joint_bytes), joint_ns, now_ns, earliest_ns):
             together.append(each)
             rows += _rows(each)
             size_bytes, sum_ns, until_ns = joint_bytes, joint_ns, earliest_ns
     return together
+
+
+def _may_join(joint: Learned, sum_ns: int, now_ns: int, until_ns: int) -> bool:
+    """Whether a joint run will be over by then; `sum_ns` is what each by itself would take, the p99 of all together.
+
+    What a bad minute taught is forgotten as in `_judged`: runs of this size would end for ever, since none is made.
+    """
+    if now_ns + (joint.p99_ns or sum_ns) <= until_ns:
+        return True
+    if now_ns + sum_ns <= until_ns and joint.try_anew(now_ns):
+        return True
+    if joint.usual_ns and now_ns + joint.usual_ns <= until_ns:
+        joint.doubt(now_ns)
+    return False
 
 
 def _to_keep_ns(job: Job, now_ns: int) -> int:

@@ -18,6 +18,7 @@ _BLOCK: Final = 32
 _FORGIVEN: Final = 2  # outliers
 _TOP: Final = _FORGIVEN + 1
 _KEPT: Final = 7 * _TOP
+DOUBT_AFTER_NS: Final = 1_000_000_000
 STALE_NS: Final = 10_000_000_000
 
 
@@ -103,12 +104,18 @@ class Learned:
         self._tried_ns = now_ns
         return True
 
-    def doubt(self) -> None:
-        """A request was refused for the p99, and would be in time if it took the usual time. One that does not run
-        teaches nothing, and a bad minute would refuse the callers for ever: each such refusal forgets an eighth of the
-        p99, down to the usual time.
+    def not_tried(self) -> None:
+        """Whoever was let in by `try_anew` did not run: the next one may."""
+        self._tried_ns = 0
+
+    def doubt(self, now_ns: int) -> None:
+        """A request was refused for the p99, and would be in time if it took the usual time.
+
+        Runs that go on show by themselves when a bad minute is over. Where none does, nobody would be let in for ever:
+        each such refusal forgets an eighth of the p99, down to the usual time.
         """
-        self._tail.forget()
+        if now_ns - self._ran_ns > DOUBT_AFTER_NS:
+            self._tail.forget()
 
 
 _UNKNOWN: Final = Learned()

@@ -32,6 +32,8 @@ _CAPACITY: Final = 256
 _RESULTS: Final = 2
 """For each thread: while the loop makes an answer of one the next is computed. Results of 64 MiB are made faster than
 answers of them, and would pile up."""
+_LOOK_NS: Final = 10_000_000
+"""Between two looks through the line for those who have left: each takes about as long as a short run."""
 _TICK_S: Final = 0.001  # timers of uvloop are whole milliseconds, and one that comes early finds nobody
 
 
@@ -67,6 +69,7 @@ class Scheduler:
         self._line = Line(threads=count, capacity=capacity)
         self._lock = threading.Condition()  # around every call of the line; told of when there may be something to do
         self._ending = False
+        self._looked_ns = 0
         self._results = threading.Semaphore(_RESULTS * count)  # that may wait for the loop
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_ns = NEVER_NS
@@ -118,11 +121,14 @@ class Scheduler:
 
     def _offered(self, job: Job) -> Outcome | None:
         """Let a job wait; or say why not, which must not be for the sake of others for whom nobody waits any more."""
+        now_ns, dead = time.perf_counter_ns(), []
         with self._lock:
-            refused = self._line.offer(job, time.perf_counter_ns())
-            dead = self._line.expire(time.perf_counter_ns()) if refused is not None else []
+            refused = self._line.offer(job, now_ns)
+            if refused is not None and now_ns - self._looked_ns > _LOOK_NS:
+                self._looked_ns = now_ns
+                dead = self._line.expire(now_ns)
             if dead:
-                refused = self._line.offer(job, time.perf_counter_ns())
+                refused = self._line.offer(job, now_ns)
             if refused is None:
                 self._lock.notify()
         if dead:
@@ -147,8 +153,6 @@ class Scheduler:
         with self._lock:
             while True:
                 turn = self._line.take(thread, time.perf_counter_ns())
-                if self._line.waiting and turn.jobs:
-                    self._lock.notify()  # somebody else looks after them while this one runs
                 if turn.jobs or turn.dropped:
                     return turn
                 if self._ending and not self._line.waiting:
