@@ -54,17 +54,17 @@ class Tail:
             self.value = _third_largest(self._kept + top)
 
     def forget(self) -> None:
-        """Let go of the oldest block."""
+        """Let go of the oldest block. May be called beside `add` on another thread: lists of blocks do not change."""
         if not self._kept:
             self._top = [0] * _TOP
-        self._kept = self._kept[_TOP:]
-        self.value = _third_largest(self._kept + self._top)
+        kept = self._kept = self._kept[_TOP:]
+        self.value = _third_largest(kept + self._top)
 
     def _close_block(self) -> None:
-        self._kept = (self._kept + self._top)[-_KEPT:]
+        kept = self._kept = (self._kept + self._top)[-_KEPT:]
         self._top = [0] * _TOP
         self._count = 0
-        self.value = _third_largest(self._kept)
+        self.value = _third_largest(kept)
 
 
 def _third_largest(values: list[int]) -> int:
