@@ -40,11 +40,11 @@ def test_1200_parked_polls_cost_no_transaction_and_one_wakes(tmp_path: Path) -> 
         polls = [_poll(fleet, name) for name in names]
         await eventually(lambda: len(fleet.wakeups._watches) == 1200, "all polls to be parked")
         await fleet.database.run(lambda _: None)
-        cpu = time.process_time()
         state = await _want(fleet, "d7")
         assert await polls[7] == state.canonical()
+        cpu = time.process_time()
         await asyncio.sleep(0.5)
-        assert time.process_time() - cpu < 0.4, "expected parked polls to cost nothing"
+        assert time.process_time() - cpu < 0.2, "expected parked polls to cost nothing"
         assert sum(poll.done() for poll in polls) == 1
         fleet.wakeups.close()
         assert await asyncio.gather(*polls[:7], *polls[8:]) == [None] * 1199
