@@ -19,7 +19,10 @@ from typing import IO, Final
 from edgeward_agent.bench.errors import ServerLost
 from edgeward_agent.bench.machine import process_cpu_s, resident_bytes
 from edgeward_agent.bench.wire import Place
+from edgeward_agent.listening import UnixPathTooLong, check_unix_path
 
+_PREFIX: Final = "edgeward-bench-"
+_SOCKET: Final = "serve.sock"
 _READY_S: Final = 60.0
 _END_S: Final = 10.0
 
@@ -43,14 +46,23 @@ class Daemon:
 @contextmanager
 def daemon(model: Path) -> Iterator[Daemon]:
     """Serve a model for as long as the context lasts. Raises ServerLost when it does not come up."""
-    with tempfile.TemporaryDirectory(prefix="edgeward-bench-", ignore_cleanup_errors=True) as folder:
-        unix = Path(folder) / "serve.sock" if hasattr(socket, "AF_UNIX") and sys.platform != "win32" else None
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=_place(), ignore_cleanup_errors=True) as folder:
+        unix = Path(folder) / _SOCKET if hasattr(socket, "AF_UNIX") and sys.platform != "win32" else None
         with (Path(folder) / "log").open("w+") as log:
             process = _started(model, Path(folder), unix, log)
             try:
                 yield _ready(process, unix, log)
             finally:
                 _end(process)
+
+
+def _place() -> str | None:
+    """Where the system has temporary files, unless paths there are too long for a socket."""
+    try:
+        check_unix_path(Path(tempfile.gettempdir()) / f"{_PREFIX}12345678" / _SOCKET)
+    except UnixPathTooLong:
+        return "/tmp"  # noqa: S108  # the folder in it is ours alone
+    return None
 
 
 def _started(model: Path, folder: Path, unix: Path | None, log: IO[str]) -> subprocess.Popen[str]:
