@@ -127,7 +127,7 @@ class _Lane:
             self.expected_ns -= entry.expected_ns
 
     def recount(self, company: Company) -> None:
-        """Say anew what each of a company adds to the run that it will be in: the run before was another."""
+        """Say what each of a company adds to the run that it will be in. Anew when one comes or a run begins."""
         rows = size_bytes = sum_ns = 0
         for entry in self.of_company(company):
             job = entry.job
@@ -167,10 +167,13 @@ class Line:
         lane = self._lanes[_URGENT if job.urgent else _ORDINARY]
         until_ns = NEVER_NS if alone and not job.strict else job.deadline_ns
         entry = _Entry(job, learned.usual_ns, until_ns, trial)
-        if job.company is not None:
+        if job.company is None:
+            lane.append(entry)
+        else:
             _seek_company(entry, job.company, lane.of_company(job.company), now_ns)
             self._ripe_ns = max(self._ripe_ns, entry.ripe_ns)
-        lane.append(entry)
+            lane.append(entry)
+            lane.recount(job.company)
         self.waiting += 1
         return None
 
@@ -287,12 +290,9 @@ class Line:
 
 
 def _seek_company(entry: _Entry, company: Company, others: list[_Entry], now_ns: int) -> None:
-    """Say what the request adds to those that it will run with, and until when it waits for more of them."""
+    """Say until when the request waits for others to run with."""
     job = entry.job
     group = _open_group(others, company)
-    usual_ns = job.pace.of(_size_bytes(group) + job.size_bytes).usual_ns if group else 0
-    if usual_ns:
-        entry.expected_ns = max(0, usual_ns - sum(each.expected_ns for each in group))
     if company.rows + sum(_rows(each) for each in group) >= company.max_rows:
         for each in group:
             each.ripe_ns = 0
