@@ -13,16 +13,28 @@ from typing import Final
 from benchmarks.latency import chart, result
 from benchmarks.latency.names import SERVERS, WAYS
 from benchmarks.latency.result import CaseRow, GoalRow, Kept
+from benchmarks.report import FOLDER
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 PAGE: Final = ROOT / "docs/performance.md"
 CHART: Final = ROOT / "docs/performance.svg"
-_BLOCK: Final = re.compile(r"(<!-- (\w+): benchmarks/latency/page.py writes this -->\n).*?(<!-- end -->)", re.DOTALL)
+_MODEL: Final = ("raw", "run")
+_BLOCK: Final = re.compile(
+    r"(<!-- (\w+)(?: of ([\w.-]+))?: benchmarks/latency/page.py writes this -->\n).*?(<!-- end -->)", re.DOTALL
+)
 
 
 def written(page: str, kept: Kept) -> str:
-    """The page with every block made anew. Raises KeyError for a block that nobody writes."""
-    return _BLOCK.sub(lambda found: f"{found[1]}\n{_BLOCKS[found[2]](kept)}\n{found[3]}", page)
+    """The page with every block made anew, from `kept` or, where the block says so, from an earlier result.
+
+    Raises KeyError for a block that nobody writes, OSError for a result that is not kept.
+    """
+
+    def block(found: re.Match[str]) -> str:
+        source = result.read(FOLDER / found[3]) if found[3] else kept
+        return f"{found[1]}\n{_BLOCKS[found[2]](source)}\n{found[4]}"
+
+    return _BLOCK.sub(block, page)
 
 
 def _machine(kept: Kept) -> str:
@@ -47,6 +59,19 @@ def _found(goal: GoalRow) -> str:
     if goal.found is None:
         return "–"
     return f"{_number(goal.found)} {goal.unit} ({_number(goal.low)} to {_number(goal.high)}; {goal.rounds})"
+
+
+def _added(kept: Kept) -> str:
+    """What one request costs above what nobody can save: the echo of the same bytes, and the model alone."""
+    cases = {(each.model, each.placement, each.server, each.way): each for each in kept.cases if each.connections == 1}
+    rows = []
+    for (model, placement, server, way), ours in cases.items():
+        alone, floor = cases.get((model, placement, *_MODEL)), cases.get((model, placement, "echo", way))
+        if server not in ("ours", "bare") or alone is None or floor is None:
+            continue
+        least, found = alone.figures["p50_us"] + floor.figures["p50_us"], ours.figures["p50_us"]
+        rows.append((model, placement, SERVERS[server], WAYS[way], *map(_number, (least, found, found / least))))
+    return _table(("model", "placement", "server", "way", "floor + model µs", "p50 µs", "×"), rows, "llllrrr")
 
 
 def _pinned(kept: Kept) -> str:
@@ -85,6 +110,7 @@ def _beside(kept: Kept) -> str:
 _BLOCKS: Final[dict[str, Callable[[Kept], str]]] = {
     "machine": _machine,
     "goals": goals_table,
+    "added": _added,
     "pinned": _pinned,
     "free": _free,
     "beside": _beside,
