@@ -26,10 +26,16 @@ from benchmarks.latency.workload import Workload
 OURS: Final = ("ours", "bare")
 _START_S: Final = 60.0
 _END_S: Final = 5.0
+_TRIES: Final = 3
+"""A peer may want more ports than the one that was found free for it, and somebody may have taken those."""
 
 
 class NotStarted(Exception):
     """A server cannot be had here, or does not give the model's outputs. The text is the reason."""
+
+
+class Ended(NotStarted):
+    """A server ended before it had answered anything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,16 +60,22 @@ def start(name: str, workload: Workload, *more: str) -> Iterator[Server]:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="edgeward-bench-")))
         if name in OURS:
             begin = stack.enter_context(ours.start(workload, folder, bare=name == "bare", more=more))
+            yield stack.enter_context(_running(name, begin, workload, folder / "log"))
         else:
-            begin = _peer(name, workload)
-        yield stack.enter_context(_running(name, begin, workload, folder / "log"))
+            yield _peer(name, workload, folder / "log", stack)
 
 
-def _peer(name: str, workload: Workload) -> Start:
-    try:
-        return peers.start(name, workload)
-    except peers.NotInstalled as error:
-        raise NotStarted(str(error)) from None
+def _peer(name: str, workload: Workload, log: Path, stack: ExitStack) -> Server:
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            return stack.enter_context(_running(name, peers.start(name, workload), workload, log))
+        except peers.NotInstalled as error:
+            raise NotStarted(str(error)) from None
+        except Ended:
+            if tries == _TRIES:
+                raise
 
 
 @contextmanager
@@ -103,7 +115,9 @@ def _await_first_answer(process: subprocess.Popen[bytes], way: Way, log: Path) -
             if ask(way).startswith(b"HTTP/1.1 200"):
                 return
         time.sleep(0.001)
-    told = " ".join(log.read_text(errors="replace").split())[-400:]
+    told = log.read_text(errors="replace").strip().rpartition("\n")[2]
+    if process.poll() is not None:
+        raise Ended(f"it ended before it had answered: {told}")
     raise NotStarted(f"expected an answer within {_START_S:g} s, got: {told}")
 
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 
 import pytest
-from benchmarks.latency import native, page, plan, result, rounds, store, tree
-from benchmarks.latency.native import Load, LoadFailed, NoCompiler
+from benchmarks.latency import native, page, peers, plan, result, rounds, servers, store, tree, wire, workload
+from benchmarks.latency.native import Load, LoadFailed, NoCompiler, Target
+from benchmarks.latency.ours import Start, free_port
+from benchmarks.latency.servers import NotStarted
 from benchmarks.latency.store import Line, Store
+from benchmarks.latency.way import Way
+from benchmarks.latency.wire import Form
 
 from support.serving import wait_until
 
@@ -116,3 +121,14 @@ def test_figures_of_another_benchmark_are_not_gone_on_with(tmp_path: Path, monke
         (tmp_path / name).write_text(name)
         found.add(store.fingerprint())
     assert len(found) == 4
+
+
+def test_a_peer_whose_second_port_was_taken_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = tmp_path / "starts"
+    ends = f"open({str(starts)!r}, 'a').write('x'); raise SystemExit('Traceback of /somewhere\\nthe port is taken')"
+    way = Way(target=Target(kind="tcp", where=str(free_port())), request=REQUEST, endpoint=wire.v2("m", Form.V2_JSON))
+    monkeypatch.setattr(peers, "start", lambda *_: Start(command=(sys.executable, "-c", ends), ways={"tcp": way}))
+    with pytest.raises(NotStarted) as told, servers.start("mlserver", workload.prepare("wdbc-risk")):
+        pass
+    assert str(told.value) == "it ended before it had answered: the port is taken"
+    assert starts.read_text() == "xxx"
