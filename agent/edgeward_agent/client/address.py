@@ -24,7 +24,7 @@ _LONGEST_S: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """`path` of a unix socket, else `host` and `port`."""
+    """`path` of a unix socket, else `host` and `port`; `text` is what errors call it."""
 
     text: str
     path: str = ""
@@ -73,7 +73,13 @@ class Ways:
         if sys.platform != "linux":
             raise InvalidAddress(f"expected http://HOST:PORT or unix:PATH, got {text!r}: frames are of Linux alone")
         path = _path(text, _FRAMES)
-        return cls(http=Address.parse(http or f"unix:{Path(path).with_name(_BESIDE)}"), frames=path)
+        return cls(http=_beside(path) if http is None else Address.parse(http), frames=path)
+
+
+def _beside(frames: str) -> Address:
+    """Where the agent answers HTTP if its packets are there: the caller has never seen that path."""
+    path = str(Path(frames).with_name(_BESIDE))
+    return Address(text=f"unix:{path} (beside the frames; http= says another place)", path=path)
 
 
 def _path(text: str, scheme: str) -> str:
