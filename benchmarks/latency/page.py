@@ -58,7 +58,7 @@ def _limit(goal: GoalRow) -> str:
 def _found(goal: GoalRow) -> str:
     if goal.found is None:
         return "–"
-    return f"{_number(goal.found)} {goal.unit} ({_number(goal.low)} to {_number(goal.high)}; {goal.rounds})"
+    return f"{number(goal.found)} {goal.unit} ({number(goal.low)} to {number(goal.high)}; {goal.rounds})"
 
 
 def _added(kept: Kept) -> str:
@@ -70,7 +70,9 @@ def _added(kept: Kept) -> str:
         if server not in ("ours", "bare") or alone is None or floor is None:
             continue
         least, found = alone.figures["p50_us"] + floor.figures["p50_us"], ours.figures["p50_us"]
-        rows.append((model, placement, SERVERS[server], WAYS[way], *map(_number, (least, found, found / least))))
+        rows.append(
+            (model, placement, SERVERS[server], WAYS[way], *map(number, (float(f"{least:.4g}"), found, found / least)))
+        )
     return _table(("model", "placement", "server", "way", "floor + model µs", "p50 µs", "×"), rows, "llllrrr")
 
 
@@ -99,11 +101,11 @@ def _cells(case: CaseRow) -> tuple[str, ...]:
     if case.note:
         return (*who, case.note, "", "", "", "")
     figures = ("p50_us", "p99_us", "p99.9_us", "per_s", "rss_mib")
-    return (*who, *(_number(case.figures[name]) if name in case.figures else "" for name in figures))
+    return (*who, *(number(case.figures[name]) if name in case.figures else "" for name in figures))
 
 
 def _beside(kept: Kept) -> str:
-    rows = [(key, name, _number(value)) for key, each in kept.beside.items() for name, value in each.items()]
+    rows = [(key, name, number(value)) for key, each in kept.beside.items() for name, value in each.items()]
     return _table(("", "", ""), rows, "llr")
 
 
@@ -123,7 +125,8 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> s
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """As the page writes a figure."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 

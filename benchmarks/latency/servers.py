@@ -66,6 +66,7 @@ def start(name: str, workload: Workload, *more: str) -> Iterator[Server]:
 
 
 def _peer(name: str, workload: Workload, log: Path, stack: ExitStack) -> Server:
+    """One that ends at once is started again, on other ports; why it ended the last time is what is told."""
     tries = 0
     while True:
         tries += 1
@@ -115,7 +116,7 @@ def _await_first_answer(process: subprocess.Popen[bytes], way: Way, log: Path) -
             if ask(way).startswith(b"HTTP/1.1 200"):
                 return
         time.sleep(0.001)
-    told = log.read_text(errors="replace").strip().rpartition("\n")[2]
+    told = log.read_text(errors="replace").strip().rpartition("\n")[2][-400:] or "nothing"
     if process.poll() is not None:
         raise Ended(f"it ended before it had answered: {told}")
     raise NotStarted(f"expected an answer within {_START_S:g} s, got: {told}")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
+
+from benchmarks.latency import page
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS = ROOT / "benchmarks/results"
@@ -17,6 +20,13 @@ def test_the_readme_quotes_what_was_measured() -> None:
     assert (
         f"waits {during['p99_us'] / 1000:.1f} ms at p99 instead of {steady['p99_us'] / 1000:.1f}, and"
         f" {during['p99.9_us'] / 1000:.1f} at p99.9 instead of {steady['p99.9_us'] / 1000:.1f}"
+    ) in words
+    update = json.loads((RESULTS / "update_under_load-2026-11-28.json").read_text())["rows"]
+    steady, during = update["steady"], update["during an update"]
+    assert f"{steady['p99_us'] / 1000:.1f}" == f"{during['p99_us'] / 1000:.1f}"
+    assert (
+        f"on a faster one {during['p99_us'] / 1000:.1f} as without, and {during['p99.9_us'] / 1000:.1f} instead of"
+        f" {steady['p99.9_us'] / 1000:.1f}"
     ) in words
     outbox = json.loads((RESULTS / "outbox.json").read_text())["rows"]
     assert f"costs {outbox['outbox, one caller']['ratio']:.1f} plain SQLite commits, half of one with 16" in words
@@ -50,11 +60,32 @@ def test_the_page_on_performance_counts_the_goals_that_are_reached() -> None:
         assert form.format(*counts) in words
 
 
+def test_the_page_on_performance_tells_each_goal_that_is_missed() -> None:
+    words = (ROOT / "docs/performance.md").read_text().partition("## Beside echo")[0].partition("<!-- goals")[0]
+    goals = json.loads((RESULTS / "latency.json").read_text())["goals"]
+    for goal in goals:
+        if goal["verdict"] == "missed":
+            told = re.search(rf"(?<![\d.]){page.number(goal['found'])}(?![\d.]*\d)", words)
+            assert told, goal["name"]
+
+
+def test_the_page_on_performance_says_how_the_hosts_differ() -> None:
+    rows = (ROOT / "docs/performance.md").read_text()
+    one_core, two_cores = [
+        [("wdbc-risk", server, way, placement, 1) for server in ("echo", "ours") for way in ("tcp", "frames")]
+        for placement in ("one core", "two cores")
+    ]
+    models = [(name, "raw", "run", "one core", 1) for name in ("wdbc-risk", "ecg-rhythm", "imaging-latency")]
+    for cases in (models, one_core[:2], two_cores[:2], one_core[2:], two_cores[2:]):
+        ratios = [_figure("latency", each, "p50_us") / _figure("latency-2026-11-28", each, "p50_us") for each in cases]
+        assert f"| {', '.join(f'{each:.1f} ×' if each > 1 else f'{each:.2f} ×' for each in ratios)} |" in rows
+
+
 def test_the_readme_quotes_what_was_answered_a_second() -> None:
     words = " ".join((ROOT / "README.md").read_text().split())
     for name, form in (
         ("latency", "{} answers a second over shared memory and {} over TCP; FastAPI with orjson gives {}."),
-        ("latency-2026-11-28", "(On a quieter host {}, {} and {}.)"),
+        ("latency-2026-11-28", "(On a faster host {}, {} and {}.)"),
     ):
         figures = [_per_s(name, *each) for each in (("ours", "frames"), ("ours", "tcp"), ("fastapi", "tcp"))]
         assert form.format(*figures) in words
@@ -94,11 +125,11 @@ def _row(what: str, unit: str, figures: list[float]) -> str:
 
 def _per_s(result: str, server: str, way: str) -> str:
     """Of the small model, four connections, nothing pinned."""
-    wanted = ("wdbc-risk", server, way, "free", 4)
+    return f"{_figure(result, ('wdbc-risk', server, way, 'free', 4), 'per_s'):,.0f}"
+
+
+def _figure(result: str, wanted: tuple[str, str, str, str, int], name: str) -> float:
     cases = json.loads((RESULTS / f"{result}.json").read_text())["cases"]
-    (case,) = [
-        each
-        for each in cases
-        if (each["model"], each["server"], each["way"], each["placement"], each["connections"]) == wanted
-    ]
-    return f"{case['figures']['per_s']:,.0f}"
+    keys = ("model", "server", "way", "placement", "connections")
+    (found,) = [float(each["figures"][name]) for each in cases if tuple(each[key] for key in keys) == wanted]
+    return found

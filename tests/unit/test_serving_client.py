@@ -301,7 +301,7 @@ def test_a_wish_of_another_type_is_an_invalid_request(wish: dict[str, Any], word
 def test_http_has_another_place_beside_shared_memory_alone() -> None:
     with pytest.raises(InvalidRequest, match="expected http= beside frames:PATH alone"):
         Client("unix:/run/a.sock", http="unix:/run/b.sock")
-    told = "unix:/nowhere/serving.sock (beside the frames; http= says another place): expected an answer, got"
+    told = "unix:/nowhere/serving.sock (guessed from frames:PATH; http= names another): expected an answer, got"
     with Client("frames:/nowhere/frames.sock") as client:
         with pytest.raises(Unreachable, match=f"^{re.escape(told)}"):
             client.infer("m", {"x": np.zeros(1)})

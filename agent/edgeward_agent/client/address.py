@@ -73,13 +73,13 @@ class Ways:
         if sys.platform != "linux":
             raise InvalidAddress(f"expected http://HOST:PORT or unix:PATH, got {text!r}: frames are of Linux alone")
         path = _path(text, _FRAMES)
-        return cls(http=_beside(path) if http is None else Address.parse(http), frames=path)
+        return cls(http=Address.parse(http) if http else _beside(path), frames=path)
 
 
 def _beside(frames: str) -> Address:
     """Where the agent answers HTTP if its packets are there: the caller has never seen that path."""
     path = str(Path(frames).with_name(_BESIDE))
-    return Address(text=f"unix:{path} (beside the frames; http= says another place)", path=path)
+    return Address(text=f"unix:{path} (guessed from frames:PATH; http= names another)", path=path)
 
 
 def _path(text: str, scheme: str) -> str:
