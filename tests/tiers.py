@@ -1,6 +1,7 @@
 """Runs the checks tier by tier, cheapest first, and says what each took. `make test` calls this.
 
-A tier that fails does not stop the next: one run shows everything that is wrong.
+A tier that fails does not stop the next: one run shows everything that is wrong. Two tiers that need one core each run
+at once; what they print comes when both are through.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +26,7 @@ LINT = (
     ("mypy",),
 )
 SIDE_BY_SIDE = {"unit", "integration"}  # files that wait for processes and disks more than they compute
+AT_ONCE = {"lint": "stateful", "conformance": "install"}  # one core each, and nothing in them is timed
 PYTEST_TIERS = ("unit", "docs", "stateful", "conformance", "integration", "browser", "install", "e2e")
 
 
@@ -44,19 +48,47 @@ class Tally:
             self.passed += int(suite.get("tests", 0)) - failed - skipped
 
 
-def lint(_tally: Tally, _scratch: Path) -> bool:
-    return all([_run(BIN / command[0], *command[1:]) for command in LINT])
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A tier that has run; `told` is what it printed, empty where that was shown at once."""
+
+    name: str
+    good: bool
+    seconds: float
+    told: str
 
 
-def pytest_tier(name: str, tally: Tally, scratch: Path) -> bool:
+def tier(name: str, scratch: Path, *, shown: bool) -> Done:
     """A folder of tests or, where `name` is the path of a file, that file with what it prints."""
-    report = scratch / f"{name.replace('/', '-')}.xml"
+    began = time.monotonic()
+    results = [_run(command, shown=shown) for command in _commands(name, scratch)]
+    good = all(code == 0 for code, _ in results)
+    return Done(name, good, time.monotonic() - began, "".join(told for _, told in results))
+
+
+def _commands(name: str, scratch: Path) -> list[list[str]]:
+    if name == "lint":
+        return [[str(BIN / command[0]), *command[1:]] for command in LINT]
     workers = ("-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile") if name in SIDE_BY_SIDE else ()
     what = ("-s", name) if _is_file(name) else (f"tests/{name}",)
-    good = _run(sys.executable, "-m", "pytest", "-q", *workers, f"--junit-xml={report}", *what)
-    if report.exists():
-        tally.add_junit(report)
-    return good
+    return [[sys.executable, "-m", "pytest", "-q", *workers, f"--junit-xml={_report(name, scratch)}", *what]]
+
+
+def _report(name: str, scratch: Path) -> Path:
+    return scratch / f"{name.replace('/', '-')}.xml"
+
+
+def _turns(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """What runs at once, in order."""
+    left = list(names)
+    while left:
+        name = left.pop(0)
+        other = AT_ONCE.get(name) if (os.cpu_count() or 1) > 1 else None
+        if other in left:
+            left.remove(other)
+            yield name, other
+        else:
+            yield (name,)
 
 
 def main(wanted: list[str]) -> int:
@@ -66,17 +98,22 @@ def main(wanted: list[str]) -> int:
         print(f"tiers: expected some of {expected}, got {' '.join(sorted(unknown))}", file=sys.stderr)
         return 2
     tally, times = Tally(), {}
-    with TemporaryDirectory(prefix="edgeward-tiers-") as scratch:
-        for name in wanted or known:
-            print(f"── {name} ──", flush=True)
-            began = time.monotonic()
-            good = lint(tally, Path(scratch)) if name == "lint" else pytest_tier(name, tally, Path(scratch))
-            times[name] = time.monotonic() - began
-            if not good:
-                tally.broken.append(name)
+    began = time.monotonic()
+    with TemporaryDirectory(prefix="edgeward-tiers-") as folder, ThreadPoolExecutor() as threads:
+        scratch = Path(folder)
+        for turn in _turns(list(dict.fromkeys(wanted)) or known):
+            print(f"── {' and '.join(turn)} ──", flush=True)
+            alone = len(turn) == 1
+            for done in threads.map(lambda name, shown=alone: tier(name, scratch, shown=shown), turn):
+                print(done.told, end="", flush=True)
+                times[done.name] = done.seconds
+                if _report(done.name, scratch).exists():
+                    tally.add_junit(_report(done.name, scratch))
+                if not done.good:
+                    tally.broken.append(done.name)
     for name, seconds in times.items():
         print(f"{name:<12} {seconds:7.1f} s  {'FAILED' if name in tally.broken else 'ok'}")
-    print(f"total: {sum(times.values()):.0f} s")
+    print(f"total: {time.monotonic() - began:.0f} s")
     print(f"{tally.passed} passed, {tally.failed} failed, {tally.skipped} skipped")
     return 1 if tally.broken else 0
 
@@ -85,8 +122,12 @@ def _is_file(name: str) -> bool:
     return name.startswith("tests/") and (ROOT / name).is_file()
 
 
-def _run(*command: str | Path) -> bool:
-    return subprocess.run([str(part) for part in command], cwd=ROOT, check=False, env=os.environ).returncode == 0
+def _run(command: list[str], *, shown: bool) -> tuple[int, str]:
+    out = None if shown else subprocess.PIPE
+    done = subprocess.run(
+        command, cwd=ROOT, check=False, text=True, stdout=out, stderr=subprocess.STDOUT if out else None
+    )
+    return done.returncode, done.stdout or ""
 
 
 if __name__ == "__main__":
