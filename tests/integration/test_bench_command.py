@@ -40,6 +40,7 @@ from edgeward_agent.cli.app import app
 from edgeward_agent.errors import ModelError
 from edgeward_agent.serving.session import Session
 from edgeward_contract.manifest import Budget
+from edgeward_contract.serving_options import ServingOptions
 from support.bench import answer, metadata, pretending
 from support.onnx_files import risk_model
 from support.serving import Json, identity_model, manifest_for, slow_model, sum_model, wait_until, write_release
@@ -91,7 +92,7 @@ def test_a_model_is_measured_on_every_path_and_passes(model: Path) -> None:
     assert done.code == 0, done.out
     lines = done.out.splitlines()
     assert lines[0] == "PASS  risk.onnx makes its budget of 5 s at p90"
-    assert lines[3].startswith(f"Next  edgeward-agent bench {model} --duration 0.4s --force --budget 5s@p90 --rate ")
+    assert lines[3].startswith(f"Next  edgeward-agent bench {model} --force --budget 5s@p90 --rate ")
     for path in ("in process", "unix socket", "TCP"):
         assert any(line.startswith(f"  {path} ") for line in lines), path
     assert done.out.isascii() and done.err == ""
@@ -551,6 +552,34 @@ def test_arrays_of_another_type_are_named(model: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "words.npz", features=np.array([["a", "b", "c"]]))
     done = bench(model, "--input", tmp_path / "words.npz")
     assert done.code == 2 and "input features: expected FP32, got <U1" in done.err and "array.astype" in done.err
+
+
+def test_text_that_is_no_utf8_is_named(tmp_path: Path) -> None:
+    made = identity_model(tmp_path / "text.onnx", TensorProto.STRING, ["n"])
+    save_arrays(tmp_path / "text.npz", {"in": np.array([b"\xff\xfe", b"b"])})
+    done = bench(made, "--input", tmp_path / "text.npz")
+    assert done.code == 2 and "input in: expected text in UTF-8, got b'\\xff'" in done.err
+
+
+def test_a_fallback_is_not_silent(tmp_path: Path) -> None:
+    model = risk_model(tmp_path / "model.onnx")
+    write_release(tmp_path, manifest_for(model, "risk", serving=ServingOptions(providers=("cuda", "cpu"))))
+    asked = (tmp_path, *QUICK, *WIDE_BUDGET, "--through", "process")
+    assert "risk@1: expected cuda, runs on cpu" in " ".join(bench(*asked).out.split())
+    (note,) = bench(*asked, "--compare", tmp_path / "model.onnx", "--json").json["notes"]
+    assert note.startswith("risk@1: expected cuda")
+
+
+def test_a_closed_standard_output_does_not_cost_the_verdict(model: Path) -> None:
+    words = [sys.executable, "-m", "edgeward_agent", "bench", model, *QUICK, *WIDE_BUDGET, "--through", "process"]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *map(str, words)],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode in (0, NOISY) and "Traceback" not in done.stderr, done.stderr
 
 
 def test_cases_that_are_not_as_many_of_each_input_are_refused(tmp_path: Path) -> None:

@@ -484,6 +484,16 @@ def test_a_difference_in_process_is_of_many_starts() -> None:
     assert told.startswith("In process b.onnx takes ") and "start" not in told
 
 
+def test_where_there_is_no_interval_nothing_is_said_of_a_difference() -> None:
+    assert EVERY["compare"].compared is not None
+    (time,), (tail,) = EVERY["compare"].compared.times, EVERY["compare"].compared.tails
+    none = replace(
+        time.difference, ratio=1306.0, lower_us=-1.0, upper_us=1.0, ratio_lower=math.nan, ratio_upper=math.nan
+    )
+    told = pace("b.onnx", replace(time, over="in process", difference=none), tail.difference)
+    assert told == "In process there were too few rounds to say: b.onnx took 1,306 times as long."
+
+
 def test_a_sweep_marks_its_best_rows() -> None:
     shown = render(EVERY["sweep"], FILE).splitlines()
     assert [line.split("*")[1].strip() for line in shown if "*" in line][:2] == ["fastest", "most"]

@@ -185,10 +185,15 @@ def test_a_quick_model_gets_many_requests_and_a_slow_one_what_it_needs() -> None
     awful = plan_closed([2.0, 2.0], Wishes())
     assert 1 <= awful.rounds * awful.requests <= 10
     assert plan_closed([0.001], Wishes(requests=37)).requests * 20 >= 37
-    assert (
-        plan_closed([0.001], Wishes(duration_s=2.0)).rounds * plan_closed([0.001], Wishes(duration_s=2.0)).requests
-        >= 2000
-    )
+    asked = plan_closed([0.001], Wishes(duration_s=2.0))
+    assert asked.rounds * asked.requests >= 2000
+
+
+def test_more_clients_take_no_longer_than_was_asked_for() -> None:
+    """What a request costs is found with as many clients: a path that gets no quicker with them is not asked more."""
+    plan = plan_closed([0.001], Wishes(duration_s=2.0, clients=32))
+    assert 2000 <= plan.rounds * plan.requests < 2000 + plan.rounds
+    assert plan.rounds * plan.seconds == pytest.approx(2.0, rel=0.1)
 
 
 def test_an_open_loop_runs_long_enough_to_decide() -> None:

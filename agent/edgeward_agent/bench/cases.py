@@ -139,7 +139,13 @@ def checked(cases: Cases, specs: Sequence[TensorSpec], where: str = "") -> Cases
 def as_type(array: Array, spec: TensorSpec, where: str) -> Array:
     """With the model's own type where that keeps the kind of number: numpy writes float64 unless told otherwise."""
     if spec.datatype is Datatype.BYTES:
-        return array.astype(str).astype(object)
+        try:
+            return array.astype(str).astype(object)
+        except UnicodeDecodeError as error:
+            raise CannotMeasure(
+                f"{where}: input {spec.name}: expected text in UTF-8, got {error.object[error.start : error.end]!r}",
+                "Convert it first: np.char.decode(array, 'latin-1').",
+            ) from None
     if spec.datatype is Datatype.BF16:
         bits = bf16.from_array(array)
         if bits is None:

@@ -19,12 +19,13 @@ from edgeward_agent.bench.measuring import Measured, Progress, measure, planned,
 from edgeward_agent.bench.options import Options
 from edgeward_agent.bench.paired import LEAST_PAIRS, Difference, difference
 from edgeward_agent.bench.paths import Opened, names, open_model
-from edgeward_agent.bench.plain import make_plan
+from edgeward_agent.bench.plain import asking, make_plan
 from edgeward_agent.bench.preparing import (
     Prepared,
     check_something,
     facts,
     noise_of,
+    notes,
     prepare,
     report_maker,
     server,
@@ -72,7 +73,7 @@ def measure_pair(pair: Pair, options: Options, progress: Progress) -> Report:
         opened = _open_both(stack, pair, options)
         targets = [*opened[0].targets, *opened[1].targets]
         progress("warming up", 0.0, 0.0)
-        plan = make_plan(warm_up(targets), pair.first, options)
+        plan = make_plan(warm_up(targets, asking(options)), pair.first, options)
         watching = watch(*opened)
         reopen, stay = starts(opened, pair, plan.rounds)
         measured = measure(targets, plan.rounds, planned(plan, targets, options.seed), progress, reopen)
@@ -96,6 +97,7 @@ def measure_pair(pair: Pair, options: Options, progress: Progress) -> Report:
         )
         return replace(
             report,
+            notes=tuple(dict.fromkeys((*report.notes, *notes(pair.second)))),
             paths=tuple(path_result(name, measured.blocks[name], opened=bool(plan.rate)) for name in names(targets)),
             server=server(opened[0]),
             compared=compared,

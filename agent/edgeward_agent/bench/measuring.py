@@ -57,15 +57,15 @@ class Measured:
         return [block.latencies_us for block in self.blocks[path]]
 
 
-def warm_up(targets: Sequence[Target]) -> dict[str, float]:
-    """Seconds for one request on each path, after the first ones, which pay for arenas and connections.
+def warm_up(targets: Sequence[Target], clients: int = 1) -> dict[str, float]:
+    """Seconds for one request on each path when `clients` ask, after the first, which pay for arenas and connections.
 
     Raises CannotMeasure when a path gives no answers, ServerLost when nobody is there.
     """
-    return {target.name: _warmed(target) for target in targets}
+    return {target.name: _warmed(target, clients) for target in targets}
 
 
-def _warmed(target: Target) -> float:
+def _warmed(target: Target, clients: int) -> float:
     first = _there(target, Load(count=1))
     if first.failed:
         raise CannotMeasure(
@@ -73,7 +73,7 @@ def _warmed(target: Target) -> float:
             "Give inputs that the model takes: --input NAME=@FILE.npy, or another --shape.",
         )
     few = _there(target, Load(count=_WARM_LEAST, seconds=_WARM_S))
-    more = _there(target, Load(count=_WARM_MOST, seconds=_WARM_S))
+    more = _there(target, Load(count=_WARM_MOST, seconds=_WARM_S, clients=clients))
     block = more if len(more.latencies_us) else few
     return block.seconds / max(1, len(block.latencies_us))
 

@@ -33,7 +33,7 @@ def run(options: Options, progress: Progress) -> Report:
     with ExitStack() as stack:
         opened = open_either(stack, prepared, options)
         progress("warming up", 0.0, 0.0)
-        costs = warm_up(opened.targets)
+        costs = warm_up(opened.targets, asking(options))
         watching = watch(opened)
         plan = make_plan(costs, prepared, options)
         measured = measure(opened.targets, plan.rounds, planned(plan, opened.targets, options.seed), progress)
@@ -61,6 +61,11 @@ def open_either(stack: ExitStack, prepared: Prepared, options: Options) -> Opene
     if options.url:
         return open_url(stack, prepared.subject, prepared.name, prepared.cases, options, prepared.specs)
     return open_model(stack, prepared.at_hand, prepared.cases, options)
+
+
+def asking(options: Options) -> int:
+    """How many ask at once in a closed loop; in an open one they come at their own time, and one alone is timed."""
+    return 1 if options.wishes.rate else options.wishes.clients
 
 
 def make_plan(costs_s: Mapping[str, float], prepared: Prepared, options: Options) -> Plan:

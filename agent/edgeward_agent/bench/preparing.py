@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -69,7 +69,7 @@ def prepare(options: Options) -> Prepared:
         specs=specs,
         cases=choose_cases(options, subject, specs),
         budget=options.budget or budget_of(subject),
-        notes=tuple(_notes(subject)),
+        notes=tuple(notes(subject)) if subject is not None else (),
     )
 
 
@@ -81,10 +81,12 @@ def choose_cases(options: Options, subject: Subject | None, specs: Sequence[Tens
     return found or making.random(specs, options.shapes, options.seed)
 
 
-def _notes(subject: Subject | None) -> list[str]:
-    if subject is None or not subject.refused:
-        return []
-    return [f"a device would refuse this file: {subject.refused}"]
+def notes(subject: Subject) -> Iterator[str]:
+    """What has to be known of a model beside its figures; a fallback is never silent."""
+    if subject.refused:
+        yield f"a device would refuse this file: {subject.refused}"
+    if fallback := subject.session.providers.fallback:
+        yield f"{subject.title}: {fallback}"
 
 
 def facts(prepared: Prepared) -> ModelFacts:

@@ -112,9 +112,9 @@ def plan_closed(costs_s: Sequence[float], wishes: Wishes) -> Plan:
     """As many requests as the time allows and the verdict can use, the same number on every path.
 
     Args:
-        costs_s: seconds for one request on each path, as the warm-up had it.
+        costs_s: seconds for one request on each path when that many clients ask, as the warm-up had it.
     """
-    cost = max(sum(costs_s) / max(1, wishes.clients), 1e-9)
+    cost = max(sum(costs_s), 1e-9)
     total = wishes.requests or max(1, int(wishes.duration_s / cost) if wishes.duration_s else _by_default(cost, wishes))
     rounds = max(1, min(ROUNDS, total // max(1, wishes.clients)))
     requests = math.ceil(total / rounds)

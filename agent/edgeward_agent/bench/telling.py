@@ -163,7 +163,8 @@ def _ideas(report: Report, verdict: Verdict) -> list[Idea]:
         return _after_comparing(report)
     if not report.settings.rate:
         rate = sensible_rate(report.paths[-1].per_second)
-        return [Idea(flags=f"--rate {rate}", why="how long it takes when requests come at their own time, not in turn")]
+        why = "how long it takes when requests come at their own time, not in turn"
+        return [Idea(flags=f"--rate {rate}", why=why, instead_of=_LENGTH)]
     return [Idea(flags="--soak 10m", why="whether latency and memory stay as they are", instead_of=_LENGTH | _MODES)]
 
 

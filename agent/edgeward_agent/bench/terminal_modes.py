@@ -45,6 +45,8 @@ def pace(name: str, time: Added, tail: Difference) -> str:
     """`In process INT8 takes 0.28 times as long (95 %: 0.27 to 0.29), -1.4 ms …`."""
     place = where(time.over).capitalize() if time.over != "TCP" else "Over TCP"
     found = time.difference
+    if words.too_few(found):
+        return f"{place} there were too few rounds to say: {name} took {digits(found.ratio)} times as long."
     if not found.clear:
         same = f"{digits(found.ratio)} times as long {words.ratio_interval(found)}"
         return f"{place} no difference shows: {name} takes {same}."

@@ -151,7 +151,12 @@ def with_interval(difference: Difference) -> str:
     return f"{middle}{_NBSP}{unit.name} (95{_NBSP}%: {low} to {high}{_NBSP}{unit.name})"
 
 
+def too_few(difference: Difference) -> bool:
+    """Whether there is no interval, so that nothing can be said of a difference, nor that there is none."""
+    return difference.pairs < LEAST_PAIRS or math.isnan(difference.ratio_lower)
+
+
 def ratio_interval(difference: Difference) -> str:
-    if difference.pairs < LEAST_PAIRS or math.isnan(difference.ratio_lower):
+    if too_few(difference):
         return "(too few rounds for an interval)"
     return f"(95{_NBSP}%: {digits(difference.ratio_lower)} to {digits(difference.ratio_upper)})"

@@ -349,11 +349,12 @@ def _show(report: Report, *, as_json: bool, html: Path | None) -> None:
             click.echo(f"\n  The page: {html}")
 
 
-def _screen(stream: TextIO) -> Screen:
-    live = stream.isatty()
+def _screen(stream: TextIO | None) -> Screen:
+    """A stream that was closed before we began is None."""
+    live = stream is not None and stream.isatty()
     width = shutil.get_terminal_size().columns if live else 80
     return Screen(
         width=min(_WIDEST, max(_NARROWEST, width)),
-        unicode=live and "utf" in (stream.encoding or "").lower(),
+        unicode=stream is not None and live and "utf" in (stream.encoding or "").lower(),
         colour=live and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
     )
