@@ -298,6 +298,12 @@ def test_a_wish_of_another_type_is_an_invalid_request(wish: dict[str, Any], word
         Client("unix:/nowhere").infer(**{"model": "m", "inputs": {"x": np.zeros(1)}} | wish)
 
 
+@pytest.mark.parametrize("connections", [0, -1, 1.5, "a"])
+def test_a_client_without_connections_is_refused(connections: Any) -> None:
+    with pytest.raises(InvalidAddress, match="expected at least 1 connection"):
+        AsyncClient("unix:/nowhere", connections=connections)
+
+
 def test_http_has_another_place_beside_shared_memory_alone() -> None:
     with pytest.raises(InvalidRequest, match="expected http= beside frames:PATH alone"):
         Client("unix:/run/a.sock", http="unix:/run/b.sock")

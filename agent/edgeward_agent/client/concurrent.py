@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 from edgeward_agent.client.address import DEFAULT, Ways, checked_timeout
 from edgeward_agent.client.answers import Answer, ModelInfo
 from edgeward_agent.client.dialogue import READY, Dialogue, Request, WishFields, model_path, wish_of
-from edgeward_agent.client.errors import Unreachable
+from edgeward_agent.client.errors import InvalidAddress, Unreachable
 from edgeward_agent.client.forms import NO_FORM, Form
 from edgeward_agent.client.http import NotHttp, Response, ResponseReader
 from edgeward_agent.wire.tensors import Array
@@ -32,7 +32,7 @@ class AsyncClient:
         http: beside `frames:`, as for `Client`.
 
     Raises:
-        InvalidAddress: the address, the time-out or the token is none.
+        InvalidAddress: the address, the time-out, the token or the number of connections is none.
     """
 
     def __init__(
@@ -48,6 +48,8 @@ class AsyncClient:
         self._address = ways.http
         self._timeout_s = checked_timeout(timeout_s)
         self._dialogue = Dialogue(self._address.text, token=token)
+        if not (isinstance(connections, int) and connections > 0):
+            raise InvalidAddress(f"expected at least 1 connection, got {connections!r}")
         self._turns = asyncio.Semaphore(connections)
         self._frames = _frames(ways.frames, self._timeout_s, self._turns)
         self._idle: list[_Line] = []
