@@ -243,6 +243,12 @@ def test_a_sweep_tries_every_combination_and_marks_the_best(model: Path) -> None
     assert found["verdict"]["outcome"] == "pass" and found["exit_code"] == 0
 
 
+def test_a_sweep_names_the_threads_that_a_session_has_and_nothing_twice(model: Path) -> None:
+    wish = f"threads={looking.cores()}:64,batch=1:1"
+    (row,) = bench(model, *QUICK, *WIDE_BUDGET, "--sweep", wish, "--json").json["sweep"]
+    assert row["threads"] == looking.cores()
+
+
 def test_a_soak_watches_latency_and_memory(model: Path) -> None:
     found = bench(model, "--soak", "1s", "--force", *WIDE_BUDGET, "--json").json
     soak = found["soak"]
@@ -823,7 +829,7 @@ def test_a_sweep_that_is_interrupted_in_its_first_round_shows_what_it_has(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _interrupt_at(monkeypatch, 2)
-    sweep = ("--sweep", "threads=1:2:3", "--requests", "6000")
+    sweep = ("--sweep", "batch=1:2:3", "--requests", "6000")
     done = bench(model, *sweep, "--duration", "3s", "--json")
     rows = done.json["sweep"]
     assert done.code == 130 and [bool(row["n"]) for row in rows] == [True, True, False]
@@ -832,7 +838,7 @@ def test_a_sweep_that_is_interrupted_in_its_first_round_shows_what_it_has(
 
 def test_a_sweep_that_is_interrupted_says_so_first(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _interrupt_at(monkeypatch, 2)
-    done = bench(model, "--sweep", "threads=1:2:3", "--requests", "6000", "--duration", "3s")
+    done = bench(model, "--sweep", "batch=1:2:3", "--requests", "6000", "--duration", "3s")
     assert done.out.startswith("interrupted in round 1 of 10, ") and "interrupted before its turn" in done.out
 
 

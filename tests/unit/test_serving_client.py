@@ -304,6 +304,11 @@ def test_a_client_without_connections_is_refused(connections: Any) -> None:
         AsyncClient("unix:/nowhere", connections=connections)
 
 
+def test_rows_of_different_lengths_are_an_invalid_request() -> None:
+    with pytest.raises(InvalidRequest, match="input 'x': expected an array, got: .*inhomogeneous"):
+        Client("unix:/nowhere").infer("m", {"x": [[1.0], [1.0, 2.0]]})  # type: ignore[dict-item]
+
+
 def test_http_has_another_place_beside_shared_memory_alone() -> None:
     with pytest.raises(InvalidRequest, match="expected http= beside frames:PATH alone"):
         Client("unix:/run/a.sock", http="unix:/run/b.sock")

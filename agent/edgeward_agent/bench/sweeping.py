@@ -86,7 +86,7 @@ def run(options: Options, axes: Axes, progress: Progress) -> Report:
 
 
 def settings_of(axes: Axes, specs: Sequence[TensorSpec]) -> list[Setting]:
-    """Every combination. Raises CannotMeasure when there are too many, or the batch is fixed in the model."""
+    """Every combination once. Raises CannotMeasure when there are too many, or the batch is fixed in the model."""
     batches = axes.batches or BATCHES
     if any(each > 1 for each in batches) and not all(spec.shape[:1] == (-1,) for spec in specs):
         if axes.batches:
@@ -95,11 +95,9 @@ def settings_of(axes: Axes, specs: Sequence[TensorSpec]) -> list[Setting]:
                 "Export it with a dynamic batch axis, or sweep threads and ep alone.",
             )
         batches = (1,)
-    threads = axes.threads or thread_counts(cores())
-    found = [
-        Setting(threads=each, provider=provider, batch=batch)
-        for provider, each, batch in itertools.product(axes.providers or providers(), threads, batches)
-    ]
+    threads = [min(each, cores()) for each in axes.threads] or thread_counts(cores())  # as a session has them
+    chosen = itertools.product(axes.providers or providers(), threads, batches)
+    found = [Setting(threads=each, provider=provider, batch=batch) for provider, each, batch in dict.fromkeys(chosen)]
     if len(found) > _MOST_ROWS:
         raise CannotMeasure(
             f"--sweep: expected at most {_MOST_ROWS} combinations, got {len(found)}",

@@ -126,7 +126,10 @@ class Dialogue:
         key: list[object] = [wish]
         arrays: list[Array] = []
         for name, given in inputs.items():
-            array = np.asarray(given)
+            try:
+                array = np.asarray(given)
+            except ValueError:
+                array = sendable(name, given)  # says what is wrong with it
             key += (name, array.dtype, array.shape)
             arrays.append(array)
         form = self._forms.get(tuple(key))
@@ -244,7 +247,10 @@ def sendable(name: str, given: Array) -> Array:
     Raises:
         InvalidRequest: the protocol has no such array.
     """
-    array = np.asarray(given)
+    try:
+        array = np.asarray(given)
+    except ValueError as error:
+        raise InvalidRequest(f"input '{name}': expected an array, got: {error}") from None
     if array.dtype.kind in "US":
         array = array.astype(object)
     if array.dtype not in tensors.DATATYPE:
