@@ -38,6 +38,7 @@ from edgeward_agent.bench.subject import Subject, load
 from edgeward_agent.bench.targets import InProcess
 from edgeward_agent.cli.app import app
 from edgeward_agent.errors import ModelError
+from edgeward_agent.serving.cores import usable_cores
 from edgeward_agent.serving.session import Session
 from edgeward_contract.manifest import Budget
 from edgeward_contract.serving_options import ServingOptions
@@ -244,9 +245,9 @@ def test_a_sweep_tries_every_combination_and_marks_the_best(model: Path) -> None
 
 
 def test_a_sweep_names_the_threads_that_a_session_has_and_nothing_twice(model: Path) -> None:
-    wish = f"threads={looking.cores()}:64,batch=1:1"
+    wish = f"threads={usable_cores()}:64,batch=1:1"
     (row,) = bench(model, *QUICK, *WIDE_BUDGET, "--sweep", wish, "--json").json["sweep"]
-    assert row["threads"] == looking.cores()
+    assert row["threads"] == usable_cores()
 
 
 def test_a_soak_watches_latency_and_memory(model: Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from edgeward_agent.bench.noise import Surroundings
 from edgeward_agent.bench.quantiles import Floats
+from edgeward_agent.serving.cores import usable_cores
 
 _PIECE_US: Final = 200.0
 _GOVERNOR: Final = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
@@ -66,7 +67,7 @@ class Watch:
         others, stolen = self._shares()
         return Surroundings(
             processor=processor(),
-            cores=cores(),
+            cores=usable_cores(),
             system=f"{platform.system()} {platform.release()}",
             governor=_read(_GOVERNOR),
             load=self._load,
@@ -83,13 +84,6 @@ class Watch:
         own = (self._own_s() - self._own_before_s) * os.sysconf("SC_CLK_TCK")
         used = total - (now.idle - self._began.idle) - stolen
         return max(0.0, used - own) / total, max(0.0, stolen) / total
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def processor() -> str:
@@ -132,7 +126,7 @@ def _accounts() -> Accounts | None:
 
 
 def _load() -> float | None:
-    return os.getloadavg()[0] / cores() if hasattr(os, "getloadavg") else None
+    return os.getloadavg()[0] / usable_cores() if hasattr(os, "getloadavg") else None
 
 
 def _read(path: Path) -> str | None:

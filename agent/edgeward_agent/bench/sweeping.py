@@ -16,7 +16,7 @@ from edgeward_agent.bench.budget import Budget
 from edgeward_agent.bench.cases import Cases, batched
 from edgeward_agent.bench.driving import Block
 from edgeward_agent.bench.errors import CannotMeasure
-from edgeward_agent.bench.machine import Watch, cores, own_cpu_s
+from edgeward_agent.bench.machine import Watch, own_cpu_s
 from edgeward_agent.bench.measuring import Loads, Measured, Progress, measure, warm_up
 from edgeward_agent.bench.options import Axes, Options
 from edgeward_agent.bench.preparing import check_something, noise_of, prepare, report_maker, slowdown
@@ -28,6 +28,7 @@ from edgeward_agent.bench.sweeping_words import FASTEST, MOST, UNREACHED, settin
 from edgeward_agent.bench.targets import InProcess
 from edgeward_agent.bench.verdict import Outcome, Verdict, judge
 from edgeward_agent.errors import ModelError
+from edgeward_agent.serving.cores import usable_cores
 from edgeward_agent.serving.session import Session, Tuning, providers
 from edgeward_contract.manifest import TensorSpec
 
@@ -95,7 +96,9 @@ def settings_of(axes: Axes, specs: Sequence[TensorSpec]) -> list[Setting]:
                 "Export it with a dynamic batch axis, or sweep threads and ep alone.",
             )
         batches = (1,)
-    threads = [min(each, cores()) for each in axes.threads] or thread_counts(cores())  # as a session has them
+    threads = [min(each, usable_cores()) for each in axes.threads] or thread_counts(
+        usable_cores()
+    )  # as a session has them
     chosen = itertools.product(axes.providers or providers(), threads, batches)
     found = [Setting(threads=each, provider=provider, batch=batch) for provider, each, batch in dict.fromkeys(chosen)]
     if len(found) > _MOST_ROWS:
