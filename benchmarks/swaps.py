@@ -28,7 +28,7 @@ from benchmarks.latency import native, wire
 from benchmarks.latency.native import Load, Sample, Target
 from benchmarks.report import Result, median_ratio
 from edgeward_agent.client import Client
-from edgeward_agent.serving.memory import with_huge_pages
+from edgeward_agent.serving.memory import serving_environment
 from edgeward_agent.serving_control import ServingControl
 from edgeward_contract.artifact import ModelName, Sha256
 from edgeward_contract.manifest import Manifest
@@ -157,7 +157,7 @@ def _start(folder: Path, listener: socket.socket) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "edgeward_agent.serving", "--fd-http", str(listener.fileno())]
     for option, name in (("boot", "boot.json"), ("control", "control.sock"), ("capture", "capture.sock")):
         command += [f"--{option}", str(folder / name)]
-    environment = with_huge_pages(os.environ)  # as the control process starts it
+    environment = serving_environment(os.environ)  # as the control process starts it
     return subprocess.Popen([*command, "--log-level", "error"], pass_fds=[listener.fileno()], env=environment)
 
 

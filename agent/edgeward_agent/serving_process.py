@@ -19,7 +19,7 @@ from edgeward_agent.clock import boot_id
 from edgeward_agent.errors import ServingError
 from edgeward_agent.log import fields
 from edgeward_agent.process import ProcessRef, Watched
-from edgeward_agent.serving.memory import with_huge_pages
+from edgeward_agent.serving.memory import serving_environment
 from edgeward_contract.version import __version__
 
 log = logging.getLogger(__name__)
@@ -158,7 +158,7 @@ class ServingProcess:
         try:
             child = subprocess.Popen(
                 _command(plan, listeners, grpc),
-                env=with_huge_pages(os.environ),
+                env=serving_environment(os.environ),
                 stdin=subprocess.DEVNULL,
                 pass_fds=[listener.fileno() for listener in listeners.values()],
                 start_new_session=True,  # Ctrl-C in a terminal is for the control process, which then stops this one

@@ -19,7 +19,7 @@ from benchmarks.latency.native import Target, drain
 from benchmarks.latency.way import Way
 from benchmarks.latency.wire import Form
 from benchmarks.latency.workload import Workload
-from edgeward_agent.serving.memory import with_huge_pages
+from edgeward_agent.serving.memory import serving_environment
 from edgeward_contract.artifact import sha256_of
 
 
@@ -51,7 +51,7 @@ def start(workload: Workload, folder: Path, *, bare: bool, more: tuple[str, ...]
         more: words for its command line.
     """
     http, unix, packets = f"127.0.0.1:{free_port()}", folder / "d.sock", folder / "f.sock"
-    extra = with_huge_pages({})  # as the control process starts it
+    extra = serving_environment({})  # as the control process starts it
     listens: tuple[str | Path, ...] = ("--http", http, "--unix", unix, "--frames", packets, *more)
     ways = _ways(workload, http, unix, packets)
     if bare:

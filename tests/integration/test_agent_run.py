@@ -48,7 +48,9 @@ def test_a_device_runs_reports_and_stops_cleanly(fleet: Fleet, agent: Agent) -> 
     assert msgspec.json.decode(shown.stdout, type=Status).device == status.device
     assert "Traceback" not in agent.log
     serving = agent.serving_pid()
-    assert b"glibc.malloc.hugetlb=1" in Path(f"/proc/{serving}/environ").read_bytes()
+    given = Path(f"/proc/{serving}/environ").read_bytes()
+    assert b"glibc.malloc.hugetlb=1" in given
+    assert b"OPENBLAS_NUM_THREADS=1" in given
     assert agent.stop() == 0
     assert not alive(serving)
     assert [path.name for path in (agent.state_dir / "run").iterdir()] == ["agent.pid"]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import subprocess
+import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +21,7 @@ from edgeward_agent.ort import onnxruntime as ort
 from edgeward_agent.serving import graphs
 from edgeward_agent.serving.graphs import PreparedGraph, can_be_prepared, find_graph, graph_key, prepared_graph
 from edgeward_agent.serving.local import load_file
-from edgeward_agent.serving.memory import give_back, with_huge_pages
+from edgeward_agent.serving.memory import give_back, serving_environment, with_huge_pages
 from edgeward_agent.serving.providers import (
     RUNTIME_NAMES,
     ProviderPlan,
@@ -197,6 +200,14 @@ def test_freed_memory_can_be_given_back_where_the_c_library_can() -> None:
 def test_huge_pages_are_asked_for_unless_somebody_has_said_otherwise(before: str | None, after: str) -> None:
     given = {"PATH": "/bin"} | ({} if before is None else {"GLIBC_TUNABLES": before})
     assert with_huge_pages(given) == {"PATH": "/bin", "GLIBC_TUNABLES": after}
+
+
+def test_numpy_starts_no_threads_for_algebra_in_a_serving_process_unless_somebody_wants_them() -> None:
+    ours = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    count = "import numpy, os; print(len(os.listdir('/proc/self/task')))"
+    command = [sys.executable, "-c", count]
+    assert subprocess.run(command, env=serving_environment(ours), check=True, capture_output=True).stdout == b"1\n"
+    assert serving_environment({"OPENBLAS_NUM_THREADS": "2"})["OPENBLAS_NUM_THREADS"] == "2"
 
 
 # -- prepared graphs

@@ -11,6 +11,17 @@ from typing import Final
 _M_ARENA_MAX: Final = -8  # malloc.h
 _TUNABLES: Final = "GLIBC_TUNABLES"
 _HUGE_PAGES: Final = "glibc.malloc.hugetlb"
+_ALGEBRA_THREADS: Final = "OPENBLAS_NUM_THREADS"
+
+
+def serving_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a serving process: huge pages, no threads for algebra; what somebody has set himself stays.
+
+    numpy's OpenBLAS starts a thread for each core but one when it is loaded, and they spin for a while: 90 ms of a
+    processor at each start on two cores, beside models that may be answering. Models run in ONNX Runtime, which has
+    threads of its own; nothing here multiplies matrices with numpy.
+    """
+    return {_ALGEBRA_THREADS: "1", **with_huge_pages(environment)}
 
 
 def with_huge_pages(environment: Mapping[str, str]) -> dict[str, str]:
