@@ -13,8 +13,9 @@ import json
 import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, cast
+
+import msgspec
 
 from edgeward_contract.manifest import Datatype
 from edgeward_contract.record import RecordClass
@@ -49,8 +50,7 @@ DATATYPES: Final = frozenset(_CODES)
 """Whose elements are as many bytes each time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(msgspec.Struct, frozen=True):
     """One tensor of every row; `side` is one of SIDES."""
 
     side: str

@@ -6,9 +6,9 @@ Few ask for any of it, so it stands aside: a request that does not carries None 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 import numpy as np
 
 from edgeward_agent.serving.classification import RANKED, best_classes
@@ -23,8 +23,7 @@ PENDING: Final[Array] = np.empty(0)
 """Stands in `feeds` for an input that is still in shared memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(msgspec.Struct, frozen=True):
     """A place in a region of shared memory.
 
     Raises (on construction): Refusal 400 when it does not lie within the region.
@@ -38,8 +37,7 @@ class Span:
         check_span(self.region, self.offset, self.size_bytes)
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(msgspec.Struct, frozen=True):
     """An input that lies in shared memory."""
 
     spec: TensorSpec
@@ -55,8 +53,7 @@ class Load:
             raise invalid(f"input '{self.spec.name}': {error}") from None
 
 
-@dataclass(slots=True, kw_only=True)
-class Aside:
+class Aside(msgspec.Struct, kw_only=True):
     """`fetch` before the model runs, `settle` after it, on the same thread: large regions must not hold up the loop.
 
     `classes` and `stores` are by the name of an output; `literals` is set when the caller wrote NaN or Infinity into
@@ -64,10 +61,10 @@ class Aside:
     """
 
     loads: Sequence[Load] = ()
-    stores: dict[str, Span] = field(default_factory=dict)
-    classes: dict[str, int] = field(default_factory=dict)
+    stores: dict[str, Span] = msgspec.field(default_factory=dict)
+    classes: dict[str, int] = msgspec.field(default_factory=dict)
     literals: bool = False
-    shown: list[Array] = field(default_factory=list)
+    shown: list[Array] = msgspec.field(default_factory=list)
 
     @property
     def size_bytes(self) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from edgeward_agent.serving.aside import Aside
 from edgeward_agent.serving.interface import Interface, fits
@@ -17,8 +18,7 @@ _MAX_TEXT: Final = 120
 _MAX_UINT64: Final = (1 << 64) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class InferRequest:
+class InferRequest(msgspec.Struct, frozen=True):
     """A request that fits the model: arrays by input name, and for each wanted output whether it goes as bytes.
 
     `aside` has what does not travel in the body; inputs that it loads are empty in `feeds` until then.
@@ -33,8 +33,7 @@ class InferRequest:
     aside: Aside | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """What a server lets requests ask for.
 
     `json_bytes` is far below what a body may have: JSON in bulk holds up everybody, about 8 ms for each MiB of it.

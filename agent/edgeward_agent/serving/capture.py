@@ -13,9 +13,10 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
+
+import msgspec
 
 from edgeward_agent.series import Series
 from edgeward_agent.serving.capture_link import LENGTH, CaptureLink
@@ -74,8 +75,7 @@ class NoCapture:
         done("this server has no outbox; expected capture off, got durable")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaptureLimits:
+class CaptureLimits(msgspec.Struct, frozen=True, kw_only=True):
     """How much may wait, and for how long a durable one."""
 
     records: int = 4096
@@ -84,8 +84,7 @@ class CaptureLimits:
     commit_s: float = 5.0
 
 
-@dataclass(slots=True, eq=False)
-class _Durable:
+class _Durable(msgspec.Struct, eq=False):
     """A record that somebody waits for; `done` is None when nobody does any more. `frame` is empty once it was sent, or
     will not be.
     """

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import platform
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from edgeward_agent.serving.providers import CPU
 from edgeward_contract.artifact import Sha256, sha256_of, sha256_of_file
@@ -24,16 +25,14 @@ _MODEL: Final = ".onnx"
 _TELLING: Final = ("vendor_id", "model name", "flags", "Features", "CPU implementer", "CPU part")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PreparedGraph:
+class PreparedGraph(msgspec.Struct, frozen=True, kw_only=True):
     """Where a prepared graph lies, or would."""
 
     model: Path
     digest: Path
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FoundGraph:
+class FoundGraph(msgspec.Struct, frozen=True, kw_only=True):
     """What to load. `note` is empty for a prepared graph, else says in a word why it is not one."""
 
     path: Path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -16,8 +15,7 @@ NO_JSON: Final = frozenset({Datatype.FP16, Datatype.BF16})
 """JSON has no agreed form for these: they travel as bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Interface:
+class Interface(msgspec.Struct, frozen=True):
     """What a model takes and gives, in its own order.
 
     `outputs_json` holds the constant head of each output; `batched` is set when the first dimension of every tensor

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
 from heapq import heapreplace
 from itertools import chain
 from typing import Final, NamedTuple, Protocol
+
+import msgspec
 
 from edgeward_agent.serving.outcome import Outcome
 from edgeward_agent.serving.pace import Learned, Pace
@@ -31,8 +32,7 @@ _RESERVED: Final = 8  # one eighth
 _URGENT, _ORDINARY = 0, 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Company:
+class Company(msgspec.Struct, frozen=True, kw_only=True):
     """With whom a request may run as one: those of equal `key`, up to `max_rows` together, waiting `max_delay_ns`."""
 
     key: Hashable
@@ -71,8 +71,7 @@ class Job(Protocol):
         """It waited and will not run."""
 
 
-@dataclass(slots=True, eq=False)
-class _Entry:
+class _Entry(msgspec.Struct, eq=False):
     job: Job
     expected_ns: int
     deadline_ns: int  # for waiting; NEVER_NS for one that a thread was idle for
@@ -100,11 +99,10 @@ class Turn(NamedTuple):
     look_again_ns: int | None
 
 
-@dataclass(slots=True)
-class _Lane:
+class _Lane(msgspec.Struct):
     """The waiting requests of one priority."""
 
-    entries: deque[_Entry] = field(default_factory=deque)
+    entries: deque[_Entry] = msgspec.field(default_factory=deque)
     expected_ns: int = 0
 
     def append(self, entry: _Entry) -> None:

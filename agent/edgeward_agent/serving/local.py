@@ -5,9 +5,10 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from edgeward_agent import listening
 from edgeward_agent.errors import ModelError
@@ -28,8 +29,7 @@ class NoModelFile(ModelError):
     hint = f"Give the path of an ONNX file, or of a release folder that holds {MODEL}."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServedFile:
+class ServedFile(msgspec.Struct, frozen=True, kw_only=True):
     """One model and the file that it came from."""
 
     name: str
@@ -37,8 +37,7 @@ class ServedFile:
     path: Path
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
+class Served(msgspec.Struct, frozen=True, kw_only=True):
     """What is served where: `http` and `grpc` are HOST:PORT with the port that was taken, `unix` and `frames` are
     paths; empty is not at all.
     """

@@ -7,8 +7,9 @@ usual ones of metrics libraries begin where everything that matters here has end
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+import msgspec
 
 from edgeward_agent.serving.release import Version
 
@@ -40,8 +41,7 @@ METRICS: Final[Mapping[str, Metric]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class Look(msgspec.Struct, frozen=True, kw_only=True):
     """What is told of at one moment."""
 
     versions: Sequence[tuple[Version, bool]]  # and whether it is live

@@ -8,9 +8,9 @@ that saves it a third of the time of a small model. So it serves one request at 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import numpy as np
 
 from edgeward_agent.serving.asked import InferRequest
@@ -38,7 +38,7 @@ class Plan:
 
     def __init__(self, asked: InferRequest, header_length: int, body_bytes: int) -> None:
         own = {name: np.empty(array.shape, array.dtype) for name, array in asked.feeds.items()}
-        self.asked = replace(asked, feeds=own)
+        self.asked = msgspec.structs.replace(asked, feeds=own)
         self.body_bytes = body_bytes
         self.busy = False
         self.standing: Standing | None = None  # the short way, where there is one

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 CPU: Final = "cpu"
 RUNTIME_NAMES: Final[Mapping[str, str]] = {
@@ -27,16 +28,14 @@ _OURS: Final = {theirs: ours for ours, theirs in RUNTIME_NAMES.items()}
 _OWN_POOL: Final = {"openvino": "num_of_threads", "xnnpack": "intra_op_num_threads"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderReport:
+class ProviderReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a session runs on, best first; `fallback` says why it is not what was wanted, or is empty."""
 
     active: tuple[str, ...] = (CPU,)
     fallback: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderPlan:
+class ProviderPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What to ask the runtime for, and what need not be tried."""
 
     chosen: tuple[str, ...]

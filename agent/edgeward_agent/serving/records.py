@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -25,8 +24,7 @@ _MAX_TENSORS_BYTES: Final = 144 << 10
 _MAX_ROW_BYTES: Final = 64 << 10
 
 
-@dataclass(slots=True, kw_only=True, eq=False)  # frozen, it would take twice as long to make
-class InferenceRecord:
+class InferenceRecord(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What is known of an answered request. `inputs` and `outputs` are empty where the capture policy says so.
 
     They may be lent: the record is good for as long as nobody writes to them, and to be kept as its frame.

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from edgeward_agent.errors import ModelError
 from edgeward_agent.priority import interrupt_nobody
@@ -28,12 +29,11 @@ from edgeward_contract.artifact import ModelName, Sha256
 _log: Final = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Model:
+class Model(msgspec.Struct):
     """All versions of a model that are in memory, in the order in which they came."""
 
     live: Version | None = None
-    loaded: dict[Sha256, Version] = field(default_factory=dict)
+    loaded: dict[Sha256, Version] = msgspec.field(default_factory=dict)
 
 
 class Registry:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from edgeward_agent.errors import ModelError
 from edgeward_agent.serving.graphs import (
@@ -36,16 +37,14 @@ MANIFEST: Final = "manifest.json"
 MODEL: Final = "model.onnx"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loading:
+class Loading(msgspec.Struct, frozen=True, kw_only=True):
     """How this process loads: where graphs lie that were prepared for it, and whether budgets are deadlines."""
 
     graphs: Path | None = None
     deadlines: bool = True
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class Version:
+class Version(msgspec.Struct, kw_only=True, eq=False):
     """A version in memory. `in_flight` counts requests that began with it and must end with it; `retired`: no more."""
 
     name: ModelName
@@ -54,17 +53,17 @@ class Version:
     session: Session
     interface: Interface
     capture: CapturePolicy
-    options: ServingOptions = field(default_factory=ServingOptions)
+    options: ServingOptions = msgspec.field(default_factory=ServingOptions)
     graph_note: str = "none"  # why the graph was not prepared; empty: it was
     budget_ns: int = NEVER_NS  # the deadline of a request that brings none
     head: bytes = b""
-    pace: Pace = field(default_factory=Pace)
-    plans: Plans = field(default_factory=Plans)
-    traffic: TrafficMeter = field(default_factory=TrafficMeter)
-    statistics: Statistics = field(default_factory=Statistics)
+    pace: Pace = msgspec.field(default_factory=Pace)
+    plans: Plans = msgspec.field(default_factory=Plans)
+    traffic: TrafficMeter = msgspec.field(default_factory=TrafficMeter)
+    statistics: Statistics = msgspec.field(default_factory=Statistics)
     in_flight: int = 0
     retired: bool = False
-    _idle: asyncio.Event = field(default_factory=asyncio.Event)
+    _idle: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.head = response_head(self.name, self.version)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 from weakref import WeakSet
 
+import msgspec
 import numpy as np
 
 from edgeward_agent.errors import ModelError, ServingError
@@ -61,8 +61,7 @@ _LARGE: Final = 8  # times a batch of one
 RUNTIME: Final[str] = ort.__version__
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tuning:
+class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     """Two of the options by the runtime's own names, for whoever compares them; the defaults are what a device does.
 
     `provider` is one of `providers()`; what it cannot run falls back to the CPU, and `Session.provider` tells.

@@ -15,9 +15,10 @@ import re
 import stat
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
+
+import msgspec
 
 from edgeward_agent.serving.refusal import Refusal, invalid, not_found, unsupported
 from edgeward_agent.wire.tensors import Buffer
@@ -116,8 +117,7 @@ class FileRegion:
         return invalid(f"expected shared memory '{self.key}' to be {done}, got: {error.strerror}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegionLimits:
+class RegionLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What all clients together may register."""
 
     regions: int = MAX_REGIONS

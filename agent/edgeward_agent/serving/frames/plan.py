@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -51,8 +50,7 @@ class _Open(msgspec.Struct, forbid_unknown_fields=True):
     capture: CaptureMode = CaptureMode.OFF
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Place(msgspec.Struct, frozen=True, kw_only=True):
     """Where a tensor lies in the memory. An output may be smaller than its place."""
 
     name: str
@@ -64,16 +62,14 @@ class Place:
         return self.offset + self.size_bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InputPlace(Place):
+class InputPlace(Place, frozen=True, kw_only=True):
     """An input never changes its shape: another shape is another plan."""
 
     dtype: np.dtype[np.generic]
     shape: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked again and again on one connection. `version` None is the one that answers now."""
 
     model: str

@@ -10,10 +10,11 @@ import stat
 import struct
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from edgeward_agent.serving.frames.connection import FrameConnection
 from edgeward_agent.serving.inference import Runner
@@ -30,8 +31,7 @@ _POLL_S: Final = 0.01
 _REST_S: Final = 0.5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FrameLimits:
+class FrameLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What one client, and all together, may take. Sizes in bytes, times in seconds."""
 
     connections: int = 64
@@ -41,8 +41,7 @@ class FrameLimits:
     idle_s: float = 600.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
+class Access(msgspec.Struct, frozen=True, kw_only=True):
     """Who may use a socket: what the mode of its file says, held again to the one who has connected."""
 
     uid: int

@@ -6,9 +6,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from http import HTTPStatus
 from typing import Final, NamedTuple
+
+import msgspec
 
 from edgeward_agent.serving.asked import InferRequest, Terms
 from edgeward_agent.serving.inference import Inference, Runner
@@ -126,4 +127,4 @@ def _within(asked: InferRequest, left_s: float | None, budget_ns: int) -> InferR
     given_us = asked.timeout_us
     own_us = budget_ns // 1000 if given_us is None else given_us
     # 0 in a request is no deadline.
-    return asked if own_us and own_us <= left_us else replace(asked, timeout_us=left_us)
+    return asked if own_us and own_us <= left_us else msgspec.structs.replace(asked, timeout_us=left_us)

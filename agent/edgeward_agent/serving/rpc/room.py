@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, NoReturn
+
+import msgspec
 
 from edgeward_agent.serving.exchange import Limits
 from edgeward_agent.serving.refusal import Full, Refusal, invalid
@@ -25,8 +26,7 @@ _PROMPT_S: Final = 0.5
 """Who takes longer gives his place to the next: a few callers who send nothing would lock out those who do."""
 
 
-@dataclass(slots=True)
-class _Arrival:
+class _Arrival(msgspec.Struct):
     """A message that is read, or waits for a place to be."""
 
     peer: str  # the connection that it comes over
