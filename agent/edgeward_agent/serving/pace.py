@@ -10,7 +10,7 @@ from typing import Final
 
 INLINE_BELOW_NS: Final = 1_000_000
 """A run that usually takes less is quicker than a hand-over to a thread is worth."""
-ALONE_BELOW_NS: Final = 10_000_000
+ALONE_BELOW_NS: Final = 20_000_000
 """One that does may hold up the loop where nobody else is there."""
 _WEIGHT: Final = 8  # of the past against the newest measurement
 _SIZES: Final = 64

@@ -2,7 +2,7 @@
 
 A hand-over to a thread and back costs more than a small model takes. A long model on the loop would hold up
 everybody else: one line for all into as many threads as cores gave 1.9 times the throughput and fair tails. Where only
-one connection is open there is nobody else, and one of at most 10 ms runs on the loop too (ADR 8).
+one connection is open there is nobody else, and one of at most 20 ms runs on the loop too (ADR 8).
 
 What is decided is decided in `line`; here are the threads around it.
 """
