@@ -122,6 +122,16 @@ def sum_model(path: Path) -> Path:
     return _save(path, nodes, sides, results)
 
 
+def total_model(path: Path) -> Path:
+    """`a` and `b`, FP32 [n, 64] → total [n, 1], the sum of `a` - `b`: a large request with a small answer."""
+    nodes = [
+        helper.make_node("Sub", ["a", "b"], ["apart"]),
+        helper.make_node("ReduceSum", ["apart", "axis"], ["total"], keepdims=1),
+    ]
+    sides = [_value(name, TensorProto.FLOAT, ["n", 64]) for name in ("a", "b")]
+    return _save(path, nodes, sides, [_value("total", TensorProto.FLOAT, ["n", 1])], axis=np.array([1], np.int64))
+
+
 def failing_model(path: Path) -> Path:
     """index [n] → item [n] of a table of three: fails in the runtime for an index beyond."""
     return _save(

@@ -44,8 +44,10 @@ from support.serving import (
     failing_model,
     identity_model,
     nonzero_model,
+    slow_lookup_model,
     slow_model,
     sum_model,
+    total_model,
     until,
 )
 
@@ -336,6 +338,69 @@ async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     length = int(head.split(b"\r\nContent-Length: ")[1].split(b"\r\n")[0])
     status, _, data = _read(head + await reader.readexactly(length))
     return status, data
+
+
+def test_a_large_request_runs_where_it_lies_each_time(tmp_path: Path) -> None:
+    """Each connection has memory of its own, and a plan knows one of them; the others are copied."""
+    version = load_file(total_model(tmp_path / "total.onnx"))
+    version.capture = CapturePolicy(mode=CaptureMode.ASYNC, inputs=True, outputs=True)
+    capture = Kept()
+    asked: list[float] = []
+
+    async def client(asking: Asking) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            await asking.server.listen(listener)
+            clients = [await asyncio.open_connection("127.0.0.1", listener.getsockname()[1]) for _ in range(2)]
+            for number, turn in enumerate([0] * 6 + [1] * 6 + [0, 1] * 4 + [0] * 3):
+                asked.append(number)
+                await _ask_total(clients[turn], number)
+                assert number < 6 or next(iter(version.plans._plans.values()))._there is not None
+            for _, writer in clients:
+                writer.close()
+                await writer.wait_closed()
+            await until(lambda: not asking.server.state.connections)
+            (plan,) = version.plans._plans.values()
+            assert plan._lies() is None  # the memory of a connection that has ended
+            reader, writer = await asyncio.open_connection("127.0.0.1", listener.getsockname()[1])
+            for number in range(100, 105):
+                asked.append(number)
+                await _ask_total((reader, writer), number)
+            writer.close()
+            await writer.wait_closed()
+            await until(lambda: not asking.server.state.connections)
+
+    _run(client, [version], capture)
+    recorded = [base64.b64decode(each["inputs"]["a"]["raw"]) for each in capture.bodies]
+    assert [np.frombuffer(each, np.float32)[0] for each in recorded] == asked
+
+
+async def _ask_total(client: tuple[asyncio.StreamReader, asyncio.StreamWriter], number: float) -> None:
+    reader, writer = client
+    a, b = np.full((160, 64), number, np.float32), np.ones((160, 64), np.float32)
+    writer.write(_request("total", {"a": a, "b": b}))
+    status, data = await _answer(reader)
+    assert status == 200
+    assert np.frombuffer(data, np.float32).tolist() == [64.0 * (number - 1)] * 160
+
+
+def test_a_failure_of_what_runs_where_it_lies_is_an_answer_and_the_next_one_is_right(tmp_path: Path) -> None:
+    version = load_file(slow_lookup_model(tmp_path / "slow.onnx", rounds=1))
+
+    async def client(asking: Asking) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            await asking.server.listen(listener)
+            reader, writer = await asyncio.open_connection("127.0.0.1", listener.getsockname()[1])
+            rows = np.ones((64, 512), np.float32)
+            for number in [0, 1, 2, 0, 1, 2, 9, 0, 1, 2, 9, 1]:
+                writer.write(_request("slow", {"in": rows, "index": np.full(64, number, np.int64)}))
+                status, data = await _answer(reader)
+                assert (status == 200) == (number < 3)
+                assert number > 2 or np.frombuffer(data, np.float32).tolist() == [number + 1.0] * 64
+            writer.close()
+            await writer.wait_closed()
+            await until(lambda: not asking.server.state.connections)
+
+    _run(client, [version])
 
 
 def test_records_keep_what_was_answered(sums: Path) -> None:

@@ -145,7 +145,7 @@ def _play(work: Callable[[Runner], None], capture: NoCapture | None = None) -> N
 
 def _standing(runner: Runner, version: Version, asked: InferRequest) -> tuple[Standing, Rerun]:
     rerun = Rerun(asked.feeds, list(asked.outputs), LIMIT_BYTES)
-    return Standing(runner, version, asked, rerun, 32), rerun
+    return Standing(runner, version, asked, 32), rerun
 
 
 def _known(version: Version, run_ns: int = 1_000) -> None:
@@ -157,11 +157,11 @@ def test_a_model_that_is_bound_and_quick_answers_at_once(version: Version) -> No
         _known(version)
         asked = _asked()
         standing, rerun = _standing(runner, version, asked)
-        assert standing.run() is None  # it ran never: nothing is bound
+        assert standing.run(rerun) is None  # it ran never: nothing is bound
         rerun.run(version.session)
         for number in range(3):
             asked.feeds["a"][...] = number
-            results = standing.run()
+            results = standing.run(rerun)
             assert results is not None
             assert results[0].tolist() == [[number + 1] * 4]
 
@@ -196,9 +196,9 @@ def test_a_version_that_was_released_answers_nobody(version: Version) -> None:
         _known(version)
         standing, rerun = _standing(runner, version, _asked())
         rerun.run(version.session)
-        assert standing.run() is not None
+        assert standing.run(rerun) is not None
         version.session.close()
-        assert standing.run() is None
+        assert standing.run(rerun) is None
 
     _play(work)
 
@@ -258,7 +258,7 @@ def _ask(version: Version, runner: Runner, *, short: bool) -> None:
     for number in range(5):
         asked.feeds["a"][...] = number
         if short:
-            results = standing.run()
+            results = standing.run(rerun)
             assert results is not None
             standing.answered(results, 1)
         else:

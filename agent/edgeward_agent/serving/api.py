@@ -112,19 +112,18 @@ class DataApi:
         if self._runner.capture.mode(version.capture.mode, asked.capture) is not _DURABLE:
             plan = version.plans.learn(body, header_length, asked)
             if plan is not None and Standing.possible(self._runner, version, asked):
-                plan.standing = Standing(self._runner, version, plan.asked, plan.rerun, plan.body_bytes)
+                plan.standing = Standing(self._runner, version, plan.asked, plan.body_bytes)
         inference = _HttpInference(self._runner, version, request, asked, self._ways, size_bytes=len(request.lies))
         self._runner.submit(inference)
 
     def _infer_again(self, plan: Plan, version: Version, request: Request) -> None:
-        plan.take(request.lies)
-        standing = plan.standing
+        standing, lies = plan.standing, request.lies
         request.lies = b""  # the plan has it
         plan.busy = True
         if (
             standing is not None
             and self._runner.scheduler.runs_now(standing.learned)
-            and (results := standing.run()) is not None
+            and (results := standing.run(plan.on(lies))) is not None
         ):
             try:
                 _answer_again(plan, version, request, results, self._ways)
@@ -132,6 +131,7 @@ class DataApi:
             finally:
                 plan.busy = False
             return
+        plan.take(lies)
         inference = _HttpInferenceAgain(self._runner, version, request, plan, self._ways)
         try:
             self._runner.submit(inference)

@@ -17,10 +17,10 @@ class Rerun:
     Results of more than `limit_bytes` together get memory of their own each time.
     """
 
-    __slots__ = ("_bindings", "_bound", "_feeds", "_limit_bytes", "_names", "_session")
+    __slots__ = ("_bindings", "_bound", "_limit_bytes", "_names", "_session", "feeds")
 
     def __init__(self, feeds: Mapping[str, Array], names: Sequence[str], limit_bytes: int) -> None:
-        self._feeds = dict(feeds)
+        self.feeds = dict(feeds)
         self._names = list(names)
         self._limit_bytes = limit_bytes
         self._session: Session | None = None
@@ -31,6 +31,15 @@ class Rerun:
     def results(self) -> list[Array] | None:
         """Where a run that is bound leaves its results; None while none is."""
         return self._bound.results if self._bound is not None else None
+
+    def elsewhere(self, feeds: Mapping[str, Array]) -> Rerun | None:
+        """The same with inputs that lie in other memory. None while this one is not bound."""
+        if self._bound is None or self._session is None:
+            return None
+        other = Rerun(feeds, self._names, self._limit_bytes)
+        other._session = self._session
+        other._bound = self._session.bind(other.feeds, dict(zip(self._names, self._bound.results, strict=True)))
+        return other if other._bound is not None else None
 
     def again(self, session: Session) -> list[Array] | None:
         """As `run`, where it is bound already and no more than that is needed; else None."""
@@ -48,8 +57,8 @@ class Rerun:
             self._session, self._bound, self._bindings = session, None, 0
         if (again := self.again(session)) is not None:
             return again
-        results = session.run(self._names, self._feeds)
+        results = session.run(self._names, self.feeds)
         if self._bindings < _MAX_BINDINGS and sum(each.nbytes for each in results) < self._limit_bytes:
             self._bindings += 1
-            self._bound = session.bind(self._feeds, dict(zip(self._names, results, strict=True)))
+            self._bound = session.bind(self.feeds, dict(zip(self._names, results, strict=True)))
         return results

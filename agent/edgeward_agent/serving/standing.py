@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from typing import Final
 
+import msgspec
 import numpy as np
 
 from edgeward_agent.series import MAX_LATENCY_US, ROW_HEAD, Series
@@ -39,9 +41,9 @@ class Standing:
         "_began_ns",
         "_budget_ns",
         "_ended_ns",
+        "_ran",
         "_recorded",
         "_recorded_results",
-        "_rerun",
         "_rows",
         "_runner",
         "_series",
@@ -51,17 +53,17 @@ class Standing:
         "learned",
     )
 
-    def __init__(self, runner: Runner, version: Version, asked: InferRequest, rerun: Rerun, size_bytes: int) -> None:
+    def __init__(self, runner: Runner, version: Version, asked: InferRequest, size_bytes: int) -> None:
         self._runner = runner
         self._version = version
         self._asked = asked
-        self._rerun = rerun
         self.learned = version.pace.learner(size_bytes)
         self._statistics = version.statistics
         self._rows = version.interface.rows(asked.feeds)
         self._batch: Batch | None = None
         self._budget_ns = version.budget_ns if asked.timeout_us is None else NEVER_NS
         self._recorded = runner.capture.mode(version.capture.mode, asked.capture) is CaptureMode.ASYNC
+        self._ran: Rerun | None = None
         self._recorded_results: list[Array] | None = None
         self._series: Series | None = None
         self._views: list[memoryview] = []
@@ -73,13 +75,14 @@ class Standing:
         durable = runner.capture.mode(version.capture.mode, asked.capture) is CaptureMode.DURABLE
         return not (durable or asked.timeout_us or asked.aside)
 
-    def run(self) -> list[Array] | None:
-        """The results, valid until the next run; `answered` has to follow. None: take the long way.
+    def run(self, rerun: Rerun) -> list[Array] | None:
+        """The results, valid until its next run; `answered` has to follow. None: take the long way.
 
         To be asked only where the scheduler says that what is `learned` of it runs now.
         """
+        self._ran = rerun
         self._began_ns = _now_ns()
-        results = self._rerun.again(self._version.session)
+        results = rerun.again(self._version.session)
         self._ended_ns = _now_ns()
         return results
 
@@ -101,6 +104,12 @@ class Standing:
         except Exception:  # a bug here must not be a second answer
             _log.exception("an answer of %s could not be counted", self._version.name)
 
+    @property
+    def _feeds(self) -> Mapping[str, Array]:
+        """The inputs of the last run, where they lay."""
+        assert self._ran is not None
+        return self._ran.feeds
+
     def _counted(self) -> Batch:
         """Only once it has run: a form that was never asked is no size that was executed."""
         batch = self._batch = self._statistics.batch(self._rows)
@@ -111,7 +120,8 @@ class Standing:
             self._look_at(results)
         capture, series = self._runner.capture, self._series
         if series is None:
-            capture.offer(record_of(self._version, self._asked, results, received_ns))
+            asked = msgspec.structs.replace(self._asked, feeds=self._feeds)
+            capture.offer(record_of(self._version, asked, results, received_ns))
             return
         latency_us = min((_now_ns() - received_ns) // 1000, MAX_LATENCY_US)
         head = ROW_HEAD.pack(time.time_ns() // 1000, latency_us)
@@ -120,7 +130,7 @@ class Standing:
     def _look_at(self, results: list[Array]) -> None:
         """They come again with other numbers, where these are: the model is bound to them."""
         version, policy = self._version, self._version.capture
-        inputs = self._asked.feeds if policy.inputs else {}
+        inputs = self._feeds if policy.inputs else {}
         outputs = dict(zip(self._asked.outputs, results, strict=True)) if policy.outputs else {}
         self._series = series_of(version.name, version.version, version.sha256, inputs, outputs)
         if self._series is not None:

@@ -10,11 +10,14 @@ from __future__ import annotations
 import asyncio
 from typing import Final, Protocol
 
+import numpy as np
+
 from edgeward_agent.serving.exchange import Head
 
 SMALLEST_BYTES: Final = 1 << 16
 LARGEST_BYTES: Final = 2 << 20
 """Of a body. A smaller one comes at once, and a larger one takes so long that copies do not count."""
+_ALIGNMENT: Final = 64  # of the first tensor, so that a model can run on it where it lies
 
 
 class Known:
@@ -64,14 +67,16 @@ class WholeReader(asyncio.BufferedProtocol):
         self._connection = connection
         self._known = known
         # One byte more than is expected: when all of it is filled, the loop would ask the socket again in vain.
-        self._memory = bytearray(known.size + 1)
-        self._view = memoryview(self._memory)
+        memory = np.empty(known.size + 1 + _ALIGNMENT, np.uint8)
+        tensors_at = known.body_at + (known.head.header_length or 0)
+        begin = -(memory.ctypes.data + tensors_at) % _ALIGNMENT
+        self._view = memory[begin : begin + known.size + 1].data
         self._body = self._view[known.body_at : known.size]
         self._filled = 0
 
     @property
     def size_bytes(self) -> int:
-        return len(self._memory)
+        return len(self._view)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._view[self._filled :]
@@ -90,7 +95,8 @@ class WholeReader(asyncio.BufferedProtocol):
 
     def _begins_as_known(self, filled: int) -> bool:
         begin = self._known.begin
-        return self._memory.startswith(begin if filled >= len(begin) else begin[:filled])
+        come = bytes(self._view[: min(filled, len(begin))])
+        return begin.startswith(come)
 
     # -- what the connection hears all the same
 

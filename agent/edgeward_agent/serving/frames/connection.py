@@ -192,7 +192,7 @@ class FrameConnection:
             ):
                 opened.take_inputs()
                 taken = True
-                results = standing.run()
+                results = standing.run(opened.rerun)
                 if results is not None:
                     answer = _ANSWERED + packet[SEQUENCE] + opened.give_outputs(results)
                     try:

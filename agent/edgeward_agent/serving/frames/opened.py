@@ -42,13 +42,13 @@ class Opened:
         "_placed",
         "_places",
         "_plain",
-        "_rerun",
         "_runner",
         "_told",
         "_usual",
         "_version_end",
         "_wanted",
         "plan",
+        "rerun",
         "standing",
         "version",
     )
@@ -65,7 +65,7 @@ class Opened:
             self._add_input(each, shared[each.offset : each.end])
         self._outputs = [shared[each.offset : each.end] for each in plan.outputs]
         self._wanted = dict.fromkeys((each.name for each in plan.outputs), True)
-        self._rerun = Rerun(self._feeds, list(self._wanted), _BOUND_BELOW_BYTES)
+        self.rerun = Rerun(self._feeds, list(self._wanted), _BOUND_BELOW_BYTES)
         self._usual = self._request("", None, 0)
         self._gives: list[TensorSpec] = []
         self.standing: Standing | None = None
@@ -85,11 +85,11 @@ class Opened:
         self._version_end = ANSWER_END.pack(version.version)
         self.standing = None
         if Standing.possible(self._runner, version, self._usual):
-            self.standing = Standing(self._runner, version, self._usual, self._rerun, self.plan.input_bytes)
+            self.standing = Standing(self._runner, version, self._usual, self.plan.input_bytes)
 
     def run(self, session: Session) -> list[Array]:
         """As `Session.run`, on the inputs that were taken last. The results are valid until the next run."""
-        return self._rerun.run(session)
+        return self.rerun.run(session)
 
     def take_inputs(self) -> None:
         """Copy what the client has written to where it cannot reach."""
@@ -124,7 +124,7 @@ class Opened:
         end = self._version_end
         if self._told:
             end += shapes_bytes([results[index].shape for index in self._told])
-        if results is self._rerun.results:
+        if results is self.rerun.results:
             self._remember(results, end)
         return end
 
