@@ -106,6 +106,15 @@ def test_what_cannot_be_met_is_over(model: Path) -> None:
     assert "--quantize" in done.out
 
 
+def test_only_what_can_be_quantised_is_advised_to_be(tmp_path: Path) -> None:
+    over = ("--through", "process", *QUICK, "--budget", "1us@p50")
+    plain = identity_model(tmp_path / "plain.onnx", TensorProto.FLOAT, ["n", 4])
+    assert "--quantize" not in bench(plain, *over).out
+    big, made = slow_model(tmp_path / "big.onnx", rounds=4), tmp_path / "int8.onnx"
+    bench(big, "--quantize", "--through", "process", *QUICK, "--output", made)
+    assert "--quantize" in bench(big, *over).out and "--quantize" not in bench(made, *over).out
+
+
 def test_too_few_requests_decide_nothing(model: Path) -> None:
     done = bench(model, "--requests", "60", "--budget", "5s@p99")
     assert done.code == 3

@@ -267,19 +267,19 @@ def test_a_server_that_went_away_is_the_headline_of_what_makes_its_budget_until_
 )
 def test_there_is_always_a_next_step_where_there_is_one(name: str, commands: list[str]) -> None:
     typed = ("risk.onnx", "--html", "x.html", "--json", "--budget", "5ms")
-    assert [each.command for each in advise(EVERY[name], typed)] == commands
+    assert [each.command for each in advise(EVERY[name], typed, quantizable=True)] == commands
 
 
 def test_what_is_said_anew_is_not_said_twice() -> None:
     typed = ("m.onnx", "--requests", "3", "--budget=5ms", "--html=x.html")
-    (found,) = advise(EVERY["few"], typed)
+    (found,) = advise(EVERY["few"], typed, quantizable=True)
     assert re.fullmatch(r"edgeward-agent bench m\.onnx --budget=5ms --requests \d+", found.command)
 
 
 @pytest.mark.parametrize("header", [("--header", "Authorization: Bearer hush"), ("--header=X-Key: hush",)])
 def test_advice_never_repeats_a_token(header: tuple[str, ...]) -> None:
     typed = ("toy", "--url", "http://me:hush@127.0.0.1:8000", *header)
-    found = replace(elsewhere(EVERY["plain"]), next=advise(elsewhere(EVERY["plain"]), typed))
+    found = replace(elsewhere(EVERY["plain"]), next=advise(elsewhere(EVERY["plain"]), typed, quantizable=True))
     assert "hush" not in render(found, FILE) + page(found) + document(found).decode()
     name = header[-1].removeprefix("--header=").partition(":")[0]
     (only,) = found.next
@@ -289,9 +289,26 @@ def test_advice_never_repeats_a_token(header: tuple[str, ...]) -> None:
 def test_a_unix_socket_is_no_way_out_where_it_is_too_slow_too() -> None:
     quick = alone_quick(EVERY["over"])
     unix = replace(quick.paths[-1], name="unix socket")
-    assert advise(quick, ("m",))[0].command.endswith("--through unix")
+    assert advise(quick, ("m",), quantizable=True)[0].command.endswith("--through unix")
     slow = replace(quick, paths=(quick.paths[0], unix, quick.paths[-1]))
-    assert advise(slow, ("m",))[0].command.endswith("--quantize")
+    (only,) = advise(slow, ("m",), quantizable=True)
+    assert only.command == "" and only.why.startswith("The model alone is quick enough, the way to it is not")
+
+
+def test_what_the_model_alone_makes_is_seen_at_the_quantile_of_the_budget() -> None:
+    """In process four of ten answers are late: that is within p50, and not within p99."""
+    report = alone_quick(EVERY["over"])
+    mixed = path_result("in process", [block([10.0] * 30 + [50_000.0] * 20) for _ in range(20)], opened=False)
+    report = replace(report, paths=(mixed, report.paths[-1]))
+    assert report.verdict is not None
+    half = replace(report, verdict=replace(report.verdict, budget=Budget(latency_us=10_000, share=0.5)))
+    assert advise(half, ("m",), quantizable=True)[0].command.endswith("--through unix")
+    assert advise(report, ("m",), quantizable=True)[0].command.endswith("--quantize")
+
+
+def test_what_has_nothing_to_quantise_is_not_advised_to() -> None:
+    commands = [each.command for each in advise(EVERY["over"], ("m.onnx",), quantizable=False)]
+    assert commands == ["edgeward-agent bench m.onnx --sweep threads,batch"]
 
 
 def test_a_rate_to_try_is_round_and_modest() -> None:
@@ -361,7 +378,7 @@ CASES = {
     "a soak": (EVERY["soak"], "m.onnx --soak 1m"),
     "over elsewhere": (elsewhere(EVERY["over"]), f"toy {URL}"),
     "over elsewhere and in process": (
-        elsewhere(alone_quick(EVERY["over"]), "m.onnx"),
+        elsewhere(EVERY["over"], "m.onnx"),
         f"m.onnx {URL} --name toy --header 'X-Site: north'",
     ),
     "pass elsewhere": (elsewhere(EVERY["plain"]), f"toy {URL}"),
@@ -388,7 +405,7 @@ def test_what_is_advised_can_be_typed_and_changes_something(name: str, monkeypat
     report, line = CASES[name]
     typed = tuple(shlex.split(line))
     before = parsed(list(typed), monkeypatch)
-    commands = [each.command for each in advise(report, typed) if each.command]
+    commands = [each.command for each in advise(report, typed, quantizable=True) if each.command]
     assert commands or name == "over elsewhere"
     for command in commands:
         assert command.startswith("edgeward-agent bench ")
@@ -409,7 +426,7 @@ def test_what_is_advised_can_be_typed_and_changes_something(name: str, monkeypat
 )
 def test_advice_takes_the_place_of_what_it_contradicts(name: str, commands: list[str]) -> None:
     report, line = CASES[name]
-    found = [each.command for each in advise(report, tuple(shlex.split(line)))]
+    found = [each.command for each in advise(report, tuple(shlex.split(line)), quantizable=True)]
     assert len(found) == len(commands)
     for got, begins in zip(found, commands, strict=True):
         assert got.startswith(f"edgeward-agent bench {begins}")
@@ -421,7 +438,7 @@ def test_advice_takes_the_place_of_what_it_contradicts(name: str, commands: list
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("screen", [FILE, TERMINAL, Screen(width=100, unicode=True)], ids=["file", "terminal", "wide"])
 def test_every_report_fits_its_screen(name: str, screen: Screen) -> None:
-    found = replace(EVERY[name], next=advise(EVERY[name], ("risk.onnx",)))
+    found = replace(EVERY[name], next=advise(EVERY[name], ("risk.onnx",), quantizable=True))
     for line in render(found, screen).splitlines():
         shown = re.sub(r"\x1b\[[0-9;]*m", "", line)
         assert len(shown) <= screen.width or "edgeward-agent bench" in shown, shown
@@ -434,7 +451,9 @@ def test_a_file_gets_plain_ascii(name: str) -> None:
 
 
 def test_the_first_lines_are_the_verdict_and_the_next_step() -> None:
-    lines = render(replace(EVERY["plain"], next=advise(EVERY["plain"], ("risk.onnx",))), FILE).splitlines()
+    lines = render(
+        replace(EVERY["plain"], next=advise(EVERY["plain"], ("risk.onnx",), quantizable=True)), FILE
+    ).splitlines()
     assert lines[0] == "PASS  risk.onnx makes its budget of 10 ms at p99, the default"
     assert lines[1].startswith("      p99 over TCP is ")
     assert lines[3] == "Next  edgeward-agent bench risk.onnx --rate 100"
@@ -465,7 +484,7 @@ def test_a_queue_that_grows_is_told() -> None:
     opened = replace(SETTINGS, rate=100.0, arrivals="poisson", clients=16)
     found = replace(EVERY["over"], settings=opened, added=(), paths=(path_result("TCP", late, opened=True),))
     assert "100 requests a second were due and 50.0 were answered" in render(found, FILE)
-    assert advise(found, ("m",))[0].command == "edgeward-agent bench m --rate 33"
+    assert advise(found, ("m",), quantizable=True)[0].command == "edgeward-agent bench m --rate 33"
 
 
 def test_two_models_are_compared_in_time_and_in_answers() -> None:

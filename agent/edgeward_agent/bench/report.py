@@ -87,6 +87,10 @@ class PathResult:
     curve_us: tuple[float | None, ...]
     rounds: tuple[Round, ...]
 
+    def at_least(self, share: float) -> float | None:
+        """The first value of the curve at `share` or beyond it; None where that had no answer."""
+        return next(us for at, us in zip(CURVE, self.curve_us, strict=True) if at >= share)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Added:

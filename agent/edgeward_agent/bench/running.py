@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from edgeward_agent.bench import comparing, plain, quantizing, soaking, sweeping
+from edgeward_agent.bench.graph import quantizable
 from edgeward_agent.bench.measuring import Progress
 from edgeward_agent.bench.options import Options
 from edgeward_agent.bench.report import Report
+from edgeward_agent.bench.subject import file_of
 from edgeward_agent.bench.telling import advise
 
 
 def bench(options: Options, command: tuple[str, ...], progress: Progress) -> Report:
     """Measure as asked. `command` is the arguments as they were typed. Raises CannotMeasure, ServerLost."""
     report = _measured(options, progress)
-    return replace(report, next=advise(report, command))
+    path = report.model.path
+    return replace(report, next=advise(report, command, quantizable=bool(path) and quantizable(file_of(Path(path)))))
 
 
 def _measured(options: Options, progress: Progress) -> Report:

@@ -62,7 +62,7 @@ class Subject:
 
 def load(path: Path) -> Subject:
     """Load an ONNX file or a release folder. Raises CannotMeasure."""
-    file = path / MODEL if path.is_dir() else path
+    file = file_of(path)
     _check_readable(file)
     try:
         version = load_file(path)
@@ -82,6 +82,11 @@ def load(path: Path) -> Subject:
         manifest=read_manifest(beside)[0] if beside.is_file() else None,
         refused=_refused(file),
     )
+
+
+def file_of(path: Path) -> Path:
+    """The ONNX file of what was given: a file, or a release folder."""
+    return path / MODEL if path.is_dir() else path
 
 
 def _check_readable(file: Path) -> None:

@@ -137,7 +137,7 @@ def _sure(report: Report, verdict: Verdict) -> str:
     return f"{is_now}; 95 % sure only that it is {between}.{more}"
 
 
-def advise(report: Report, command: tuple[str, ...]) -> tuple[Advice, ...]:
+def advise(report: Report, command: tuple[str, ...], *, quantizable: bool) -> tuple[Advice, ...]:
     """What to try next, at most two things. `command` is the arguments as they were typed."""
     if report.verdict is None or report.interrupted:
         return ()
@@ -145,11 +145,11 @@ def advise(report: Report, command: tuple[str, ...]) -> tuple[Advice, ...]:
         return (Advice(command="", why=_after_a_loss(report)),)
     return tuple(
         Advice(command=_line(command, idea) if idea.flags else "", why=idea.why)
-        for idea in _ideas(report, report.verdict)
+        for idea in _ideas(report, report.verdict, quantizable=quantizable)
     )[:2]
 
 
-def _ideas(report: Report, verdict: Verdict) -> list[Idea]:
+def _ideas(report: Report, verdict: Verdict, *, quantizable: bool) -> list[Idea]:
     if report.sweep:
         more = _longer(report, "more requests for each setting")
         return [more] if verdict.outcome is Outcome.INCONCLUSIVE else []
@@ -158,7 +158,7 @@ def _ideas(report: Report, verdict: Verdict) -> list[Idea]:
     if verdict.outcome is Outcome.INCONCLUSIVE:
         return _when_unsure(report, verdict)
     if verdict.outcome is Outcome.OVER:
-        return _when_over(report, verdict)
+        return _when_over(report, verdict, quantizable=quantizable)
     if report.compared is not None:
         return _after_comparing(report)
     if not report.settings.rate:
@@ -189,29 +189,39 @@ def _when_unsure(report: Report, verdict: Verdict) -> list[Idea]:
     return [*quieter, _longer(report, "more requests; or choose a budget that is not the latency itself")]
 
 
-def _when_over(report: Report, verdict: Verdict) -> list[Idea]:
+def _when_over(report: Report, verdict: Verdict, *, quantizable: bool) -> list[Idea]:
     if report.settings.rate and (overload(report) or _waits(report)):
         if carried := carried_rate(report):
             why = f"about what it can carry: it answered {digits(report.paths[-1].per_second)} a second"
             return [Idea(flags=f"--rate {carried:g}", why=why)]
         half = f"--rate {report.settings.rate / 2:g}"
         return [Idea(flags=half, why="half as many: requests wait for each other here")]
-    if _socket_matters(report, verdict):
-        return [Idea(flags="--through unix", why="the model alone is quick enough; the unix socket adds less than TCP")]
+    if _makes_it(report, verdict, IN_PROCESS):
+        return [_another_way(report, verdict)]
     if not report.model.path:  # there is no file that could be changed
         return []
-    if report.compared is not None:
+    if report.compared is not None or not quantizable:
         return [_swept()]
     why = "INT8 is often two to four times as fast; shows what it costs in accuracy"
     return [Idea(flags="--quantize", why=why, instead_of=_MODES | _ELSEWHERE), _swept()]
 
 
-def _socket_matters(report: Report, verdict: Verdict) -> bool:
-    """Whether the model makes the budget that it misses over TCP, and so does a unix socket, if that was measured."""
-    p99 = {path.name: path.latency.p99_us or 0.0 for path in report.paths}
-    if IN_PROCESS not in p99 or verdict.path != TCP or report.compared is not None:
-        return False
-    return max(p99[IN_PROCESS], p99.get(UNIX, 0.0)) <= verdict.budget.latency_us
+def _makes_it(report: Report, verdict: Verdict, place: str) -> bool:
+    """Whether the judged model makes the budget in `place`; not where that was not measured."""
+    _, comma, label = verdict.path.partition(", ")
+    taken = (path.at_least(verdict.budget.share) for path in report.paths if path.name == place + comma + label)
+    return next((us is not None and us <= verdict.budget.latency_us for us in taken), False)
+
+
+def _another_way(report: Report, verdict: Verdict) -> Idea:
+    """What to do where the model alone makes the budget: no other model would help."""
+    name, comma, label = verdict.path.partition(", ")
+    measured = UNIX + comma + label in {path.name for path in report.paths}
+    if name == TCP and (not measured or _makes_it(report, verdict, UNIX)):
+        return Idea(flags="--through unix", why="the model alone is quick enough; the unix socket adds less than TCP")
+    return Idea(
+        flags="", why="The model alone is quick enough, the way to it is not: send less, or choose a wider budget."
+    )
 
 
 def _after_comparing(report: Report) -> list[Idea]:

@@ -38,7 +38,7 @@ class PolicyRefusal(UpdateError):
 
 
 @dataclass(slots=True)
-class _Walk:
+class Walk:
     """What has been seen of one file. `budget` bounds the work that a small hostile file can ask for."""
 
     used: set[tuple[str, str]] = field(default_factory=set)
@@ -68,8 +68,8 @@ def check_model(path: Path, *, max_bytes: int) -> None:
     size = path.stat().st_size
     if size > max_bytes:
         raise PolicyRefusal(f"expected a model of at most {max_bytes} bytes, got {size}")
-    walk = _Walk()
-    _model(walk, _mapped(path))
+    walk = Walk()
+    _model(walk, mapped(path))
     custom = {domain for domain, operator in walk.used - walk.defined if domain not in STANDARD_DOMAINS}
     if custom:
         raise PolicyRefusal(f"expected operators of the runtime itself, got the domains {sorted(custom)}")
@@ -78,7 +78,7 @@ def check_model(path: Path, *, max_bytes: int) -> None:
         raise PolicyRefusal(f"expected a self-contained model, got the operators {sorted(forbidden)}")
 
 
-def _mapped(path: Path) -> memoryview:
+def mapped(path: Path) -> memoryview:
     """The file without a copy of it; unmapped with the last slice."""
     with path.open("rb") as file:
         try:
@@ -87,7 +87,7 @@ def _mapped(path: Path) -> memoryview:
             return memoryview(b"")
 
 
-def _model(walk: _Walk, message: memoryview) -> None:
+def _model(walk: Walk, message: memoryview) -> None:
     """ModelProto: 7 graph, 20 training_info (1 and 2 are graphs), 25 functions."""
     graphs = 0
     for number, _, data in walk.fields(message):
@@ -104,7 +104,7 @@ def _model(walk: _Walk, message: memoryview) -> None:
         raise PolicyRefusal(f"expected an ONNX model with one graph, got {graphs}")
 
 
-def _graph(walk: _Walk, message: memoryview, depth: int) -> None:
+def _graph(walk: Walk, message: memoryview, depth: int) -> None:
     """GraphProto: 1 node, 5 initializer, 15 sparse_initializer."""
     if depth > MAX_GRAPH_DEPTH:
         raise PolicyRefusal(f"expected graphs nested at most {MAX_GRAPH_DEPTH} deep, got more")
@@ -117,7 +117,7 @@ def _graph(walk: _Walk, message: memoryview, depth: int) -> None:
             _sparse_tensor(walk, data)
 
 
-def _function(walk: _Walk, message: memoryview) -> None:
+def _function(walk: Walk, message: memoryview) -> None:
     """FunctionProto: 1 name, 7 node, 10 domain, 11 attribute_proto. Its operator is defined by the file itself."""
     name = domain = ""
     for number, _, data in walk.fields(message):
@@ -132,7 +132,7 @@ def _function(walk: _Walk, message: memoryview) -> None:
     walk.defined.add((domain, name))
 
 
-def _node(walk: _Walk, message: memoryview, depth: int) -> None:
+def _node(walk: Walk, message: memoryview, depth: int) -> None:
     """NodeProto: 4 op_type, 5 attribute, 7 domain."""
     walk.nodes += 1
     if walk.nodes > MAX_NODES:
@@ -148,7 +148,7 @@ def _node(walk: _Walk, message: memoryview, depth: int) -> None:
     walk.used.add((domain, operator))
 
 
-def _attribute(walk: _Walk, message: memoryview, depth: int) -> None:
+def _attribute(walk: Walk, message: memoryview, depth: int) -> None:
     """AttributeProto: 5 t, 6 g, 10 tensors, 11 graphs, 22 sparse_tensor, 23 sparse_tensors."""
     for number, _, data in walk.fields(message):
         if number in (5, 10):
@@ -159,14 +159,14 @@ def _attribute(walk: _Walk, message: memoryview, depth: int) -> None:
             _sparse_tensor(walk, data)
 
 
-def _sparse_tensor(walk: _Walk, message: memoryview) -> None:
+def _sparse_tensor(walk: Walk, message: memoryview) -> None:
     """SparseTensorProto: 1 values, 2 indices."""
     for number, _, data in walk.fields(message):
         if number in (1, 2):
             _tensor(walk, data)
 
 
-def _tensor(walk: _Walk, message: memoryview) -> None:
+def _tensor(walk: Walk, message: memoryview) -> None:
     """TensorProto: 8 name, 13 external_data, 14 data_location."""
     name, external = "", False
     for number, value, data in walk.fields(message):
