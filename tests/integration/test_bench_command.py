@@ -259,6 +259,30 @@ def test_a_sweep_names_the_threads_that_a_session_has_and_nothing_twice(model: P
     assert row["threads"] == usable_cores()
 
 
+def test_a_sweep_keeps_what_the_manifest_says_of_all_that_is_not_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = identity_model(tmp_path / "model.onnx", TensorProto.FLOAT, ["n", "width"])
+    pinned = ServingOptions(threads=2, dimensions={"width": 7}, shrink_arena=True)
+    seen = Session(path, pinned).interface
+    made = manifest_for(
+        path, "pinned", inputs=[*seen.inputs.values()], outputs=[*seen.outputs.values()], serving=pinned
+    )
+    write_release(tmp_path, made)
+    opened: list[ServingOptions] = []
+
+    def remembering(file: Path, options: ServingOptions) -> Session:
+        opened.append(options)
+        return Session(file, options)
+
+    monkeypatch.setattr("edgeward_agent.bench.sweeping.Session", remembering)
+    for swept, wanted in (("batch=1:2", pinned), ("threads=1", replace(pinned, threads=1))):
+        opened.clear()
+        rows = bench(tmp_path, *QUICK, *WIDE_BUDGET, "--sweep", swept, "--json").json["sweep"]
+        assert opened == [wanted] or usable_cores() == 1
+        assert {row["threads"] for row in rows} == {min(wanted.threads, usable_cores())}
+
+
 def test_a_soak_watches_latency_and_memory(model: Path) -> None:
     found = bench(model, "--soak", "1s", "--force", *WIDE_BUDGET, "--json").json
     soak = found["soak"]

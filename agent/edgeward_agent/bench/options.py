@@ -19,11 +19,11 @@ PLACEHOLDER = "…"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axes:
-    """What a sweep varies; empty is what this machine has."""
+    """What a sweep varies; empty is what this machine has, None what the model is served with."""
 
-    threads: tuple[int, ...] = (1,)
-    providers: tuple[str, ...] = ()
-    batches: tuple[int, ...] = (1,)
+    threads: tuple[int, ...] | None = None
+    providers: tuple[str, ...] | None = None
+    batches: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

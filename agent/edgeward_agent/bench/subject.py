@@ -15,6 +15,7 @@ from edgeward_agent.serving.release import MANIFEST, MODEL, read_manifest
 from edgeward_agent.serving.session import Session
 from edgeward_agent.update.policy import check_model
 from edgeward_contract.manifest import Manifest, TensorSpec
+from edgeward_contract.serving_options import ServingOptions
 
 _HINTS: Final = (
     (
@@ -58,6 +59,10 @@ class Subject:
     @property
     def folder(self) -> Path:
         return self.file.parent
+
+    @property
+    def serving(self) -> ServingOptions:
+        return self.manifest.serving if self.manifest else ServingOptions()
 
 
 def load(path: Path) -> Subject:

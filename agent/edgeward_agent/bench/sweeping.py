@@ -31,6 +31,7 @@ from edgeward_agent.errors import ModelError
 from edgeward_agent.serving.cores import usable_cores
 from edgeward_agent.serving.session import Session, Tuning, providers
 from edgeward_contract.manifest import TensorSpec
+from edgeward_contract.serving_options import ServingOptions
 
 BATCHES: Final = (1, 2, 4, 8, 16)
 _MOST_ROWS: Final = 48
@@ -57,7 +58,7 @@ def run(options: Options, axes: Axes, progress: Progress) -> Report:
     progress("loading the model", 0.0, 0.0)
     prepared = prepare(options)
     subject = prepared.at_hand
-    settings = settings_of(axes, prepared.specs)
+    settings = settings_of(axes, subject)
     targets, failures = _open(subject, settings, prepared.cases)
     progress("warming up", 0.0, 0.0)
     costs = warm_up(targets)
@@ -86,20 +87,9 @@ def run(options: Options, axes: Axes, progress: Progress) -> Report:
     return replace(report, sweep=(*rows, *missed, *failures))
 
 
-def settings_of(axes: Axes, specs: Sequence[TensorSpec]) -> list[Setting]:
+def settings_of(axes: Axes, subject: Subject) -> list[Setting]:
     """Every combination once. Raises CannotMeasure when there are too many, or the batch is fixed in the model."""
-    batches = axes.batches or BATCHES
-    if any(each > 1 for each in batches) and not all(spec.shape[:1] == (-1,) for spec in specs):
-        if axes.batches:
-            raise CannotMeasure(
-                "--sweep batch: expected a model whose first axis is free, got one that fixes it",
-                "Export it with a dynamic batch axis, or sweep threads and ep alone.",
-            )
-        batches = (1,)
-    threads = [min(each, usable_cores()) for each in axes.threads] or thread_counts(
-        usable_cores()
-    )  # as a session has them
-    chosen = itertools.product(axes.providers or providers(), threads, batches)
+    chosen = itertools.product(_providers(axes, subject), _threads(axes, subject), _batches(axes, subject.inputs))
     found = [Setting(threads=each, provider=provider, batch=batch) for provider, each, batch in dict.fromkeys(chosen)]
     if len(found) > _MOST_ROWS:
         raise CannotMeasure(
@@ -107,6 +97,28 @@ def settings_of(axes: Axes, specs: Sequence[TensorSpec]) -> list[Setting]:
             "Name the values: --sweep threads=1:2,batch=1:8.",
         )
     return found
+
+
+def _providers(axes: Axes, subject: Subject) -> Sequence[str]:
+    return (subject.session.provider,) if axes.providers is None else axes.providers or providers()
+
+
+def _threads(axes: Axes, subject: Subject) -> Sequence[int]:
+    """As a session has them."""
+    wanted = (subject.serving.threads,) if axes.threads is None else axes.threads
+    return [min(each, usable_cores()) for each in wanted] or thread_counts(usable_cores())
+
+
+def _batches(axes: Axes, specs: Sequence[TensorSpec]) -> Sequence[int]:
+    batches = (1,) if axes.batches is None else axes.batches or BATCHES
+    if max(batches) == 1 or all(spec.shape[:1] == (-1,) for spec in specs):
+        return batches
+    if axes.batches:
+        raise CannotMeasure(
+            "--sweep batch: expected a model whose first axis is free, got one that fixes it",
+            "Export it with a dynamic batch axis, or sweep threads and ep alone.",
+        )
+    return (1,)
 
 
 def thread_counts(most: int) -> tuple[int, ...]:
@@ -149,12 +161,20 @@ def _open(subject: Subject, settings: Sequence[Setting], cases: Cases) -> tuple[
 
 def _session(subject: Subject, setting: Setting) -> Session | str:
     try:
-        session = Session(subject.file, Tuning(threads=setting.threads, provider=setting.provider))
+        session = Session(subject.file, _serving(subject, setting))
     except ModelError as error:
         return str(error)
     if session.provider != setting.provider:
         return f"not available here: the runtime fell back to {short(session.provider)}"
     return session
+
+
+def _serving(subject: Subject, setting: Setting) -> ServingOptions:
+    """What the model is served with, but for what is swept."""
+    wanted = replace(subject.serving, threads=setting.threads)
+    if setting.provider == subject.session.provider:
+        return wanted
+    return replace(wanted, providers=Tuning(provider=setting.provider).options().providers)
 
 
 def _loads(costs: Mapping[str, float], budget: Budget, confidence: float, options: Options) -> Loads:

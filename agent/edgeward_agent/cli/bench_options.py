@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -82,7 +82,7 @@ def sweep(_: click.Context, __: click.Parameter, value: str | None) -> Axes | No
     """`threads,batch` or with values, `threads=1:2,batch=1:8`."""
     if value is None:
         return None
-    axes = Axes(threads=(1,), providers=("CPUExecutionProvider",), batches=(1,))
+    axes = Axes()
     for part in value.split(","):
         axes = _with_axis(axes, *part.strip().partition("=")[::2])
     return axes
@@ -92,11 +92,11 @@ def _with_axis(axes: Axes, name: str, values: str) -> Axes:
     chosen = [each for each in values.split(":") if each]
     try:
         if name == "threads":
-            return Axes(threads=_numbers(chosen), providers=axes.providers, batches=axes.batches)
+            return replace(axes, threads=_numbers(chosen))
         if name == "ep":
-            return Axes(threads=axes.threads, providers=tuple(map(long, chosen)), batches=axes.batches)
+            return replace(axes, providers=tuple(map(long, chosen)))
         if name == "batch":
-            return Axes(threads=axes.threads, providers=axes.providers, batches=_numbers(chosen))
+            return replace(axes, batches=_numbers(chosen))
     except ValueError as error:
         raise click.BadParameter(f"{name}: {error}") from None
     raise click.BadParameter(f"expected some of {_AXES}, such as threads,batch or threads=1:2,batch=1:8, got '{name}'")
