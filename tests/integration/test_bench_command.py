@@ -186,6 +186,17 @@ def test_the_same_model_twice_shows_no_difference(model: Path, tmp_path: Path) -
     assert found["compared"]["second"]["title"] == "again.onnx"
 
 
+def test_answers_without_a_finite_number_are_remarked(model: Path, tmp_path: Path) -> None:
+    nothing = risk_model(tmp_path / "nan.onnx", weights=np.full((3, 1), np.nan, np.float32))
+    common = ("--through", "process", *QUICK, *WIDE_BUDGET)
+    told = "nan.onnx answers the first case without a finite number in risk"
+    for arguments in ((nothing,), (model, "--compare", nothing)):
+        done = bench(*arguments, *common)
+        assert f"Note: {told}" in " ".join(done.out.split())
+    assert "no element of risk is finite in both models" in " ".join(done.out.split())
+    assert bench(model, *common, "--json").json["notes"] == []
+
+
 class Recorded(InProcess):
     """Writes down when it is reopened."""
 

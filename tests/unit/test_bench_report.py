@@ -26,7 +26,16 @@ from edgeward_agent.bench.options import Options
 from edgeward_agent.bench.page import page
 from edgeward_agent.bench.paired import difference
 from edgeward_agent.bench.quantiles import Floats
-from edgeward_agent.bench.report import Added, Compared, ModelFacts, Report, Server, Settings, path_result
+from edgeward_agent.bench.report import (
+    Added,
+    Compared,
+    ModelFacts,
+    OutputDifference,
+    Report,
+    Server,
+    Settings,
+    path_result,
+)
 from edgeward_agent.bench.sweeping import marked
 from edgeward_agent.bench.telling import advise, headline, sensible_rate
 from edgeward_agent.bench.terminal import render
@@ -522,10 +531,32 @@ def test_a_sweep_marks_its_best_rows() -> None:
 # -- answers
 
 
-def test_answers_that_are_not_finite_in_one_alone_are_counted() -> None:
-    first = [{"y": np.array([1.0, np.nan, np.inf], np.float32)}]
-    (found,) = outputs_apart(first, [{"y": np.array([np.nan, np.nan, np.inf], np.float32)}])
-    assert (found.not_finite, found.max_abs) == (1, 0.0) and found.equal_share == pytest.approx(2 / 3)
+def test_answers_that_are_not_finite_are_counted_and_not_compared() -> None:
+    first = [{"y": np.array([[1.0, np.nan], [np.inf, 2.0], [0.1, 0.2]], np.float32)}]
+    second = [{"y": np.array([[np.nan, np.nan], [np.inf, 2.0], [0.2, 0.1]], np.float32)}]
+    (found,) = outputs_apart(first, second)
+    assert (found.not_finite, found.scale) == (3, 2.0) and found.max_abs == pytest.approx(0.1)
+    assert found.equal_share == 0.5 and found.argmax_agreement == 0
+    shown = with_outputs(found)
+    told = "3 of 6 elements of y are not finite, and were not compared."
+    assert f"Warning: {told}" in render(shown, FILE) and told in page(shown)
+
+
+def test_nan_in_the_place_of_nan_is_no_agreement() -> None:
+    nothing = [{"y": np.full((2, 3), np.nan, np.float32)}]
+    (found,) = outputs_apart(nothing, nothing)
+    shown = with_outputs(found)
+    told = "no element of y is finite in both models: nothing was compared."
+    assert f"Warning: {told}" in render(shown, FILE) and told in page(shown)
+    assert re.search(r"\n  y( +-){5}\n", render(shown, FILE)) and "nan" not in render(shown, FILE)
+    (output,) = json.loads(document(shown))["compared"]["outputs"]
+    assert output["equal_share"] is None and output["not_finite"] == output["elements"] == 6
+
+
+def with_outputs(*found: OutputDifference) -> Report:
+    report = EVERY["compare"]
+    assert report.compared is not None
+    return replace(report, compared=replace(report.compared, outputs=found))
 
 
 def test_a_relative_difference_from_next_to_nothing_does_not_count() -> None:

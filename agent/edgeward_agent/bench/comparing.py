@@ -11,8 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from edgeward_agent.bench import bf16
-from edgeward_agent.bench.cases import Cases, Feeds
+from edgeward_agent.bench.cases import Cases
 from edgeward_agent.bench.differing import golden_count, outputs_apart
 from edgeward_agent.bench.errors import CannotMeasure
 from edgeward_agent.bench.measuring import Measured, Progress, measure, planned, warm_up
@@ -97,7 +96,7 @@ def measure_pair(pair: Pair, options: Options, progress: Progress) -> Report:
         )
         return replace(
             report,
-            notes=tuple(dict.fromkeys((*report.notes, *notes(pair.second)))),
+            notes=tuple(dict.fromkeys((*report.notes, *notes(pair.second, pair.cases)))),
             paths=tuple(path_result(name, measured.blocks[name], opened=bool(plan.rate)) for name in names(targets)),
             server=server(opened[0]),
             compared=compared,
@@ -169,15 +168,8 @@ def answers_apart(pair: Pair) -> tuple[tuple[OutputDifference, ...], GoldenCount
 
 
 def _answers(subject: Subject, cases: Cases) -> Sequence[Mapping[str, Array]]:
-    outputs = list(subject.session.interface.outputs)
-    bits = bf16.names(subject.session.interface.outputs.values())
-
-    def answer(feeds: Feeds) -> dict[str, Array]:
-        found = zip(outputs, subject.session.run(outputs, feeds), strict=True)
-        return {name: bf16.to_floats(each) if name in bits else each for name, each in found}
-
     try:
-        return [answer(feeds) for feeds in cases.feeds]
+        return [subject.answer(feeds) for feeds in cases.feeds]
     except ServingError as error:
         raise CannotMeasure(
             f"{subject.path}: {error}", "Give inputs that both models take: --input NAME=@FILE.npy, or another --shape."

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from edgeward_agent.bench.quantiles import Floats
 from edgeward_agent.bench.report import GoldenCount, OutputDifference
@@ -39,7 +41,8 @@ def _apart(name: str, first: Sequence[Array], second: Sequence[Array]) -> Output
     a: Floats = left.astype(np.float64)
     b: Floats = right.astype(np.float64)
     both = np.isfinite(a) & np.isfinite(b)
-    strange = (np.isfinite(a) ^ np.isfinite(b)) | (~np.isfinite(a) & ~np.isfinite(b) & ~_same(a, b))
+    if len(a) and not both.any():
+        return _uncompared(name, len(a))
     apart = np.abs(a[both] - b[both])
     scale = float(np.abs(a[np.isfinite(a)]).max(initial=0.0))
     large = np.abs(a[both]) >= max(scale * _LEAST_OF_SCALE, np.finfo(np.float64).tiny)
@@ -52,11 +55,26 @@ def _apart(name: str, first: Sequence[Array], second: Sequence[Array]) -> Output
         scale=scale,
         equal_share=float(np.mean(_same(a, b))) if len(a) else 1.0,
         argmax_agreement=_argmax_agreement(first, second),
-        not_finite=int(np.count_nonzero(strange)),
+        not_finite=int(np.count_nonzero(~both)),
     )
 
 
-def _same(a: Floats, b: Floats) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+def _uncompared(name: str, elements: int) -> OutputDifference:
+    """That NaN stands where NaN stands is no agreement."""
+    return OutputDifference(
+        name=name,
+        elements=elements,
+        max_abs=math.nan,
+        max_rel=math.nan,
+        mean_abs=math.nan,
+        scale=math.nan,
+        equal_share=math.nan,
+        argmax_agreement=None,
+        not_finite=elements,
+    )
+
+
+def _same(a: Floats, b: Floats) -> npt.NDArray[np.bool_]:
     return np.asarray((a == b) | ((a != a) & (b != b)))
 
 
@@ -78,8 +96,14 @@ def _texts(name: str, left: Array, right: Array) -> OutputDifference:
 def _argmax_agreement(first: Sequence[Array], second: Sequence[Array]) -> float | None:
     if first[0].ndim < 1 or first[0].shape[-1] < 2:
         return None
-    same = [np.argmax(a, axis=-1) == np.argmax(b, axis=-1) for a, b in zip(first, second, strict=True)]
-    return float(np.mean(np.concatenate([np.atleast_1d(each).ravel() for each in same])))
+    pairs = list(zip(first, second, strict=True))
+    finite = _rows([np.isfinite(a).all(axis=-1) & np.isfinite(b).all(axis=-1) for a, b in pairs])
+    same = _rows([np.argmax(a, axis=-1) == np.argmax(b, axis=-1) for a, b in pairs])
+    return float(np.mean(same[finite])) if finite.any() else None
+
+
+def _rows(of_each: Sequence[npt.ArrayLike]) -> npt.NDArray[np.bool_]:
+    return np.concatenate([np.atleast_1d(each).ravel() for each in of_each])
 
 
 def golden_count(

@@ -11,7 +11,7 @@ from edgeward_agent.bench import words
 from edgeward_agent.bench.page_charts import course, curve, histogram, settings_chart, soak_charts
 from edgeward_agent.bench.report import Compared, PathResult, Quantiles, Report, SweepRow
 from edgeward_agent.bench.sweeping_words import MARKS
-from edgeward_agent.bench.telling import cut_short, growth, headline, machine, overload
+from edgeward_agent.bench.telling import cut_short, growth, headline, machine, overload, uncompared
 from edgeward_agent.bench.terminal_modes import pace
 from edgeward_agent.bench.words import Unit, percent, small, unit_for
 
@@ -115,7 +115,8 @@ def _answers(found: Compared) -> str:
                 small(each.scale),
                 percent(each.equal_share),
                 words.NOTHING if each.argmax_agreement is None else percent(each.argmax_agreement),
-            )
+            ),
+            under=uncompared(each),
         )
         for each in found.outputs
     )

@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from edgeward_agent.bench import cases as making
 from edgeward_agent.bench.budget import Budget
 from edgeward_agent.bench.cases import Cases, shape_text
@@ -24,6 +26,7 @@ from edgeward_agent.bench.report import SCHEMA, ModelFacts, Report, Server, Sett
 from edgeward_agent.bench.subject import Subject, budget_of, load
 from edgeward_agent.bench.verdict import Outcome, Verdict
 from edgeward_agent.bench.wire import parse_place
+from edgeward_agent.errors import ServingError
 from edgeward_agent.visible import visible
 from edgeward_contract.manifest import TensorSpec
 from edgeward_contract.version import __version__
@@ -63,13 +66,14 @@ def prepare(options: Options) -> Prepared:
     if options.url:
         found = inputs_of(parse_place(options.url), name, options.headers, options.timeout_s)
         specs = specs or found
+    cases = choose_cases(options, subject, specs)
     return Prepared(
         subject=subject,
         name=name,
         specs=specs,
-        cases=choose_cases(options, subject, specs),
+        cases=cases,
         budget=options.budget or budget_of(subject),
-        notes=tuple(notes(subject)) if subject is not None else (),
+        notes=tuple(notes(subject, cases)) if subject is not None else (),
     )
 
 
@@ -81,12 +85,25 @@ def choose_cases(options: Options, subject: Subject | None, specs: Sequence[Tens
     return found or making.random(specs, options.shapes, options.seed)
 
 
-def notes(subject: Subject) -> Iterator[str]:
+def notes(subject: Subject, cases: Cases) -> Iterator[str]:
     """What has to be known of a model beside its figures; a fallback is never silent."""
     if subject.refused:
         yield f"a device would refuse this file: {subject.refused}"
     if fallback := subject.session.providers.fallback:
         yield f"{subject.title}: {fallback}"
+    if empty := _without_numbers(subject, cases):
+        yield f"{subject.title} answers the first case without a finite number in {', '.join(empty)}"
+
+
+def _without_numbers(subject: Subject, cases: Cases) -> list[str]:
+    """Outputs that are NaN or infinite all over; what cannot be answered is said where it is measured."""
+    try:
+        found = subject.answer(cases.feeds[0])
+    except ServingError:
+        return []
+    return [
+        name for name, each in found.items() if each.dtype.kind == "f" and each.size and not np.isfinite(each).any()
+    ]
 
 
 def facts(prepared: Prepared) -> ModelFacts:

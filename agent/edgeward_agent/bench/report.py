@@ -116,8 +116,10 @@ class OutputDifference:
     Attributes:
         scale: the largest absolute value of the first model's.
         max_rel: the largest |a - b| / |a|, where |a| is at least a thousandth of `scale`.
-        argmax_agreement: share of the rows whose largest element is the same one; None for a single element.
-        not_finite: elements that are finite in one of them only.
+        equal_share: of all elements; NaN in the same place is equal.
+        argmax_agreement: share of the finite rows whose largest element is the same one; None for a single element.
+        not_finite: elements that are not finite in one of them or in both, and were not compared. Where these are all
+            of them, the differences, the scale and the share are not numbers.
     """
 
     name: str

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from edgeward_agent.bench import bf16
 from edgeward_agent.bench.budget import Budget
 from edgeward_agent.bench.errors import CannotMeasure
 from edgeward_agent.errors import ModelError, UpdateError
@@ -14,6 +15,7 @@ from edgeward_agent.serving.local import load_file
 from edgeward_agent.serving.release import MANIFEST, MODEL, read_manifest
 from edgeward_agent.serving.session import Session
 from edgeward_agent.update.policy import check_model
+from edgeward_agent.wire.tensors import Array
 from edgeward_contract.manifest import Manifest, TensorSpec
 from edgeward_contract.serving_options import ServingOptions
 
@@ -63,6 +65,12 @@ class Subject:
     @property
     def serving(self) -> ServingOptions:
         return self.manifest.serving if self.manifest else ServingOptions()
+
+    def answer(self, feeds: dict[str, Array]) -> dict[str, Array]:
+        """By output; BF16 as floats. Raises ServingError."""
+        bits = bf16.names(self.session.interface.outputs.values())
+        found = zip(self.outputs, self.session.run(self.outputs, feeds), strict=True)
+        return {name: bf16.to_floats(each) if name in bits else each for name, each in found}
 
 
 def load(path: Path) -> Subject:

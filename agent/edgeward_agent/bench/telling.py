@@ -10,7 +10,7 @@ from typing import Final
 
 from edgeward_agent.bench.noise import Surroundings
 from edgeward_agent.bench.options import PLACEHOLDER
-from edgeward_agent.bench.report import Advice, Report, Trend
+from edgeward_agent.bench.report import Advice, OutputDifference, Report, Trend
 from edgeward_agent.bench.sweeping_words import UNREACHED, setting_words
 from edgeward_agent.bench.targets import IN_PROCESS, TCP, UNIX
 from edgeward_agent.bench.verdict import Outcome, Verdict, Why
@@ -86,6 +86,15 @@ def growth(trend: Trend) -> str:
         return f"{trend.of} did not change."
     sign = "grew" if trend.growth > 0 else "shrank"
     return f"{trend.of} {sign} by {percent(abs(trend.growth))} (99 %: {trend.lower:+.1%} to {trend.upper:+.1%})."
+
+
+def uncompared(found: OutputDifference) -> str:
+    """Which elements say nothing of how far two models lie apart; empty when all do."""
+    if not found.not_finite:
+        return ""
+    if found.not_finite == found.elements:
+        return f"no element of {found.name} is finite in both models: nothing was compared."
+    return f"{found.not_finite:,} of {found.elements:,} elements of {found.name} are not finite, and were not compared."
 
 
 def overload(report: Report) -> str:

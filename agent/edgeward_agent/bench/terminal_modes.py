@@ -8,10 +8,10 @@ from typing import Final
 
 from edgeward_agent.bench import words
 from edgeward_agent.bench.paired import Difference
-from edgeward_agent.bench.report import Added, Compared, OutputDifference, Report, SweepRow, Window
+from edgeward_agent.bench.report import Added, Compared, Report, SweepRow, Window
 from edgeward_agent.bench.sweeping_words import MARKS
 from edgeward_agent.bench.targets import IN_PROCESS
-from edgeward_agent.bench.telling import growth, where
+from edgeward_agent.bench.telling import growth, uncompared, where
 from edgeward_agent.bench.words import Screen, digits, percent, small, unit_for
 
 _OTHER: Final = {"pass": "makes the same budget", "over": "misses the same budget"}
@@ -77,12 +77,8 @@ def outputs_table(found: Compared, screen: Screen) -> Iterator[str]:
             f"  {each.name[:width]:<{width}}  {small(each.max_abs):>9}  {small(each.max_rel):>9}"
             f"  {small(each.scale):>9}  {percent(each.equal_share):>11}  {agreement:>11}"
         )
-        yield from _strange(each, screen)
-
-
-def _strange(each: OutputDifference, screen: Screen) -> Iterator[str]:
-    if each.not_finite:
-        yield from _wrapped(f"Warning: {each.not_finite} elements are not finite in one of the two.", screen)
+        if told := uncompared(each):
+            yield from _wrapped(f"Warning: {told}", screen)
 
 
 def sweep_lines(report: Report, screen: Screen) -> Iterator[str]:

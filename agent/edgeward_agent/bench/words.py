@@ -107,11 +107,15 @@ def digits(value: float) -> str:
 
 def small(value: float) -> str:
     """A number of any size, short: 0.0021, 1.2e-07."""
+    if math.isnan(value):
+        return NOTHING
     return "0" if value == 0 else f"{value:.2g}"
 
 
 def percent(share: float) -> str:
     """`0.4 %`; anything that is not all never reads as 100 %, and anything at all never as 0 %."""
+    if math.isnan(share):
+        return NOTHING
     if 0 < share < 0.001:
         return f"below 0.1{_NBSP}%"
     if 0.999 < share < 1:
