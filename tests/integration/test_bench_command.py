@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -43,7 +44,7 @@ from edgeward_agent.serving.session import Session
 from edgeward_contract.manifest import Budget
 from edgeward_contract.serving_options import ServingOptions
 from support.bench import answer, metadata, pretending
-from support.onnx_files import risk_model
+from support.onnx_files import risk_model, save
 from support.serving import Json, identity_model, manifest_for, slow_model, sum_model, wait_until, write_release
 
 QUICK = ("--duration", "0.4s", "--force")
@@ -449,12 +450,32 @@ def test_a_model_that_cannot_be_measured_says_why_in_one_line(tmp_path: Path) ->
         (broken(tmp_path, "op.onnx", operator="Frobnicate"), "No Op registered for Frobnicate", "export with"),
         (broken(tmp_path, "new.onnx", opset=999), "got: Opset 999", "older opset"),
         (external(tmp_path), "External data path does not exist", "Put the data file back beside the model"),
-        (open_shape, "input in [?, 3, ?, ?]: expected a size for each ?", "--shape in=1,3,224,224"),
+        (open_shape, "expected a size for each free axis of in [n, 3, h, w], got none", "--shape in=1,3,224,224"),
     ):
         done = bench(path)
         first, second = done.err.splitlines()
         assert done.code == 2 and first.startswith("error: ") and words in first and hint in second, done.err
         assert done.out == "" and len(first) < 400
+
+
+def test_all_axes_whose_size_is_open_are_named_at_once_and_what_is_advised_can_be_typed(tmp_path: Path) -> None:
+    free: dict[str, tuple[str | int | None, ...]] = {
+        "left": ("n", "time"),
+        "my side": ("n", None, 2),
+        "fixed": ("n", 4),
+    }
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in free.items()]
+    outputs = [helper.make_tensor_value_info(f"{name} out", TensorProto.FLOAT, shape) for name, shape in free.items()]
+    nodes = [helper.make_node("Relu", [name], [f"{name} out"]) for name in free]
+    several = save(tmp_path / "several.onnx", helper.make_graph(nodes, "several", inputs, outputs))
+    done = bench(several)
+    first, second = done.err.splitlines()
+    assert done.code == 2
+    assert first.endswith("expected a size for each free axis of left [n, time] and my side [n, ?, 2], got none")
+    assert second == "  Say it: --shape left=1,224 --shape 'my side=1,224,2' with the sizes that you mean."
+    typed = shlex.split(second.removeprefix("  Say it: ").partition(" with ")[0])
+    assert bench(several, *typed, "--through", "process", *QUICK, *WIDE_BUDGET).code in (0, NOISY)
+    assert "free axis of my side [n, ?, 2], got none" in bench(several, *typed[:2]).err
 
 
 def test_a_model_that_may_not_be_read_is_said_in_words(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

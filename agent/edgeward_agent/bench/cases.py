@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,8 +104,10 @@ def _one_by_one(path: Path, whole: Feeds) -> Cases:
     return Cases(feeds=feeds, source=f"{n} cases from {path.name}")
 
 
-def random(specs: Sequence[TensorSpec], shapes: Shapes, seed: int = SEED) -> Cases:
-    """Seeded, so that two runs ask the same.
+def random(
+    specs: Sequence[TensorSpec], shapes: Shapes, seed: int = SEED, axes: Mapping[str, Sequence[str]] | None = None
+) -> Cases:
+    """Seeded, so that two runs ask the same. `axes` are the names of the axes of each input, where there are any.
 
     Raises CannotMeasure when a size is open that nobody can guess, or one request is larger than a daemon takes.
     """
@@ -111,7 +115,11 @@ def random(specs: Sequence[TensorSpec], shapes: Shapes, seed: int = SEED) -> Cas
     if unknown:
         known = ", ".join(spec.name for spec in specs)
         raise CannotMeasure(f"--shape {unknown[0]}: expected an input of the model ({known})", "Correct the name.")
-    sized = {spec.name: _sized(spec, shapes.get(spec.name)) for spec in specs}
+    for spec in specs:
+        if spec.name in shapes:
+            _check(spec, shapes[spec.name])
+    _check_sized([spec for spec in specs if spec.name not in shapes], axes or {})
+    sized = {spec.name: shapes.get(spec.name) or tuple(1 if dim < 0 else dim for dim in spec.shape) for spec in specs}
     one_bytes = sum(math.prod(sized[spec.name]) * CARRIER[spec.datatype].itemsize for spec in specs)
     if one_bytes > _MOST_BYTES:
         raise CannotMeasure(
@@ -185,17 +193,26 @@ def shape_text(shape: Sequence[int]) -> str:
     return "[" + ", ".join("?" if dim < 0 else str(dim) for dim in shape) + "]"
 
 
-def _sized(spec: TensorSpec, given: tuple[int, ...] | None) -> tuple[int, ...]:
-    if given is not None:
-        _check(spec, given)
-        return given
-    if any(dim < 0 for dim in spec.shape[1:]):
-        example = ",".join("1" if at == 0 else "224" if dim < 0 else str(dim) for at, dim in enumerate(spec.shape))
+def _check_sized(specs: Sequence[TensorSpec], axes: Mapping[str, Sequence[str]]) -> None:
+    """A free first axis counts cases; any other has a size that nobody can guess. Raises CannotMeasure."""
+    free = [spec for spec in specs if any(dim < 0 for dim in spec.shape[1:])]
+    if free:
+        wanted = " and ".join(f"{spec.name} {_named_text(spec, axes.get(spec.name, ()))}" for spec in free)
+        example = " ".join(f"--shape {shlex.quote(_example(spec))}" for spec in free)
         raise CannotMeasure(
-            f"input {spec.name} {shape_text(spec.shape)}: expected a size for each ?, got none",
-            f"Say it: --shape {spec.name}={example}, with the sizes that you mean.",
+            f"random input: expected a size for each free axis of {wanted}, got none",
+            f"Say it: {example} with the sizes that you mean.",
         )
-    return tuple(1 if dim < 0 else dim for dim in spec.shape)
+
+
+def _named_text(spec: TensorSpec, names: Sequence[str]) -> str:
+    told = itertools.zip_longest(spec.shape, names[: len(spec.shape)])
+    return "[" + ", ".join(str(dim) if dim >= 0 else name or "?" for dim, name in told) + "]"
+
+
+def _example(spec: TensorSpec) -> str:
+    sizes = (str(dim) if dim >= 0 else "224" if at else "1" for at, dim in enumerate(spec.shape))
+    return f"{spec.name}={','.join(sizes)}"
 
 
 def _drawn(datatype: Datatype, shape: tuple[int, ...], generator: np.random.Generator) -> Array:

@@ -15,6 +15,7 @@ from edgeward_agent.bench import cases as making
 from edgeward_agent.bench.budget import Budget
 from edgeward_agent.bench.cases import Cases, shape_text
 from edgeward_agent.bench.errors import CannotMeasure, Interrupted
+from edgeward_agent.bench.graph import axis_names
 from edgeward_agent.bench.machine import Watch, own_cpu_s
 from edgeward_agent.bench.measuring import Measured
 from edgeward_agent.bench.noise import Noise, Surroundings, assess
@@ -82,7 +83,8 @@ def choose_cases(options: Options, subject: Subject | None, specs: Sequence[Tens
     if options.source is not None:
         return options.source(specs)
     found = making.golden(subject) if subject is not None and not options.shapes else None
-    return found or making.random(specs, options.shapes, options.seed)
+    axes = axis_names(subject.file) if subject is not None else {}
+    return found or making.random(specs, options.shapes, options.seed, axes)
 
 
 def notes(subject: Subject, cases: Cases) -> Iterator[str]:
