@@ -688,6 +688,10 @@ def test_models_of_other_inputs_are_not_compared(model: Path, tmp_path: Path) ->
         (["--budget", "10"], "'--budget': expected TIME@QUANTILE such as 10ms@p99"),
         (["--through", "grpc"], "'--through': expected some of process,unix,tcp, got 'grpc'"),
         (["--shape", "image"], "'--shape': expected NAME=SIZES such as image=1,3,224,224"),
+        *(
+            (["--shape", f"features={sizes}"], f"expected NAME=SIZES such as image=1,3,224,224, got 'features={sizes}'")
+            for sizes in ("1,,3", "1,x", "1,3,", "")
+        ),
         (["--sweep", "cores"], "'--sweep': expected some of threads, ep, batch"),
         (["--sweep", "ep=tpu"], "'--sweep': ep: expected an execution provider of "),
         (["--sweep", "batch=0"], "'--sweep': batch: expected numbers such as 1:2:4"),

@@ -110,7 +110,7 @@ def _numbers(chosen: Sequence[str]) -> tuple[int, ...]:
 
 def _shape(value: str) -> tuple[str, tuple[int, ...]]:
     name, equals, text = value.rpartition("=")
-    sizes = [each.strip() for each in text.replace("x", ",").split(",") if each.strip()]
+    sizes = [each.strip() for each in text.replace("x", ",").split(",")]
     if not equals or not name or not all(each.isdecimal() for each in sizes):
         raise click.BadParameter(f"expected NAME=SIZES such as image=1,3,224,224, got {value!r}")
     return name, tuple(map(int, sizes))
