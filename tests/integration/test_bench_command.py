@@ -626,6 +626,27 @@ def test_arrays_of_another_type_are_named(model: Path, tmp_path: Path) -> None:
     assert done.code == 2 and "input features: expected FP32, got <U1" in done.err and "array.astype" in done.err
 
 
+def test_numbers_beyond_what_the_model_can_hold_are_named(model: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.array([[1e300, 1, 2]]))
+    np.savez(tmp_path / "x.npz", features=np.array([[1e300, 1, 2]]))
+    save_arrays(tmp_path / "in.npz", {"in": np.array([[300]], np.int64)})
+    save_arrays(tmp_path / "bf16.npz", {"in": np.array([[1e300]])})
+    small = identity_model(tmp_path / "small.onnx", TensorProto.INT8, ["n", 1])
+    half = identity_model(tmp_path / "half.onnx", TensorProto.BFLOAT16, ["n", 1])
+    for asked, given, words in (
+        (
+            model,
+            f"features=@{tmp_path}/x.npy",
+            "--input features: expected numbers within the range of FP32, got 1e+300",
+        ),
+        (model, tmp_path / "x.npz", "input features: expected numbers within the range of FP32, got 1e+300"),
+        (small, tmp_path / "in.npz", "input in: expected numbers within the range of INT8, got 300"),
+        (half, tmp_path / "bf16.npz", "input in: expected numbers within the range of FP32, got 1e+300"),
+    ):
+        done = bench(asked, "--input", given)
+        assert done.code == 2 and words in done.err and len(done.err.splitlines()) == 2, done.err
+
+
 def test_text_that_is_no_utf8_is_named(tmp_path: Path) -> None:
     made = identity_model(tmp_path / "text.onnx", TensorProto.STRING, ["n"])
     save_arrays(tmp_path / "text.npz", {"in": np.array([b"\xff\xfe", b"b"])})

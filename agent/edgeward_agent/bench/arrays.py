@@ -10,7 +10,8 @@ from typing import Final
 import numpy as np
 
 from edgeward_agent.bench.errors import CannotMeasure
-from edgeward_agent.wire.tensors import Array
+from edgeward_agent.wire.tensors import NUMPY, Array
+from edgeward_contract.manifest import Datatype
 
 _HINT: Final = "Write it with numpy.savez(path, NAME=array)."
 _BROKEN: Final = (ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)  # whatever is not as it should be
@@ -42,6 +43,17 @@ def read_npy(path: Path) -> Array:
         raise ValueError(f"{wanted} an .npz; save the array by itself with numpy.save(path, array)")
     array: Array = found
     return array
+
+
+def as_datatype(array: Array, datatype: Datatype) -> Array:
+    """Numbers of the same kind in another size. Raises ValueError for one that would become another number."""
+    wanted = NUMPY[datatype]
+    with np.errstate(over="ignore"):
+        found = array.astype(wanted, copy=False)
+    lost = np.isinf(found) & np.isfinite(array) if wanted.kind == "f" else found != array
+    if lost.any():
+        raise ValueError(f"expected numbers within the range of {datatype}, got {array[lost].flat[0]}")
+    return found
 
 
 def _one(path: Path, found: np.lib.npyio.NpzFile, name: str) -> Array:

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from edgeward_agent.bench import bf16
-from edgeward_agent.bench.arrays import read_npz
+from edgeward_agent.bench.arrays import as_datatype, read_npz
 from edgeward_agent.bench.errors import CannotMeasure
 from edgeward_agent.bench.subject import Subject
 from edgeward_agent.errors import UpdateError
@@ -155,7 +155,7 @@ def as_type(array: Array, spec: TensorSpec, where: str) -> Array:
                 "Convert it first: np.char.decode(array, 'latin-1').",
             ) from None
     if spec.datatype is Datatype.BF16:
-        bits = bf16.from_array(array)
+        bits = bf16.from_array(_held(array, spec, where, Datatype.FP32) if array.dtype.kind == "f" else array)
         if bits is None:
             raise CannotMeasure(
                 f"{where}: input {spec.name}: expected floats, or BF16 as its bits (uint16), got {array.dtype}",
@@ -168,7 +168,16 @@ def as_type(array: Array, spec: TensorSpec, where: str) -> Array:
             f"{where}: input {spec.name}: expected {spec.datatype}, got {array.dtype}",
             f"Convert it first: array.astype('{wanted.name}').",
         )
-    return array.astype(wanted, copy=False)
+    return _held(array, spec, where, spec.datatype)
+
+
+def _held(array: Array, spec: TensorSpec, where: str, datatype: Datatype) -> Array:
+    try:
+        return as_datatype(array, datatype)
+    except ValueError as error:
+        raise CannotMeasure(
+            f"{where}: input {spec.name}: {error}", "Give values as the model sees them, scaled as in training."
+        ) from None
 
 
 def batched(specs: Sequence[TensorSpec], feeds: Sequence[Feeds], size: int) -> list[Feeds]:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeward_agent.bench.arrays import read_npy
+from edgeward_agent.bench.arrays import as_datatype, read_npy
 from edgeward_agent.client import InvalidRequest, ModelInfo
 from edgeward_agent.wire.tensors import NUMPY, Array, Scalar, TensorError, from_elements
 from edgeward_contract.manifest import Datatype, TensorSpec
@@ -47,7 +47,7 @@ def _from_file(path: Path, spec: TensorSpec) -> Array:
     """With the model's own datatype where that keeps the kind of number: numpy writes FP64 unless told otherwise."""
     array = read_npy(path)
     wanted = NUMPY.get(spec.datatype)
-    return array.astype(wanted) if wanted is not None and array.dtype.kind == wanted.kind else array
+    return as_datatype(array, spec.datatype) if wanted is not None and array.dtype.kind == wanted.kind else array
 
 
 def _from_text(text: str, spec: TensorSpec) -> Array:
