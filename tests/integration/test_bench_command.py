@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import shlex
 import signal
@@ -16,7 +17,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -673,6 +674,29 @@ def test_a_closed_standard_output_does_not_cost_the_verdict(model: Path) -> None
         timeout=60,
     )
     assert done.returncode in (0, NOISY) and "Traceback" not in done.stderr, done.stderr
+
+
+def test_a_narrow_terminal_is_laid_out_for_what_it_is(model: Path) -> None:
+    words = [sys.executable, "-m", "edgeward_agent", "bench", str(model), "--compare", str(model), *QUICK]
+    words += ["--through", "process"]
+    master, terminal = pty.openpty()
+    with (
+        os.fdopen(master, "rb", buffering=0) as screen,
+        subprocess.Popen(words, stdout=terminal, env=os.environ | {"COLUMNS": "40"}),
+    ):
+        os.close(terminal)
+        shown = b"".join(iter(lambda: _read(screen), b"")).decode()
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in shown.splitlines()]
+    assert max(len(line) for line in lines if not line.startswith("Next")) in range(34, 41), shown
+    assert sum("in process " in line for line in lines) >= 4  # each row goes on below
+
+
+def _read(screen: IO[bytes]) -> bytes:
+    """Empty where a terminal has ended, which Linux says with an error."""
+    try:
+        return screen.read(4096)
+    except OSError:
+        return b""
 
 
 def test_cases_that_are_not_as_many_of_each_input_are_refused(tmp_path: Path) -> None:

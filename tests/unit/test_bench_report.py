@@ -37,6 +37,7 @@ from edgeward_agent.bench.report import (
     path_result,
 )
 from edgeward_agent.bench.sweeping import marked
+from edgeward_agent.bench.table import blocks
 from edgeward_agent.bench.telling import advise, headline, sensible_rate
 from edgeward_agent.bench.terminal import render
 from edgeward_agent.bench.terminal_modes import pace
@@ -445,12 +446,28 @@ def test_advice_takes_the_place_of_what_it_contradicts(name: str, commands: list
 
 
 @pytest.mark.parametrize("name", EVERY)
-@pytest.mark.parametrize("screen", [FILE, TERMINAL, Screen(width=100, unicode=True)], ids=["file", "terminal", "wide"])
+@pytest.mark.parametrize(
+    "screen",
+    [FILE, TERMINAL, Screen(width=100, unicode=True), Screen(width=60, unicode=True), Screen(width=40, unicode=True)],
+    ids=["file", "terminal", "wide", "60", "40"],
+)
 def test_every_report_fits_its_screen(name: str, screen: Screen) -> None:
     found = replace(EVERY[name], next=advise(EVERY[name], ("risk.onnx",), quantizable=True))
     for line in render(found, screen).splitlines():
         shown = re.sub(r"\x1b\[[0-9;]*m", "", line)
         assert len(shown) <= screen.width or "edgeward-agent bench" in shown, shown
+
+
+def test_a_table_that_is_too_wide_goes_on_below_with_the_names_of_its_rows() -> None:
+    rows = [("  ", " n", " p50"), ("a ", " 1", " 2.0")]
+    assert list(blocks(rows, 8)) == [["   n p50", "a  1 2.0"]]
+    assert list(blocks(rows, 7)) == [["   n", "a  1"], ["   p50", "a  2.0"]]
+
+
+def test_a_sweep_whose_best_row_is_best_at_both_fits_eighty_columns() -> None:
+    rows = marked([replace(row, marks=()) for row in EVERY["sweep"].sweep[:1]])
+    shown = render(replace(EVERY["sweep"], sweep=tuple(rows)), FILE)
+    assert shown.count("threads") == 1 and "* fastest, most\n" in shown
 
 
 @pytest.mark.parametrize("name", EVERY)

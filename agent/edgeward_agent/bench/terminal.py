@@ -1,4 +1,4 @@
-"""The report for a terminal, 80 columns wide, or as plain ASCII for a file or a pipe. Pure."""
+"""The report for a terminal as wide as it is, or as plain ASCII for a file or a pipe. Pure."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ import click
 from edgeward_agent.bench import words
 from edgeward_agent.bench.histogram import Bar
 from edgeward_agent.bench.report import PathResult, Quantiles, Report
+from edgeward_agent.bench.table import blocks
 from edgeward_agent.bench.telling import OVER, PASS, UNSURE, cut_short, headline, machine, overload, where
 from edgeward_agent.bench.terminal_modes import compared_lines, soak_lines, sweep_lines
 from edgeward_agent.bench.words import Screen, Unit, unit_for
 
 _COLOURS: Final = {PASS: "green", OVER: "red", UNSURE: "yellow"}
 _NUMBERS: Final = 56  # columns of a row of the table without its name
+_NAME: Final = 20  # columns for that at least
+_ONCE_SENT: Final = "  once sent"
 
 
 def render(report: Report, screen: Screen) -> str:
@@ -54,14 +57,10 @@ def _paths(report: Report, screen: Screen) -> Iterator[str]:
     if not report.paths or report.sweep:
         return
     unit = unit_for(max((path.latency.p50_us or 0.0) for path in report.paths))
-    width = min(screen.width - _NUMBERS, max(12, *(len(path.name) for path in report.paths)))
-    heads = "".join(f" {head:>8}" for head in ("p50", "p90", "p99", "p99.9", "max"))
-    yield _styled(f"  {unit.name:<{width}} {'n':>8}{heads}", screen, dim=True)
-    for path in report.paths:
-        yield f"  {_cut(path.name, width):<{width}} {path.n:>8,}{_numbers(path.latency, unit)}"
-        if path.from_sending is not None:
-            sent = f"  {'  once sent':<{width}} {'':>8}{_numbers(path.from_sending, unit)}"
-            yield _styled(sent, screen, dim=True)
+    rows = [*_rows(report, unit, max(_NAME, screen.width - _NUMBERS))]
+    for lines in blocks(rows, screen.width):
+        for row, line in zip(rows, lines, strict=True):
+            yield _styled(line, screen, dim=row is rows[0] or _ONCE_SENT in row[0])
     yield from _added(report, screen)
     if told := overload(report):
         yield from _wrapped(told, screen)
@@ -71,9 +70,22 @@ def _paths(report: Report, screen: Screen) -> Iterator[str]:
             yield from _wrapped(failed, screen)
 
 
-def _numbers(found: Quantiles, unit: Unit) -> str:
-    values = (found.p50_us, found.p90_us, found.p99_us, found.p999_us, found.max_us)
-    return "".join(f" {unit.number(value):>8}" for value in values)
+def _rows(report: Report, unit: Unit, most: int) -> Iterator[tuple[str, ...]]:
+    """Heads, and for each path its name in at most that many columns, how often it was asked, and the quantiles."""
+    width = min(most, max(12, *(len(path.name) for path in report.paths)))
+    yield f"  {unit.name:<{width}}", *_cells("n", "p50", "p90", "p99", "p99.9", "max")
+    for path in report.paths:
+        yield f"  {_cut(path.name, width):<{width}}", *_cells(f"{path.n:,}", *_numbers(path.latency, unit))
+        if path.from_sending is not None:
+            yield f"  {_ONCE_SENT:<{width}}", *_cells("", *_numbers(path.from_sending, unit))
+
+
+def _cells(*values: str) -> tuple[str, ...]:
+    return tuple(f" {value:>8}" for value in values)
+
+
+def _numbers(found: Quantiles, unit: Unit) -> list[str]:
+    return [unit.number(each) for each in (found.p50_us, found.p90_us, found.p99_us, found.p999_us, found.max_us)]
 
 
 def _added(report: Report, screen: Screen) -> Iterator[str]:
@@ -90,14 +102,16 @@ def _histogram(report: Report, screen: Screen) -> Iterator[str]:
         return
     unit = unit_for(path.latency.p50_us)
     what = "from the intended start to the answer" if path.from_sending is not None else "to the answer"
-    yield _styled(f"  {unit.name} {what}, {where(path.name)}", screen, dim=True)
+    for line in _wrapped(f"{unit.name} {what}, {where(path.name)}", screen):
+        yield _styled(line, screen, dim=True)
     most = max(bar.count for bar in path.bars)
-    labels = [_label(bar, unit) for bar in path.bars]
-    width = max(map(len, labels))
-    room = screen.width - width - 26
-    for bar, label in zip(path.bars, labels, strict=True):
+    labels, counts = [_label(bar, unit) for bar in path.bars], [f"{bar.count:,}" for bar in path.bars]
+    pointers = [_pointer(bar, path) for bar in path.bars]
+    label, count, pointer = (max(map(len, each)) for each in (labels, counts, pointers))
+    room = max(1, screen.width - label - count - pointer - 5)
+    for bar, *told in zip(path.bars, labels, counts, pointers, strict=True):
         drawn = screen.bar_of(bar.count / most, room)
-        yield f"  {label:>{width}}  {drawn:<{room}} {bar.count:>7,}{_pointer(bar, path)}".rstrip()
+        yield f"  {told[0]:>{label}}  {drawn:<{room}} {told[1]:>{count}}{told[2]}"
 
 
 def _label(bar: Bar, unit: Unit) -> str:

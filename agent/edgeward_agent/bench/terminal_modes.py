@@ -8,11 +8,12 @@ from typing import Final
 
 from edgeward_agent.bench import words
 from edgeward_agent.bench.paired import Difference
-from edgeward_agent.bench.report import Added, Compared, Report, SweepRow, Window
-from edgeward_agent.bench.sweeping_words import MARKS
+from edgeward_agent.bench.report import Added, Compared, OutputDifference, Report, SweepRow, Window
+from edgeward_agent.bench.sweeping_words import MARKS, setting_name, setting_words
+from edgeward_agent.bench.table import blocks
 from edgeward_agent.bench.targets import IN_PROCESS
 from edgeward_agent.bench.telling import growth, uncompared, where
-from edgeward_agent.bench.words import Screen, digits, percent, small, unit_for
+from edgeward_agent.bench.words import Screen, Unit, digits, percent, small, unit_for
 
 _OTHER: Final = {"pass": "makes the same budget", "over": "misses the same budget"}
 _SPARKS: Final = "▁▂▃▄▅▆▇█"
@@ -68,35 +69,51 @@ def _verdict_of_the_other(report: Report, found: Compared, screen: Screen) -> It
 
 
 def outputs_table(found: Compared, screen: Screen) -> Iterator[str]:
-    yield f"  answers to {found.cases}"
+    yield from _wrapped(f"answers to {found.cases}", screen)
     width = min(24, max(len("output"), *(len(each.name) for each in found.outputs)))
-    yield f"  {'output':<{width}}  {'max abs':>9}  {'max rel':>9}  {'scale':>9}  {'equal':>11}  {'same argmax':>11}"
+    heads = (f"  {'output':<{width}}", *_apart("max abs", "max rel", "scale", "equal", "same argmax"))
+    for lines in blocks([heads, *(_output_row(each, width) for each in found.outputs)], screen.width):
+        yield from lines
     for each in found.outputs:
-        agreement = words.NOTHING if each.argmax_agreement is None else percent(each.argmax_agreement)
-        yield (
-            f"  {each.name[:width]:<{width}}  {small(each.max_abs):>9}  {small(each.max_rel):>9}"
-            f"  {small(each.scale):>9}  {percent(each.equal_share):>11}  {agreement:>11}"
-        )
         if told := uncompared(each):
             yield from _wrapped(f"Warning: {told}", screen)
 
 
+def _output_row(each: OutputDifference, width: int) -> tuple[str, ...]:
+    agreement = words.NOTHING if each.argmax_agreement is None else percent(each.argmax_agreement)
+    numbers = (small(each.max_abs), small(each.max_rel), small(each.scale), percent(each.equal_share), agreement)
+    return f"  {each.name[:width]:<{width}}", *_apart(*numbers)
+
+
+def _apart(*values: str) -> tuple[str, ...]:
+    return tuple(f"  {value:>{size}}" for value, size in zip(values, (9, 9, 9, 11, 11), strict=True))
+
+
 def sweep_lines(report: Report, screen: Screen) -> Iterator[str]:
-    rows = report.sweep
-    if not rows:
+    if not report.sweep:
         return
-    unit = unit_for(min(row.p50_us for row in rows if row.n))
-    columns = f"{'p50':>7} {'p99':>7} {'p99 below':>9}     {'cases/s':>8}"
-    yield f"  {'threads':>7} {'ep':<6} {'batch':>5} {'n':>6} {columns}  {unit.name}"
-    for row in rows:
-        head = f"  {row.threads:>7} {row.provider[:6]:<6} {row.batch:>5} {row.n:>6,}"
+    measured = [row for row in report.sweep if not row.failure]
+    unit = unit_for(min(row.p50_us for row in measured))
+    titles = ("n", f"p50 {unit.name}", f"p99 {unit.name}", "p99 below", "", "cases/s", "")
+    heads = (f"  {'threads':>7} {'ep':<6} {'batch':>5}", *_setting_cells(*titles))
+    for lines in blocks([heads, *(_setting_row(row, unit) for row in measured)], screen.width):
+        yield from lines
+    for row in report.sweep:
         if row.failure:
-            yield from _wrapped(f"{head.strip()}  {row.failure}", screen)
-            continue
-        upper = words.NOTHING if row.p99_upper_us is None else unit.number(row.p99_upper_us)
-        numbers = f"{unit.number(row.p50_us):>7} {unit.number(row.p99_us):>7} {upper:>9} {_SIGNS[row.outcome]:<3}"
-        yield f"{head} {numbers} {row.cases_per_second:>8,.0f} {_marks(row)}".rstrip()
-    yield from _wrapped(_legend(rows), screen)
+            setting = setting_words(setting_name(row.threads, row.provider, row.batch))
+            yield from _wrapped(f"{setting}: {row.failure}", screen)
+    yield from _wrapped(_legend(report.sweep), screen)
+
+
+def _setting_row(row: SweepRow, unit: Unit) -> tuple[str, ...]:
+    upper = words.NOTHING if row.p99_upper_us is None else unit.number(row.p99_upper_us)
+    numbers = (f"{row.n:,}", unit.number(row.p50_us), unit.number(row.p99_us), upper, _SIGNS[row.outcome])
+    cells = _setting_cells(*numbers, f"{row.cases_per_second:,.0f}", _marks(row))
+    return f"  {row.threads:>7} {row.provider[:6]:<6} {row.batch:>5}", *cells
+
+
+def _setting_cells(n: str, p50: str, p99: str, upper: str, sign: str, cases: str, marks: str) -> tuple[str, ...]:
+    return f" {n:>6}", f" {p50:>6}", f" {p99:>6}", f" {upper:>9} {sign:<2}", f" {cases:>7}", f" {marks}"
 
 
 _SIGNS: Final = {"pass": "ok", "over": "no", "inconclusive": "?"}

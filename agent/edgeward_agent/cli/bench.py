@@ -37,7 +37,7 @@ from edgeward_agent.cli.sections import Sectioned, typed_words
 from edgeward_agent.errors import AgentError
 from edgeward_contract.schema import ContractError
 
-_NARROWEST, _WIDEST = 60, 100
+_NARROWEST, _WIDEST = 40, 100
 _OPEN_LOOP_CLIENTS: Final = 16
 _TERMINATED: Final = 143  # 128 + SIGTERM
 _BUG: Final = 70  # EX_SOFTWARE of sysexits.h
