@@ -664,16 +664,18 @@ def test_a_fallback_is_not_silent(tmp_path: Path) -> None:
     assert note.startswith("risk@1: expected cuda")
 
 
-def test_a_closed_standard_output_does_not_cost_the_verdict(model: Path) -> None:
+@pytest.mark.parametrize("closed", ["1", "2"])
+def test_a_closed_standard_stream_does_not_cost_the_verdict(model: Path, closed: str) -> None:
     words = [sys.executable, "-m", "edgeward_agent", "bench", model, *QUICK, *WIDE_BUDGET, "--through", "process"]
     done = subprocess.run(
-        ["sh", "-c", 'exec "$@" >&-', "sh", *map(str, words)],
-        stderr=subprocess.PIPE,
+        ["sh", "-c", f'exec "$@" {closed}>&-', "sh", *map(str, words)],
+        capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
-    assert done.returncode in (0, NOISY) and "Traceback" not in done.stderr, done.stderr
+    assert done.returncode in (0, NOISY) and "Traceback" not in done.stdout + done.stderr, done
+    assert ("risk.onnx" in done.stdout) == (closed == "2")
 
 
 def test_a_narrow_terminal_is_laid_out_for_what_it_is(model: Path) -> None:

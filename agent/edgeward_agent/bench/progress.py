@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import time
 from typing import Final, TextIO
@@ -13,12 +14,15 @@ _EVERY_S_IN_A_FILE: Final = 10.0
 
 
 class Telling:
-    """A callable that `measuring` may call as often as it likes. `done` takes the line away."""
+    """A callable that `measuring` may call as often as it likes. `done` takes the line away.
 
-    def __init__(self, stream: TextIO, screen: Screen) -> None:
-        self._stream = stream
+    Nothing is told to a stream that was closed before we began, which is None.
+    """
+
+    def __init__(self, stream: TextIO | None, screen: Screen) -> None:
+        self._stream = stream or io.StringIO()
         self._screen = screen
-        self._live = stream.isatty()
+        self._live = self._stream.isatty()
         self._told = time.monotonic() if not self._live else 0.0
 
     def __call__(self, what: str, share: float, left_s: float) -> None:
