@@ -78,6 +78,7 @@ def test_an_unknown_command_is_a_usage_error() -> None:
             "`edgeward-agent serve --help`",
         ),
         (["serve", "m.onnx", "--http", "127.0.0.1:999999"], "got '127.0.0.1:999999'", "`edgeward-agent serve --help`"),
+        (["bench", "m.onnx", "--sweep"], "Option '--sweep' requires an argument", "`edgeward-agent bench --help`"),
         (["run", "--http", "8500"], "'--http': expected HOST:PORT such as", "`edgeward-agent run --help`"),
     ],
 )

@@ -57,6 +57,11 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            if error.ctx is None and ctx.invoked_subcommand:  # click forgets whose option has no value
+                command = self.get_command(ctx, ctx.invoked_subcommand)
+                error.ctx = click.Context(command, parent=ctx, info_name=ctx.invoked_subcommand) if command else ctx
+            raise
         except (AgentError, ContractError) as error:
             complain(str(error), error.hint)
             sys.exit(exit_code(error) if isinstance(error, AgentError) else FAILED)
