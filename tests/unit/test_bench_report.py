@@ -42,7 +42,7 @@ from edgeward_agent.bench.telling import advise, headline, sensible_rate
 from edgeward_agent.bench.terminal import render
 from edgeward_agent.bench.terminal_modes import pace
 from edgeward_agent.bench.verdict import Outcome, Why, judge
-from edgeward_agent.bench.words import Screen, digits, exact, latency, percent, seconds, size, small
+from edgeward_agent.bench.words import Screen, counted, digits, exact, latency, percent, seconds, size, small
 from edgeward_agent.cli.app import app
 from edgeward_contract.manifest import Tolerance
 from support.bench import MACHINE, NOISY, QUIET, block
@@ -196,6 +196,10 @@ def test_units_suit_their_numbers() -> None:
         "2.5 h",
     ]
     assert [small(each) for each in (0, 0.0021, 1.2e-7)] == ["0", "0.0021", "1.2e-07"]
+
+
+def test_one_is_not_many() -> None:
+    assert [counted(each, "case") for each in (0, 1, 2, 1000)] == ["0 cases", "1 case", "2 cases", "1,000 cases"]
 
 
 def test_all_but_one_is_not_all() -> None:
@@ -497,6 +501,13 @@ def test_a_p999_of_a_thousand_requests_is_there_and_of_sixty_is_not() -> None:
     assert line.split()[-3:-1] == ["-", "-"]
     (line,) = [each for each in render(EVERY["plain"], FILE).splitlines() if each.startswith("  TCP ")]
     assert "-" not in line
+
+
+def test_one_round_is_one() -> None:
+    once = replace(EVERY["plain"], settings=replace(SETTINGS, rounds=1, planned_rounds=1))
+    assert "24 golden cases, 1 round in turn, 5.2 s" in " ".join(render(once, FILE).split())
+    broken_off = replace(once, interrupted=True)
+    assert render(broken_off, FILE).startswith("interrupted after 1 of 1 round, ")
 
 
 def test_failures_are_told() -> None:

@@ -16,6 +16,7 @@ from edgeward_agent.bench import bf16
 from edgeward_agent.bench.arrays import as_datatype, read_npz
 from edgeward_agent.bench.errors import CannotMeasure
 from edgeward_agent.bench.subject import Subject
+from edgeward_agent.bench.words import counted
 from edgeward_agent.errors import UpdateError
 from edgeward_agent.update.golden import Golden
 from edgeward_agent.wire.tensors import CARRIER, NUMPY, Array
@@ -56,7 +57,7 @@ def golden(subject: Subject) -> Cases | None:
     return Cases(
         feeds=tuple(each.feeds for each in found),
         wanted=tuple(each.wanted for each in found),
-        source=f"{len(found)} golden cases",
+        source=counted(len(found), "golden case"),
     )
 
 
@@ -101,7 +102,7 @@ def _one_by_one(path: Path, whole: Feeds) -> Cases:
         )
     n = min(_MOST_CASES, *counts.values())
     feeds = tuple({name: each[at : at + 1] for name, each in whole.items()} for at in range(n))
-    return Cases(feeds=feeds, source=f"{n} cases from {path.name}")
+    return Cases(feeds=feeds, source=f"{counted(n, 'case')} from {path.name}")
 
 
 def random(
@@ -131,7 +132,7 @@ def random(
     feeds = tuple(
         {spec.name: _drawn(spec.datatype, sized[spec.name], generator) for spec in specs} for _ in range(count)
     )
-    return Cases(feeds=feeds, source=f"{count} random cases", random=True)
+    return Cases(feeds=feeds, source=counted(count, "random case"), random=True)
 
 
 def checked(cases: Cases, specs: Sequence[TensorSpec], where: str = "") -> Cases:

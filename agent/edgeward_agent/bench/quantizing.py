@@ -30,6 +30,7 @@ from edgeward_agent.bench.options import Options
 from edgeward_agent.bench.preparing import Prepared, prepare
 from edgeward_agent.bench.report import Report
 from edgeward_agent.bench.subject import Subject, load
+from edgeward_agent.bench.words import counted
 
 LABEL: Final = "INT8"
 ENOUGH_CASES: Final = 32
@@ -62,7 +63,7 @@ def run(options: Options, progress: Progress) -> Report:
     doubts += check_values(calibration)
     with tempfile.TemporaryDirectory(prefix="edgeward-bench-", ignore_cleanup_errors=True) as folder:
         made = Path(folder) / f"{subject.file.stem}-int8.onnx"
-        progress(f"quantising with {len(calibration.feeds)} cases", 0.0, 0.0)
+        progress(f"quantising with {counted(len(calibration.feeds), 'case')}", 0.0, 0.0)
         _quantise(tools, subject, calibration, made)
         second = load(made)
         pair = Pair(first=prepared, second=second, label=LABEL, kind="quantize", cases=held_out, warnings=tuple(doubts))
@@ -128,7 +129,7 @@ def check_values(calibration: Cases) -> list[str]:
 
 def _few(calibration: Cases) -> list[str]:
     n = len(calibration.feeds)
-    return [f"calibrated with {n} cases: {ENOUGH_CASES} or more are better"] if n < ENOUGH_CASES else []
+    return [f"calibrated with {counted(n, 'case')}: {ENOUGH_CASES} or more are better"] if n < ENOUGH_CASES else []
 
 
 def _tools() -> object:

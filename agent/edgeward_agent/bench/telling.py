@@ -14,7 +14,7 @@ from edgeward_agent.bench.report import Advice, OutputDifference, Report, Trend
 from edgeward_agent.bench.sweeping_words import UNREACHED, setting_words
 from edgeward_agent.bench.targets import IN_PROCESS, TCP, UNIX
 from edgeward_agent.bench.verdict import Outcome, Verdict, Why
-from edgeward_agent.bench.words import digits, exact, latency, percent, rounded_up, seconds
+from edgeward_agent.bench.words import counted, digits, exact, latency, percent, rounded_up, seconds
 
 PASS, OVER, UNSURE = "PASS", "OVER", "UNSURE"
 _WORDS: Final = {0: PASS, 1: OVER, 3: UNSURE}
@@ -123,7 +123,8 @@ def _sentence(title: str, verdict: Verdict) -> str:
         return f"this machine is too noisy to hold {title} to {goal(verdict)}"
     if verdict.why is Why.TOO_CLOSE:
         return f"{title} is too close to {goal(verdict)} to call"
-    return f"{verdict.bounds.n:,} requests are too few to hold {title} to {goal(verdict)}"
+    too_few = f"{counted(verdict.bounds.n, 'request')} {'is' if verdict.bounds.n == 1 else 'are'} too few"
+    return f"{too_few} to hold {title} to {goal(verdict)}"
 
 
 def _sure(report: Report, verdict: Verdict) -> str:
@@ -312,7 +313,7 @@ def cut_short(report: Report) -> str:
     if report.interrupted and any(row.failure == UNREACHED for row in report.sweep):
         return f"interrupted in round 1 of {of}, {spent}: this is what was measured"
     if report.interrupted:
-        return f"interrupted after {done} of {of} rounds, {spent}: this is what was measured"
+        return f"interrupted after {done} of {counted(of, 'round')}, {spent}: this is what was measured"
     if report.lost:
         return (
             f"the server went away in round {done} of {of}, after {spent} ({report.lost}): what it owed counts as late"

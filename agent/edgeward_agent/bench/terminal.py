@@ -152,7 +152,8 @@ def _how(report: Report) -> str:
     used = report.settings
     clients = "one client" if used.clients == 1 else f"{used.clients} clients"
     loop = f"{used.rate:g} requests a second ({used.arrivals})" if used.rate else "one request after the other"
-    rounds = f"{used.rounds} rounds in turn" if len(report.paths) > 1 or report.sweep else f"{used.rounds} rounds"
+    in_turn = " in turn" if len(report.paths) > 1 or report.sweep else ""
+    rounds = words.counted(used.rounds, "round") + in_turn
     return f"{loop}, {clients}, {used.cases}, {rounds}, {words.seconds(used.duration_s)}"
 
 

@@ -140,6 +140,11 @@ def size(value_bytes: int) -> str:
     return f"{value_bytes / (1 << 20):.{0 if value_bytes >= 10 << 20 else 1}f}{_NBSP}MiB"
 
 
+def counted(n: int, what: str) -> str:
+    """`1 round`, `1,000 rounds`."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
 def rounded_up(n: int) -> int:
     """To two digits: nobody knows it better."""
     step: int = 10 ** max(0, len(str(n)) - 2)
