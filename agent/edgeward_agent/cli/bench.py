@@ -56,11 +56,12 @@ Examples:
 
 \b
 Exit codes:
-  0  it makes the budget
-  1  it is over the budget, or does not stay as it began (--soak)
-  2  the command, the file or the input is wrong
-  3  inconclusive: too few requests, too much noise, or no server
-  70 a bug of ours: the traceback says where
+  0    it makes the budget
+  1    it is over the budget, or does not stay as it began (--soak)
+  2    the command, the file or the input is wrong
+  3    inconclusive: too few requests, too much noise, or no server
+  70   a bug of ours: the traceback says where
+  130  Ctrl-C: what was measured until then is shown
 """
 _SECTIONS: Final = {
     "What it is held to": ("budget", "force"),
