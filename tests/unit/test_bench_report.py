@@ -366,6 +366,14 @@ def elsewhere(found: Report, file: str = "") -> Report:
     return replace(found, model=model, verdict=replace(found.verdict, path=path), paths=paths, server=None)
 
 
+def soaked(found: Report, *, grown: bool = False, seconds: float = 5.0) -> Report:
+    """A long run in an open loop, without a decision."""
+    soak = EVERY["soak"].soak
+    assert soak is not None
+    soak = soak if grown else replace(soak, trends=())
+    return replace(found, settings=replace(OPEN, duration_s=seconds), soak=soak, exit_code=3)
+
+
 URL = "--url http://127.0.0.1:8000"
 CASES = {
     "plain": (EVERY["plain"], "m.onnx --requests 400 --through process,tcp"),
@@ -390,6 +398,13 @@ CASES = {
     "noisy": (EVERY["noisy"], "m.onnx"),
     "a sweep": (too_close(EVERY["sweep"]), "m.onnx --sweep threads --requests 100 --duration 5s"),
     "a soak": (EVERY["soak"], "m.onnx --soak 1m"),
+    "a soak of too few": (
+        soaked(EVERY["few"], seconds=60.0),
+        "m.onnx --rate 1 --soak 1m",
+    ),
+    "a soak that is too close": (soaked(too_close(EVERY["plain"])), "m.onnx --rate 10 --soak 1m"),
+    "a soak in noise": (soaked(EVERY["noisy"]), "m.onnx --rate 10 --soak 1m"),
+    "a soak that grew in noise": (soaked(replace(EVERY["plain"], noise=NOISY), grown=True), "m.onnx --soak 1m"),
     "over elsewhere": (elsewhere(EVERY["over"]), f"toy {URL}"),
     "over elsewhere and in process": (
         elsewhere(EVERY["over"], "m.onnx"),
@@ -431,6 +446,10 @@ def test_what_is_advised_can_be_typed_and_changes_something(name: str, monkeypat
     [
         ("too few in an open loop", ["m.onnx --rate 10 --requests "]),
         ("too close", ["m.onnx --duration 2m"]),
+        ("a soak of too few", ["m.onnx --rate 1 --soak 5m"]),
+        ("a soak that is too close", ["m.onnx --rate 10 --soak 2m"]),
+        ("a soak in noise", ["", "m.onnx --rate 10 --soak 1m --force"]),
+        ("a soak that grew in noise", ["", "m.onnx --soak 1m --force"]),
         ("too close after two minutes", ["m.onnx --duration 5m"]),
         ("over elsewhere", []),
         ("over elsewhere and in process", ["m.onnx --quantize", "m.onnx --sweep threads,batch"]),
@@ -443,7 +462,7 @@ def test_advice_takes_the_place_of_what_it_contradicts(name: str, commands: list
     found = [each.command for each in advise(report, tuple(shlex.split(line)), quantizable=True)]
     assert len(found) == len(commands)
     for got, begins in zip(found, commands, strict=True):
-        assert got.startswith(f"edgeward-agent bench {begins}")
+        assert got.startswith(f"edgeward-agent bench {begins}" if begins else "")
 
 
 # -- the terminal

@@ -17,7 +17,8 @@ from edgeward_agent.bench.verdict import Outcome, Verdict, Why
 from edgeward_agent.bench.words import counted, digits, exact, latency, percent, rounded_up, seconds
 
 PASS, OVER, UNSURE = "PASS", "OVER", "UNSURE"
-_WORDS: Final = {0: PASS, 1: OVER, 3: UNSURE}
+_UNDECIDED: Final = 3
+_WORDS: Final = {0: PASS, 1: OVER, _UNDECIDED: UNSURE}
 _FLAGS: Final = {"--json", "--quantize", "--force"}  # options without a value
 _LENGTH: Final = frozenset({"--requests", "--duration"})
 _ELSEWHERE: Final = frozenset({"--url", "--name", "--header"})
@@ -161,12 +162,12 @@ def advise(report: Report, command: tuple[str, ...], *, quantizable: bool) -> tu
 
 def _ideas(report: Report, verdict: Verdict, *, quantizable: bool) -> list[Idea]:
     if report.sweep:
-        more = _longer(report, "more requests for each setting")
+        more = _longer(report, verdict, "more requests for each setting")
         return [more] if verdict.outcome is Outcome.INCONCLUSIVE else []
+    if _unsure(report, verdict):
+        return _when_unsure(report, verdict)
     if report.soak:
         return _after_a_long_run(report)
-    if verdict.outcome is Outcome.INCONCLUSIVE:
-        return _when_unsure(report, verdict)
     if verdict.outcome is Outcome.OVER:
         return _when_over(report, verdict, quantizable=quantizable)
     if report.compared is not None:
@@ -178,9 +179,10 @@ def _ideas(report: Report, verdict: Verdict, *, quantizable: bool) -> list[Idea]
     return [Idea(flags="--soak 10m", why="whether latency and memory stay as they are", instead_of=_LENGTH | _MODES)]
 
 
-def _longer(report: Report, why: str) -> Idea:
-    minutes = max(2, math.ceil(2 * report.settings.duration_s / 60))
-    return Idea(flags=f"--duration {minutes}m", why=why, instead_of=_LENGTH)
+def _longer(report: Report, verdict: Verdict, why: str) -> Idea:
+    times = max(2.0, verdict.needed_n / verdict.bounds.n)
+    minutes = max(2, math.ceil(times * report.settings.duration_s / 60))
+    return Idea(flags=f"{'--soak' if report.soak else '--duration'} {minutes}m", why=why, instead_of=_LENGTH)
 
 
 def _swept() -> Idea:
@@ -188,15 +190,21 @@ def _swept() -> Idea:
     return Idea(flags="--sweep threads,batch", why="whether another setting is quicker", instead_of=instead_of)
 
 
+def _unsure(report: Report, verdict: Verdict) -> bool:
+    """A soak says with its exit code what it comes to: what grew may be the machine's doing."""
+    return report.exit_code == _UNDECIDED if report.soak else verdict.outcome is Outcome.INCONCLUSIVE
+
+
 def _when_unsure(report: Report, verdict: Verdict) -> list[Idea]:
     quieter = [Idea(flags="", why="Close other programs, plug the laptop in, and run it again: this machine is noisy.")]
     quieter = quieter if report.noise.noisy else []
-    if verdict.why is Why.TOO_NOISY:
+    grown = report.soak is not None and any(each.too_much for each in report.soak.trends)
+    if verdict.why is Why.TOO_NOISY or grown:
         return [*quieter, Idea(flags="--force", why="to judge all the same")]
-    if verdict.needed_n:
+    if verdict.needed_n and not report.soak:
         enough = f"--requests {rounded_up(verdict.needed_n)}"
         return [*quieter, Idea(flags=enough, why="enough to decide", instead_of=_LENGTH)]
-    return [*quieter, _longer(report, "more requests; or choose a budget that is not the latency itself")]
+    return [*quieter, _longer(report, verdict, "more requests; or choose a budget that is not the latency itself")]
 
 
 def _when_over(report: Report, verdict: Verdict, *, quantizable: bool) -> list[Idea]:
