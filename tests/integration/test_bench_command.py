@@ -28,7 +28,7 @@ from onnx import TensorProto, helper
 
 from edgeward_agent.bench import machine as looking
 from edgeward_agent.bench.cases import Cases
-from edgeward_agent.bench.comparing import Pair, starts
+from edgeward_agent.bench.comparing import Pair, in_process, starts
 from edgeward_agent.bench.daemon import Daemon, daemon
 from edgeward_agent.bench.options import Options
 from edgeward_agent.bench.paths import Opened
@@ -199,6 +199,16 @@ def test_answers_without_a_finite_number_are_remarked(model: Path, tmp_path: Pat
     assert bench(model, *common, "--json").json["notes"] == []
 
 
+def test_a_duration_that_is_too_short_gives_way_to_six_starts_and_says_so(tmp_path: Path) -> None:
+    one, other = (slow_model(tmp_path / name, rounds=60) for name in ("one.onnx", "other.onnx"))
+    pair = (one, "--compare", other, "--through", "process", "--force")
+    found = bench(*pair, "--duration", "50ms", "--json").json
+    (times,) = found["compared"]["times"]
+    assert times["difference"]["pairs"] == 6
+    (note,) = found["notes"]
+    assert note.startswith("--duration 0.05") and note.endswith("an interval needs 6 starts of both models")
+
+
 class Recorded(InProcess):
     """Writes down when it is reopened."""
 
@@ -221,11 +231,13 @@ def test_two_models_are_opened_anew_in_every_round_each_of_them_first_in_turn(mo
         Opened(targets=(Recorded(name, subject, prepared.cases, log),))
         for name, subject in (("a", prepared.at_hand), ("b", pair.second))
     )
-    before, stay = starts((first, second), pair, 20)
-    log.clear()
-    for number in range(4):
-        before(number)
-    assert stay == 1 and "".join(log) == "baabbaab"
+    sides = in_process((first, second), pair)
+    for stay, order in ((1, "baabbaab"), (3, "baab")):
+        before = starts(sides, stay)
+        log.clear()
+        for number in range(4):
+            before(number)
+        assert "".join(log) == order
     assert not first.targets[0].run(Load(count=1)).failed
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeward_agent.bench.comparing import rounds_per_start
+from edgeward_agent.bench.comparing import most_starts, whole_starts
 from edgeward_agent.bench.paired import LEAST_PAIRS, difference, median_interval
 from edgeward_agent.bench.quantiles import (
     Floats,
@@ -26,6 +26,7 @@ from edgeward_agent.bench.quantiles import (
     samples_to_decide,
     student,
 )
+from edgeward_agent.bench.schedule import Plan
 
 latencies = st.lists(st.floats(min_value=0.1, max_value=1e7), min_size=1, max_size=400)
 shares = st.sampled_from([0.5, 0.9, 0.99, 0.999])
@@ -197,9 +198,22 @@ def _starts_of_the_same(generator: np.random.Generator) -> list[Floats]:
 
 
 def test_starts_that_are_dear_are_fewer_but_enough_for_an_interval() -> None:
-    assert [rounds_per_start(20, seconds) for seconds in (0.001, 0.5, 0.7, 1.0, 60.0)] == [1, 1, 2, 2, 3]
-    assert rounds_per_start(3, 60.0) == rounds_per_start(20, 0.0) == 1
-    assert 20 // rounds_per_start(20, 60.0) >= LEAST_PAIRS
+    assert [most_starts(0.0, start_s) for start_s in (0.0, 0.001, 0.5, 0.7, 1.0, 60.0)] == [20, 20, 20, 14, 10, 6]
+    assert [most_starts(4.0, start_s) for start_s in (0.001, 0.2, 1.0)] == [20, 10, LEAST_PAIRS]
+
+
+def test_every_start_has_as_many_rounds_and_no_request_is_lost() -> None:
+    for rounds, most, wanted in (
+        (20, 20, (20, 1)),
+        (20, 6, (18, 3)),
+        (11, 6, (6, 1)),
+        (15, 14, (14, 1)),
+        (4, 6, (4, 1)),
+    ):
+        plan, stay = whole_starts(Plan(rounds=rounds, requests=30, seconds=0.3), most)
+        assert (plan.rounds, stay) == wanted
+        assert 0 <= plan.rounds * plan.requests - rounds * 30 < plan.rounds
+        assert plan.rounds * plan.seconds == pytest.approx(rounds * 0.3)
 
 
 def test_the_interval_of_a_median_covers_as_often_as_it_says() -> None:

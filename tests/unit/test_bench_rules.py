@@ -185,6 +185,8 @@ def test_a_quick_model_gets_many_requests_and_a_slow_one_what_it_needs() -> None
     awful = plan_closed([2.0, 2.0], Wishes())
     assert 1 <= awful.rounds * awful.requests <= 10
     assert plan_closed([0.001], Wishes(requests=37)).requests * 20 >= 37
+    assert plan_closed([2.0, 2.0], Wishes(duration_s=2.0, least_rounds=6)).rounds == 6
+    assert plan_closed([2.0, 2.0], Wishes(requests=3, least_rounds=6)).rounds == 3
     asked = plan_closed([0.001], Wishes(duration_s=2.0))
     assert asked.rounds * asked.requests >= 2000
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,16 +31,18 @@ from edgeward_agent.bench.preparing import (
     watch,
 )
 from edgeward_agent.bench.report import Added, Compared, GoldenCount, OutputDifference, Report, path_result
-from edgeward_agent.bench.schedule import Load
+from edgeward_agent.bench.schedule import ROUNDS, Load, Plan
 from edgeward_agent.bench.subject import Subject, check_same_inputs, load
 from edgeward_agent.bench.targets import InProcess, Target
 from edgeward_agent.bench.verdict import Verdict, judge
+from edgeward_agent.bench.words import seconds
 from edgeward_agent.errors import ServingError
 from edgeward_agent.serving.session import Session
 from edgeward_agent.wire.tensors import Array
 
 _STARTS_S: Final = 10.0
 _WARM: Final = Load(count=20, seconds=0.1)
+Side = tuple[InProcess, Path]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,10 +73,12 @@ def measure_pair(pair: Pair, options: Options, progress: Progress) -> Report:
         opened = _open_both(stack, pair, options)
         targets = [*opened[0].targets, *opened[1].targets]
         progress("warming up", 0.0, 0.0)
-        plan = make_plan(warm_up(targets, asking(options)), pair.first, options)
+        costs = warm_up(targets, asking(options))
+        sides = in_process(opened, pair)
+        plan, stay = plan_starts(costs, _reopen(sides), pair.first, options)
         watching = watch(*opened)
-        reopen, stay = starts(opened, pair, plan.rounds)
-        measured = measure(targets, plan.rounds, planned(plan, targets, options.seed), progress, reopen)
+        loads = planned(plan, targets, options.seed)
+        measured = measure(targets, plan.rounds, loads, progress, starts(sides, stay))
         opened = asked_pairs(opened, measured)
         targets = [*opened[0].targets, *opened[1].targets]
         check_something(measured)
@@ -83,6 +86,7 @@ def measure_pair(pair: Pair, options: Options, progress: Progress) -> Report:
         noise = noise_of(measured.probes, seen)
         verdicts = [_verdict(each, pair.first, measured, slowdown(noise, options)) for each in opened]
         report = report_maker(pair.first, options, measured, seen, noise)(verdicts[pair.kind == "quantize"])
+        short = _too_short(options, measured, plan.rounds // stay, "starts" if sides else "rounds")
         compared = Compared(
             second=facts(replace(pair.first, subject=pair.second)),
             times=_times(opened, measured, 0.5, stay),
@@ -96,7 +100,7 @@ def measure_pair(pair: Pair, options: Options, progress: Progress) -> Report:
         )
         return replace(
             report,
-            notes=tuple(dict.fromkeys((*report.notes, *notes(pair.second, pair.cases)))),
+            notes=tuple(dict.fromkeys((*report.notes, *notes(pair.second, pair.cases), *short))),
             paths=tuple(path_result(name, measured.blocks[name], opened=bool(plan.rate)) for name in names(targets)),
             server=server(opened[0]),
             compared=compared,
@@ -114,40 +118,66 @@ def asked_pairs(opened: tuple[Opened, Opened], measured: Measured) -> tuple[Open
     return first, second
 
 
-def starts(opened: tuple[Opened, Opened], pair: Pair, rounds: int) -> tuple[Callable[[int], None], int]:
-    """What opens the sessions of both anew, given the number of a round; and for how many rounds they stay.
-
-    Where a session happens to lie in memory makes it some percent faster or slower for as long as it lives. Sessions
-    that stayed for the whole run would make identical files differ, and surely so.
-    """
-    sides = [
+def in_process(opened: tuple[Opened, Opened], pair: Pair) -> list[Side]:
+    """Whose sessions are ours, and what they are opened from."""
+    return [
         (target, subject.path)
         for each, subject in zip(opened, (pair.first.at_hand, pair.second), strict=True)
         for target in each.targets
         if isinstance(target, InProcess)
     ]
-    began = time.monotonic()
-    _reopen(sides)
-    stay = rounds_per_start(rounds, time.monotonic() - began)
+
+
+def starts(sides: Sequence[Side], stay: int) -> Callable[[int], None]:
+    """What opens the sessions anew, given the number of a round; they stay for as many.
+
+    Where a session happens to lie in memory makes it some percent faster or slower for as long as it lives. Sessions
+    that stayed for the whole run would make identical files differ, and surely so.
+    """
 
     def before(number: int) -> None:
         start, since = divmod(number, stay)
         if since == 0:
             _reopen(sides if start % 2 else sides[::-1])
 
-    return before, stay
+    return before
 
 
-def rounds_per_start(rounds: int, start_s: float) -> int:
-    """One, or as many as keep the starts within ten seconds; but always enough starts for an interval."""
-    affordable = max(LEAST_PAIRS, int(_STARTS_S / max(start_s, 1e-9)))
-    return max(1, min(math.ceil(rounds / affordable), rounds // LEAST_PAIRS))
+def plan_starts(costs: Mapping[str, float], start_s: float, first: Prepared, options: Options) -> tuple[Plan, int]:
+    """A plan, and for how many of its rounds sessions stay that take `start_s` to open."""
+    duration_s = options.wishes.duration_s
+    most = most_starts(duration_s, start_s)
+    left_s = max(duration_s / 2, duration_s - most * start_s)
+    wishes = replace(options.wishes, duration_s=left_s, least_rounds=LEAST_PAIRS)
+    return whole_starts(make_plan(costs, first, replace(options, wishes=wishes)), most)
 
 
-def _reopen(sides: Sequence[tuple[InProcess, Path]]) -> None:
+def most_starts(duration_s: float, start_s: float) -> int:
+    """As many as take half of the duration, or ten seconds; but always enough for an interval."""
+    return max(LEAST_PAIRS, min(ROUNDS, int((duration_s / 2 or _STARTS_S) / max(start_s, 1e-9))))
+
+
+def whole_starts(plan: Plan, most: int) -> tuple[Plan, int]:
+    """The plan in as many rounds as that many starts come to, each with as many as any other; and with how many."""
+    begun = min(plan.rounds, most)
+    stay = plan.rounds // begun
+    return plan.in_rounds(begun * stay), stay
+
+
+def _too_short(options: Options, measured: Measured, begun: int, what: str) -> Iterator[str]:
+    """A duration that gave way to the least of what an interval needs."""
+    if begun == LEAST_PAIRS and 0 < 1.1 * options.wishes.duration_s < measured.seconds:
+        asked, took = seconds(options.wishes.duration_s), seconds(measured.seconds)
+        yield f"--duration {asked} became {took}: an interval needs {LEAST_PAIRS} {what} of both models"
+
+
+def _reopen(sides: Sequence[Side]) -> float:
+    """How many seconds that took."""
+    began = time.monotonic()
     for target, path in sides:
         target.reopen(partial(_session, path))
         target.run(_WARM)
+    return time.monotonic() - began
 
 
 def _session(path: Path) -> Session:

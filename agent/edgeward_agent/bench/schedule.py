@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -64,6 +64,11 @@ class Plan:
     clients: int = 1
     grace_s: float = math.inf
 
+    def in_rounds(self, rounds: int) -> Plan:
+        """The same requests in as many rounds."""
+        times = self.rounds / rounds
+        return replace(self, rounds=rounds, requests=math.ceil(self.requests * times), seconds=self.seconds * times)
+
     def load(self, round_number: int, generator: np.random.Generator) -> Load:
         """The block of this round: the same for every path."""
         first = round_number * self.requests
@@ -77,7 +82,8 @@ class Plan:
 class Wishes:
     """What a person asked for; 0 leaves it to us. `share` is the quantile that is going to be judged.
 
-    In an open loop nothing is given up before it is late by `patience_s`.
+    In an open loop nothing is given up before it is late by `patience_s`. Time is never too short for `least_rounds`
+    in a closed one.
     """
 
     requests: int = 0
@@ -87,6 +93,7 @@ class Wishes:
     clients: int = 1
     share: float = 0.99
     patience_s: float = 0.0
+    least_rounds: int = 1
 
 
 def intended_starts(rate: float, seconds: float, arrivals: Arrivals, generator: np.random.Generator) -> Floats:
@@ -115,7 +122,8 @@ def plan_closed(costs_s: Sequence[float], wishes: Wishes) -> Plan:
         costs_s: seconds for one request on each path when that many clients ask, as the warm-up had it.
     """
     cost = max(sum(costs_s), 1e-9)
-    total = wishes.requests or max(1, int(wishes.duration_s / cost) if wishes.duration_s else _by_default(cost, wishes))
+    fits = int(wishes.duration_s / cost) if wishes.duration_s else _by_default(cost, wishes)
+    total = wishes.requests or max(wishes.least_rounds * wishes.clients, fits)
     rounds = max(1, min(ROUNDS, total // max(1, wishes.clients)))
     requests = math.ceil(total / rounds)
     return Plan(rounds=rounds, requests=requests, seconds=requests * cost, clients=wishes.clients)
