@@ -60,7 +60,7 @@ class Client:
         self._frames = _frames(ways.frames, self._timeout_s)
         self._line: _Line | None = None
         self._leaving = False
-        self._turn = _Turn(self._timeout_s)
+        self._turn = threading.Lock()
         _clients.add(self)
 
     def __enter__(self) -> Client:
@@ -74,9 +74,8 @@ class Client:
     def close(self) -> None:
         """Leave: now, or after the question that is under way. The next one opens a new connection."""
         self._leaving = True
-        if self._turn.free():
-            with self._turn:
-                self._leave_if_wanted()
+        if self._turn.acquire(timeout=_MOMENT_S):  # who has it only needs to give it back, or leaves when he does
+            self._end_turn()
 
     def infer(
         self,
@@ -104,13 +103,14 @@ class Client:
             ClientError: one of its kinds, see there.
         """
         wish = wish_of(model, inputs, version, outputs, request_id, capture, deadline_us, priority)
-        with self._turn:
-            try:
-                if self._frames is not None:
-                    return self._frames.infer(wish, inputs, self._over_http)
-                return self._over_http(wish, inputs)
-            finally:
-                self._leave_if_wanted()
+        if not self._turn.acquire(False):
+            self._await_turn()
+        try:
+            if self._frames is not None:
+                return self._frames.infer(wish, inputs, self._over_http)
+            return self._over_http(wish, inputs)
+        finally:
+            self._end_turn()
 
     def model(self, model: str, *, version: int | None = None) -> ModelInfo:
         """Raises ClientError."""
@@ -134,18 +134,26 @@ class Client:
         return heard if isinstance(heard, Answer) else self._dialogue.understand(form, heard)
 
     def _get(self, path: str) -> Response:
-        with self._turn:
-            try:
-                heard = self._exchange(self._dialogue.get(path), NO_FORM)
-            finally:
-                self._leave_if_wanted()
+        self._await_turn()
+        try:
+            heard = self._exchange(self._dialogue.get(path), NO_FORM)
+        finally:
+            self._end_turn()
         assert isinstance(heard, Response)
         return heard
 
-    def _leave_if_wanted(self) -> None:
-        if self._leaving:
-            self._leaving = False
-            self._leave()
+    def _await_turn(self) -> None:
+        """One question at a time: two on one connection would take each other's answers."""
+        if not self._turn.acquire(timeout=self._timeout_s):
+            raise Unreachable(f"expected a turn within {self._timeout_s:g} s, another question on this client has it")
+
+    def _end_turn(self) -> None:
+        try:
+            if self._leaving:
+                self._leaving = False
+                self._leave()
+        finally:
+            self._turn.release()
 
     def _leave(self) -> None:
         self._hang_up()
@@ -154,7 +162,7 @@ class Client:
 
     def _part(self) -> None:
         """In a forked process: the connections go on in the other, whose answers would come to both."""
-        self._turn = _Turn(self._timeout_s)
+        self._turn = threading.Lock()
         self._leave()
 
     def _hang_up(self) -> None:
@@ -164,13 +172,16 @@ class Client:
 
     def _exchange(self, request: Request, form: Form) -> Answer | Response:
         try:
-            return self._ask(request, form)
+            heard = self._ask(request, form)
         except (OSError, NotHttp) as error:
             self._hang_up()
             raise Unreachable(f"{self._address.text}: expected an answer, got: {reason(error)}") from None
         except BaseException:  # Ctrl-C in the middle: what comes next on this connection answers another question
             self._hang_up()
             raise
+        if heard.__class__ is Response and not heard.keep_alive:
+            self._hang_up()
+        return heard
 
     def _ask(self, request: Request, form: Form) -> Answer | Response:
         """Ask, and once more on a new connection when the kept one turns out to be closed, as after a restart of the
@@ -179,17 +190,11 @@ class Client:
         ends_s = time.monotonic() + self._timeout_s
         if self._line is not None:
             try:
-                return self._talk(self._line, request, form, ends_s)
+                return self._line.ask(request, form, ends_s)
             except (BrokenPipeError, ConnectionResetError, _Gone):
                 self._hang_up()
         self._line = _Line(self._address.connect(max(0.001, ends_s - time.monotonic())), self._timeout_s)
-        return self._talk(self._line, request, form, ends_s)
-
-    def _talk(self, line: _Line, request: Request, form: Form, ends_s: float) -> Answer | Response:
-        heard = line.ask(request, form, ends_s)
-        if isinstance(heard, Response) and not heard.keep_alive:
-            self._hang_up()
-        return heard
+        return self._line.ask(request, form, ends_s)
 
 
 _clients: Final[WeakSet[Client]] = WeakSet()
@@ -213,28 +218,6 @@ def _frames(path: str, timeout_s: float) -> Frames | None:
     return Frames(path, timeout_s)
 
 
-class _Turn:
-    """One question at a time: two on one connection would take each other's answers."""
-
-    def __init__(self, timeout_s: float) -> None:
-        self._lock = threading.Lock()
-        self._timeout_s = timeout_s
-
-    def free(self) -> bool:
-        """Whether nobody has it; waited for only as long as one needs to give it back."""
-        if not self._lock.acquire(timeout=_MOMENT_S):
-            return False
-        self._lock.release()
-        return True
-
-    def __enter__(self) -> None:
-        if not self._lock.acquire(timeout=self._timeout_s):
-            raise Unreachable(f"expected a turn within {self._timeout_s:g} s, another question on this client has it")
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-
 class _Line:
     """One connection, one question at a time."""
 
@@ -248,15 +231,19 @@ class _Line:
     def ask(self, request: Request, form: Form, ends_s: float) -> Answer | Response:
         """Raises OSError or NotHttp."""
         self._waits.begin(ends_s)
-        self._send((request,) if isinstance(request, bytes) else request)
+        if isinstance(request, bytes):
+            sent = self._socket.send(request)
+            if sent < len(request):
+                self._send_rest((request,), sent)
+        else:  # in one call, so that head and tensors wake the server once
+            self._send_rest(request, self._socket.sendmsg(request))
         self._waits.go_on()
         data = self._socket.recv(form.room)
         answer = form.recognise(data)
         return answer if answer is not None else self._read_on(data)
 
-    def _send(self, pieces: Sequence[Buffer]) -> None:
-        """One call for all of them, so that head and tensors wake the server once; then what it left over."""
-        sent = self._socket.sendmsg(pieces) if len(pieces) > 1 else self._socket.send(pieces[0])
+    def _send_rest(self, pieces: Sequence[Buffer], sent: int) -> None:
+        """What the first call has left over."""
         for piece in pieces:
             size = len(piece)
             while sent < size:

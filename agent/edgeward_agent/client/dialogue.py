@@ -86,8 +86,8 @@ def wish_of(
             raise TypeError(f"expected the name of a model and an id as str, got {model!r} and {request_id!r}")
         if inputs.__class__ is not dict and not isinstance(inputs, Mapping):
             raise TypeError(f"expected arrays by input name, got {type(inputs).__name__}")
-        wanted = tuple(outputs)
-        if isinstance(outputs, str) or len(set(wanted)) != len(wanted):
+        wanted = outputs if outputs.__class__ is tuple else tuple(outputs)
+        if isinstance(outputs, str) or (wanted and len(set(wanted)) != len(wanted)):
             raise ValueError(f"expected names of outputs, each once, got {outputs!r}")
         if capture.__class__ is not CaptureMode:
             capture = CaptureMode(capture)
