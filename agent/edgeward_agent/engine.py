@@ -10,6 +10,7 @@ What it does without: updates, records, and a crash of the runtime that is not t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -23,7 +24,7 @@ from edgeward_agent.serving.local import load_all
 from edgeward_agent.serving.refusal import Refusal
 from edgeward_agent.serving.release import Version
 from edgeward_agent.serving.session import RunFailed
-from edgeward_agent.wire.tensors import DATATYPE, Array
+from edgeward_agent.wire.tensors import DATATYPE, Array, floats_of_bf16
 from edgeward_contract.manifest import CaptureMode, Datatype, TensorSpec
 
 
@@ -96,7 +97,8 @@ class Engine:
             raise InvalidRequest(str(refusal)) from None
         except RunFailed as error:
             raise ServerFailed(str(error)) from None
-        named = dict(zip(wanted, results, strict=True))
+        given = map(partial(_given, found.interface), wanted, results)
+        named = dict(zip(wanted, given, strict=True))
         return Answer(model=found.name, version=str(found.version), request_id=request_id, outputs=named)
 
     def model(self, model: str, *, version: int | None = None) -> ModelInfo:
@@ -125,6 +127,10 @@ def _wanted(interface: Interface, outputs: Sequence[str]) -> list[str]:
         if name not in interface.outputs:
             raise InvalidRequest(f"expected outputs of {sorted(interface.outputs)}, got '{name}'")
     return list(outputs or interface.outputs)
+
+
+def _given(interface: Interface, name: str, result: Array) -> Array:
+    return floats_of_bf16(result) if interface.outputs[name].datatype is Datatype.BF16 else result
 
 
 def _feeds(interface: Interface, inputs: Mapping[str, Array]) -> dict[str, Array]:

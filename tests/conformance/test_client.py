@@ -17,6 +17,7 @@ from support.serving import (
     FEATURES,
     Release,
     ask,
+    cast_model,
     constant_release,
     device,
     failing_model,
@@ -41,6 +42,7 @@ def _releases(folder: Path) -> list[Release]:
     made = [constant_release(folder, 3.0, version=4)]
     models = {name: identity_model(folder / name / "model.onnx", *kind) for name, kind in _KINDS.items()}
     models["sum"] = sum_model(folder / "sum" / "model.onnx")
+    models["brief"] = cast_model(folder / "brief" / "model.onnx", TensorProto.BFLOAT16)
     models["table"] = failing_model(folder / "table" / "model.onnx")
     return made + [write_release(path.parent, manifest_for(path, name)) for name, path in models.items()]
 
@@ -85,6 +87,15 @@ def test_arrays_come_back_as_they_went(client: Asks, model: str, array: Array) -
     back = client.infer(model, {"in": array})["out"]
     assert back.shape == array.shape
     assert back.tolist() == array.tolist() or np.array_equal(back, array, equal_nan=True)
+
+
+def test_bf16_comes_as_floats_of_the_same_values(client: Asks) -> None:
+    """More than once: what is known of an answer, or has a plan, is read in another way."""
+    for first in (1.5, -2.0, 3.0e38, np.nan):
+        answer = client.infer("brief", {"in": np.array([first, 0.15625], np.float32)})["out"]
+        assert answer.dtype == np.float32
+        assert np.allclose(answer, [first, 0.15625], rtol=1 / 128, equal_nan=True)
+        assert not (answer.view(np.uint32) & 0xFFFF).any()
 
 
 def test_the_same_question_with_other_numbers(client: Asks) -> None:

@@ -28,6 +28,7 @@ from edgeward_agent.bench.schedule import (
     plan_open,
 )
 from edgeward_agent.bench.verdict import Outcome, Why, judge
+from edgeward_agent.wire.tensors import floats_of_bf16
 from edgeward_contract.manifest import Datatype, TensorSpec
 from support.bench import MACHINE
 
@@ -386,9 +387,9 @@ def test_bf16_is_made_of_ordinary_numbers_and_read_back() -> None:
     values = np.array([[0.0, 1.0, -2.5], [np.inf, np.nan, 3e38]], np.float32)
     bits = bf16.from_floats(values)
     assert bits.dtype == np.uint16 and bits.shape == values.shape
-    assert np.allclose(bf16.to_floats(bits), values, rtol=1 / 128, equal_nan=True)
+    assert np.allclose(floats_of_bf16(bits), values, rtol=1 / 128, equal_nan=True)
     saved = bits.view("V2")
     assert all(np.array_equal(np.asarray(bf16.from_array(each)), bits) for each in (saved, bits))
     spec = TensorSpec(name="x", datatype=Datatype.BF16, shape=(-1, 50))
-    drawn = np.concatenate([bf16.to_floats(each["x"]) for each in random([spec], {}).feeds])
+    drawn = np.concatenate([floats_of_bf16(each["x"]) for each in random([spec], {}).feeds])
     assert drawn.min() >= 0 and drawn.max() < 1 and len(np.unique(drawn)) > 50

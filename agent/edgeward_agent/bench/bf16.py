@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeward_agent.bench.quantiles import Floats
 from edgeward_agent.wire.tensors import CARRIER, Array
@@ -25,12 +24,6 @@ def from_floats(values: Array | Floats) -> Array:
     single = np.asarray(values, dtype="<f4")
     bits = (np.ascontiguousarray(single).view("<u4") >> 16).astype(BITS).reshape(single.shape)
     return np.where(np.isnan(single), np.uint16(0x7FC0), bits).astype(BITS)
-
-
-def to_floats(bits: Array) -> npt.NDArray[np.float32]:
-    """As FP32, exactly."""
-    wide = np.asarray(bits).astype("<u4") << np.uint32(16)
-    return np.asarray(wide.view("<f4").reshape(bits.shape), dtype=np.float32)
 
 
 def from_array(array: Array) -> Array | None:

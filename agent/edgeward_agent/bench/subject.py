@@ -15,7 +15,7 @@ from edgeward_agent.serving.local import load_file
 from edgeward_agent.serving.release import MANIFEST, MODEL, read_manifest
 from edgeward_agent.serving.session import Session
 from edgeward_agent.update.policy import check_model
-from edgeward_agent.wire.tensors import Array
+from edgeward_agent.wire.tensors import Array, floats_of_bf16
 from edgeward_contract.manifest import Manifest, TensorSpec
 from edgeward_contract.serving_options import ServingOptions
 
@@ -70,7 +70,7 @@ class Subject:
         """By output; BF16 as floats. Raises ServingError."""
         bits = bf16.names(self.session.interface.outputs.values())
         found = zip(self.outputs, self.session.run(self.outputs, feeds), strict=True)
-        return {name: bf16.to_floats(each) if name in bits else each for name, each in found}
+        return {name: floats_of_bf16(each) if name in bits else each for name, each in found}
 
 
 def load(path: Path) -> Subject:

@@ -334,7 +334,8 @@ def _answer(meaning: Meaning, data: memoryview) -> Answer:
     outputs: dict[str, Array] = {}
     at = 0
     for name, datatype, shape, size in meaning.parts:
-        outputs[name] = tensors.from_bytes(datatype, shape, data[at : at + size])
+        array = tensors.from_bytes(datatype, shape, data[at : at + size])
+        outputs[name] = tensors.floats_of_bf16(array) if datatype is Datatype.BF16 else array
         at += size
     return Answer(meaning.model, meaning.version, meaning.request_id, outputs)
 

@@ -14,12 +14,13 @@ import numpy as np
 
 from edgeward_agent.client.answers import Answer
 from edgeward_agent.client.http import Response
-from edgeward_agent.wire.tensors import CARRIER, Array, Buffer, to_bytes
+from edgeward_agent.wire.tensors import NUMPY, Array, Buffer, to_bytes
 from edgeward_contract.manifest import Datatype
 
 _JOIN_BELOW_BYTES: Final = 1 << 16
 _FIRST_READ_BYTES: Final = 1 << 16  # from 128 KiB on the C library asks the system for each buffer anew
-_PLAIN: Final = "iuf"
+_PLAIN: Final = frozenset(datatype for datatype, dtype in NUMPY.items() if dtype.kind in "iuf")
+"""What lies in an answer as numpy has it. A BOOL is looked at, text decoded, BF16 widened."""
 _tobytes: Final = np.ndarray.tobytes
 _ndarray: Final = np.ndarray
 
@@ -71,7 +72,7 @@ class Form:
         size = len(response.head) + len(response.body)
         if response.json_bytes is None or not response.keep_alive or size >= _FIRST_READ_BYTES:
             return
-        if all(CARRIER[part.datatype].kind in _PLAIN for part in meaning.parts):  # a BOOL is looked at, text decoded
+        if all(part.datatype in _PLAIN for part in meaning.parts):
             known = _Known(response.head + response.body[: response.json_bytes], size, meaning)
             self.recognise = known.read
             self.room = size + 1
@@ -98,7 +99,7 @@ class _Known:
         self._places: list[tuple[str, np.dtype[np.generic], tuple[int, ...], slice]] = []
         at = len(begin)
         for name, datatype, shape, length in meaning.parts:
-            self._places.append((name, CARRIER[datatype], shape, slice(at, at + length)))
+            self._places.append((name, NUMPY[datatype], shape, slice(at, at + length)))
             at += length
 
     def read(self, data: bytes) -> Answer | None:

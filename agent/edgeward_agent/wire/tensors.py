@@ -98,6 +98,12 @@ def to_bytes(array: Array) -> Buffer:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
+def floats_of_bf16(bits: Array) -> npt.NDArray[np.float32]:
+    """BF16 that came as its bits, as FP32 of the same values: it is the upper half of that."""
+    wide = np.asarray(bits).astype("<u4") << np.uint32(16)
+    return np.asarray(wide.view("<f4").reshape(bits.shape), dtype=np.float32)
+
+
 def split_bytes(data: Buffer) -> list[str]:
     """Elements of a BYTES tensor; as text, because ONNX strings are UTF-8.
 
