@@ -17,7 +17,7 @@ from types import TracebackType
 import numpy as np
 
 from edgeward_agent.client.answers import Answer, ModelInfo
-from edgeward_agent.client.dialogue import sendable, wish_of
+from edgeward_agent.client.dialogue import check_texts, sendable, wish_of
 from edgeward_agent.client.errors import InvalidRequest, ModelNotFound, ServerFailed
 from edgeward_agent.serving.interface import Interface, fits
 from edgeward_agent.serving.local import load_all
@@ -86,6 +86,7 @@ class Engine:
         _, version, outputs, _, capture, _, _ = wish_of(
             model, inputs, version, outputs, request_id, capture, deadline_us, priority
         )
+        check_texts(request_id)
         found = self._find(model, version)
         if capture is not CaptureMode.OFF:
             raise InvalidRequest("expected capture off, got another: an engine in the application has no outbox")
@@ -116,13 +117,16 @@ class Engine:
         return bool(self._versions)
 
     def _find(self, model: str, version: int | None) -> Version:
+        check_texts(model)
         found = self._versions.get(model)
         if found is None or version not in (None, found.version):
-            raise ModelNotFound(f"Request for unknown model: '{model}' is not found")
+            wanted = f"'{model}'" if found is None else f"'{model}' version {version}"
+            raise ModelNotFound(f"Request for unknown model: {wanted} is not found")
         return found
 
 
 def _wanted(interface: Interface, outputs: Sequence[str]) -> list[str]:
+    check_texts(*outputs)
     for name in outputs:
         if name not in interface.outputs:
             raise InvalidRequest(f"expected outputs of {sorted(interface.outputs)}, got '{name}'")
@@ -134,6 +138,7 @@ def _given(interface: Interface, name: str, result: Array) -> Array:
 
 
 def _feeds(interface: Interface, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    check_texts(*inputs)
     if set(inputs) != set(interface.inputs):
         raise InvalidRequest(f"expected inputs {sorted(interface.inputs)}, got {sorted(inputs)}")
     return {name: _feed(interface.inputs[name], sendable(name, array)) for name, array in inputs.items()}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,7 +46,16 @@ def _releases(folder: Path) -> list[Release]:
     models["sum"] = sum_model(folder / "sum" / "model.onnx")
     models["brief"] = cast_model(folder / "brief" / "model.onnx", TensorProto.BFLOAT16)
     models["table"] = failing_model(folder / "table" / "model.onnx")
+    made.append(_labelled(folder / "labelled" / "model.onnx"))
     return made + [write_release(path.parent, manifest_for(path, name)) for name, path in models.items()]
+
+
+def _labelled(path: Path) -> Release:
+    manifest = manifest_for(identity_model(path, TensorProto.FLOAT, ["n", 2]), "labelled")
+    (given,), (back,) = manifest.inputs, manifest.outputs
+    given = replace(manifest.inputs[0], labels=("systolic", "diastolic"), units=("mmHg", "mmHg"))
+    back = replace(manifest.outputs[0], labels=("a", "b"))
+    return write_release(path.parent, replace(manifest, inputs=(given,), outputs=(back,)))
 
 
 @pytest.fixture(scope="module")
@@ -152,11 +163,31 @@ def test_a_model_says_what_it_takes(client: Asks) -> None:
     assert client.ready()
 
 
+def test_a_model_says_what_its_columns_are(client: Asks) -> None:
+    found = client.model("labelled")
+    assert [(each.labels, each.units) for each in (*found.inputs, *found.outputs)] == [
+        (("systolic", "diastolic"), ("mmHg", "mmHg")),
+        (("a", "b"), ()),
+    ]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"model": "\ud800"}, {"inputs": {b"in": np.zeros(1)}}, {"outputs": [5]}, {"request_id": "\ud800"}],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_names_and_ids_are_text(client: Asks, wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest, match="expected names and ids as str that UTF-8 has, got"):
+        client.infer(**{"model": "number", "inputs": {"in": np.array(1.0)}} | wrong)
+    with pytest.raises(InvalidRequest, match="expected names and ids as str that UTF-8 has, got 5"):
+        client.model(5)  # type: ignore[arg-type]
+
+
 def test_what_cannot_be_answered_is_told_apart(client: Asks) -> None:
     good = np.zeros((1, FEATURES), np.float32)
     with pytest.raises(ModelNotFound, match="unknown model: 'nope'"):
         client.infer("nope", {"features": good})
-    with pytest.raises(ModelNotFound, match="unknown model: 'toy'"):
+    with pytest.raises(ModelNotFound, match="unknown model: 'toy' version 5 is not found"):
         client.model("toy", version=5)
     with pytest.raises(InvalidRequest, match=r"expected shape \[-1, 30\], got \[1, 29\]"):
         client.infer("toy", {"features": good[:, :29]})

@@ -273,9 +273,9 @@ def test_what_no_client_can_be_made_with_is_said(opened: type[Client] | type[Asy
     for timeout_s in (0, -1, float("nan"), float("inf"), None, "5"):
         with pytest.raises(InvalidAddress, match="expected a time-out from 0 to"):
             opened(timeout_s=timeout_s)  # type: ignore[arg-type]
-    for token in ("two words", "ends\n", "é"):
+    for token in ("two words", "ends\n", "é", 5, b"secret"):
         with pytest.raises(InvalidAddress, match="expected a token of letters"):
-            opened(token=token)
+            opened(token=token)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,10 @@ def test_what_no_client_can_be_made_with_is_said(opened: type[Client] | type[Asy
         ({"request_id": 4}, "expected the name of a model and an id as str"),
         ({"inputs": None}, "expected arrays by input name, got NoneType"),
         ({"inputs": np.zeros(1)}, "expected arrays by input name, got ndarray"),
-        ({"deadline_us": -1}, "expected a deadline from 0 µs, got -1"),
+        ({"deadline_us": -1}, "expected a deadline from 0 to [0-9]+ µs, got -1"),
+        ({"deadline_us": 1 << 63}, "expected a deadline from 0 to [0-9]+ µs, got [0-9]+"),
+        ({"priority": -1}, "expected a priority from 0 to [0-9]+, got -1"),
+        ({"priority": 1 << 64}, "expected a priority from 0 to [0-9]+, got [0-9]+"),
     ],
 )
 def test_a_wish_of_another_type_is_an_invalid_request(wish: dict[str, Any], words: str) -> None:

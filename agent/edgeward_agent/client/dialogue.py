@@ -38,6 +38,8 @@ from edgeward_contract.schema import ContractError, Fields, JsonValue, parse_jso
 _REMEMBERED: Final = 64
 _OFF: Final = CaptureMode.OFF
 _OK: Final = int(HTTPStatus.OK)
+_MAX_DEADLINE_US: Final = (1 << 63) - 1
+_MAX_PRIORITY: Final = (1 << 64) - 1
 READY: Final = "/v2/health/ready"
 _TOKEN: Final = re.compile(r"[!-~]+")
 T = TypeVar("T")
@@ -79,7 +81,7 @@ def wish_of(
     """What a caller has said, where all of it can be said to a server.
 
     Raises:
-        InvalidRequest: something is of another type, an output is wanted twice, or a deadline is before now.
+        InvalidRequest: something is of another type, an output is wanted twice, or a number is out of its range.
     """
     try:
         if not (isinstance(model, str) and isinstance(request_id, str)):
@@ -94,9 +96,12 @@ def wish_of(
         if version is not None:
             version = operator.index(version)
         deadline_us = operator.index(deadline_us)
-        if deadline_us < 0:
-            raise ValueError(f"expected a deadline from 0 µs, got {deadline_us}")
-        return model, version, wanted, request_id, capture, deadline_us, operator.index(priority)
+        if not 0 <= deadline_us <= _MAX_DEADLINE_US:
+            raise ValueError(f"expected a deadline from 0 to {_MAX_DEADLINE_US} µs, got {deadline_us}")
+        priority = operator.index(priority)
+        if not 0 <= priority <= _MAX_PRIORITY:
+            raise ValueError(f"expected a priority from 0 to {_MAX_PRIORITY}, got {priority}")
+        return model, version, wanted, request_id, capture, deadline_us, priority
     except (TypeError, ValueError) as error:
         raise InvalidRequest(str(error)) from None
 
@@ -110,7 +115,7 @@ class Dialogue:
 
     def __init__(self, address: str, *, token: str | None = None) -> None:
         """Raises InvalidAddress: no header can hold the token."""
-        if token and not _TOKEN.fullmatch(token):
+        if token and not (isinstance(token, str) and _TOKEN.fullmatch(token)):
             raise InvalidAddress("expected a token of letters, digits and marks, without the white space around it")
         self._address = address
         self._common = b"Host: localhost\r\n" + (b"Authorization: Bearer %b\r\n" % token.encode() if token else b"")
@@ -180,6 +185,7 @@ class Dialogue:
         return ServerFailed(f"{self._address}: expected an answer of the protocol, got: {error}")
 
     def _ask_new(self, wish: Wish, names: Sequence[str], given: Sequence[Array], key: object) -> tuple[Form, Request]:
+        check_texts(*names, *wish.outputs, wish.request_id)
         arrays = list(map(sendable, names, given))
         sizes = [_size_bytes(each) for each in arrays]
         header = _compose(wish, list(map(_tensor, names, arrays, sizes)))
@@ -208,7 +214,20 @@ class Dialogue:
         return meaning
 
 
+def check_texts(*names: object) -> None:
+    """Raises InvalidRequest: a name or an id is no text, or none that UTF-8 has."""
+    for name in names:
+        try:
+            if not isinstance(name, str):
+                raise TypeError
+            name.encode()
+        except (TypeError, UnicodeEncodeError):
+            raise InvalidRequest(f"expected names and ids as str that UTF-8 has, got {name!a:.60}") from None
+
+
 def model_path(model: str, version: int | None) -> str:
+    """Raises InvalidRequest: the model's name is none."""
+    check_texts(model)
     path = f"/v2/models/{quote(model, safe='')}"
     return path if version is None else f"{path}/versions/{version}"
 

@@ -21,7 +21,6 @@ from edgeward_agent.wire.tensors import DATATYPE, Array
 
 _REMEMBERED: Final = 64
 _TRY_AGAIN_S: Final = 5.0
-_MAX_DEADLINE_US: Final = (1 << 63) - 1
 _MAX_PRIORITY: Final = 255
 
 
@@ -38,12 +37,12 @@ def form_of(wish: WishFields, inputs: Mapping[str, Array]) -> tuple[Hashable, di
 
 def carried(wish: WishFields) -> bool:
     """Whether a packet has room for what comes with each question."""
-    _, _, _, request_id, _, deadline_us, priority = wish
+    _, _, _, request_id, _, _, priority = wish
     try:
         id_bytes = len(request_id.encode())
     except UnicodeEncodeError:  # half a surrogate pair, which JSON has a way to write
         return False
-    return id_bytes <= MAX_ID_BYTES and 0 <= deadline_us <= _MAX_DEADLINE_US and 0 <= priority <= _MAX_PRIORITY
+    return id_bytes <= MAX_ID_BYTES and priority <= _MAX_PRIORITY
 
 
 class _Form:

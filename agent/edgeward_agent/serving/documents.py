@@ -94,7 +94,11 @@ _OUTPUT: Final[Document] = {"label_filename": "", "is_shape_tensor": False}
 
 
 def _metadata(spec: TensorSpec) -> Document:
-    return {"name": spec.name, "datatype": spec.datatype.value, "shape": list[JsonValue](spec.shape)}
+    document: Document = {"name": spec.name, "datatype": spec.datatype.value, "shape": list[JsonValue](spec.shape)}
+    for key, names in (("labels", spec.labels), ("units", spec.units)):
+        if names:  # an addition of ours
+            document[key] = list[JsonValue](names)
+    return document
 
 
 def _config(spec: TensorSpec, *, batched: bool) -> Document:

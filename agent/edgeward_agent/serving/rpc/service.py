@@ -167,7 +167,9 @@ def management_calls(management: Management) -> Mapping[str, Callable[[bytes], M
             ready=_holds(management.model_ready, _route(read(pb.ModelReadyRequest, body)))
         ),
         "ModelMetadata": lambda body: ParseDict(
-            management.model(_route(read(pb.ModelMetadataRequest, body))), pb.ModelMetadataResponse()
+            management.model(_route(read(pb.ModelMetadataRequest, body))),
+            pb.ModelMetadataResponse(),
+            ignore_unknown_fields=True,  # labels and units, which the message has no place for
         ),
         "ModelConfig": lambda body: ParseDict(
             {"config": management.config(_route(read(pb.ModelConfigRequest, body)))}, pb.ModelConfigResponse()
