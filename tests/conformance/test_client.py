@@ -197,6 +197,8 @@ def test_what_cannot_be_answered_is_told_apart(client: Asks) -> None:
         client.infer("toy", {"feature": good})
     with pytest.raises(InvalidRequest, match="expected inputs"):
         client.infer("sum", {"a": np.zeros((1, 4), np.int32)})
+    with pytest.raises(InvalidRequest, match="expected one size of 'n', got 2 in 'a' and 3 in 'b'"):
+        client.infer("sum", {"a": np.zeros((2, 4), np.int32), "b": np.zeros((3, 4), np.int32)})
     with pytest.raises(InvalidRequest, match="expected outputs of"):
         client.infer("toy", {"features": good}, outputs=["risk"])
     with pytest.raises(ServerFailed, match="the model failed"):

@@ -160,7 +160,7 @@ class Session:
         try:
             results: list[Array] = self._run(outputs, feeds, options)
         except Exception as error:
-            raise _translated(error) from None
+            raise _translated(error, self._apart(feeds)) from None
         return results
 
     def bind(self, feeds: Mapping[str, Array], like: Mapping[str, Array]) -> Bound | None:
@@ -182,6 +182,17 @@ class Session:
         bound = Bound(self._session._sess.run_with_iobinding, binding, kept, list(results.values()))
         self._bounds.add(bound)
         return bound
+
+    def _apart(self, feeds: Mapping[str, Array]) -> str:
+        """Which sizes do not fit each other, of axes that the graph calls by one name; empty for none."""
+        sizes: dict[str, tuple[int, str]] = {}
+        for each in self._session.get_inputs():
+            for axis, size in zip(each.shape, feeds[each.name].shape, strict=False):  # a rank may be open
+                if isinstance(axis, str):
+                    first, where = sizes.setdefault(axis, (size, each.name))
+                    if size != first:
+                        return f"expected one size of '{axis}', got {first} in '{where}' and {size} in '{each.name}'"
+        return ""
 
     def warm(self) -> None:
         """Run on zeros, so that the first patient does not pay for the arena. A model may refuse zeros."""
@@ -329,8 +340,14 @@ def _zeros(spec: TensorSpec) -> Array:
     return np.zeros(shape, tensors.CARRIER[spec.datatype])
 
 
-def _translated(error: Exception) -> ServingError:
-    """The runtime checks shapes against each other and calls that, and a node's own complaint, by one name."""
+def _translated(error: Exception, apart: str) -> ServingError:
+    """The runtime checks shapes against each other and calls that, and a node's own complaint, by one name.
+
+    Args:
+        apart: what of the request cannot fit any model of these axes.
+    """
+    if apart:
+        return Refusal(HTTPStatus.BAD_REQUEST, apart)
     reason = _reason(error)
     if "INVALID_ARGUMENT" in str(error) and "while running" not in reason:
         return Refusal(HTTPStatus.BAD_REQUEST, f"expected inputs that fit the model, got: {reason}")
