@@ -255,6 +255,9 @@ def test_who_closes_while_questions_are_under_way_leaves_no_connection() -> None
         "http://localhost:1/behind/a/proxy",
         "http://user@localhost:1",
         "http://localhost?x=1",
+        "http://\ud800",
+        "http://a..b",
+        "http://" + "a" * 64,
     ],
 )
 def test_an_address_that_is_none_is_said(address: str) -> None:
@@ -262,7 +265,7 @@ def test_an_address_that_is_none_is_said(address: str) -> None:
         Client(address)
 
 
-@pytest.mark.parametrize("address", [None, 5, "unix:", "frames:", "unix://"])
+@pytest.mark.parametrize("address", [None, 5, "unix:", "frames:", "unix://", "unix:\ud800", "frames:\ud800"])
 def test_an_address_without_a_path_or_a_word_is_said(address: str) -> None:
     with pytest.raises(InvalidAddress, match=r"expected (http:.*frames:|unix:|frames:)PATH, got"):
         Client(address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import sys
@@ -41,6 +42,7 @@ class Address:
         try:
             parts = urlsplit(text)
             host, port = parts.hostname, parts.port or _DEFAULT_PORT
+            (host or "").encode("idna")  # as the system is asked for it
         except ValueError:
             host = None
         if not host or parts.scheme != "http" or text.removesuffix("/") != f"http://{parts.netloc}" or "@" in text:
@@ -84,9 +86,12 @@ def _beside(frames: str) -> Address:
 
 def _path(text: str, scheme: str) -> str:
     path = text.removeprefix(scheme).removeprefix("//")
-    if not path:
-        raise InvalidAddress(f"expected {scheme}PATH, got {text!r}")
-    return path
+    try:
+        if os.fsencode(path):
+            return path
+    except UnicodeEncodeError:  # half a surrogate pair
+        pass
+    raise InvalidAddress(f"expected {scheme}PATH, got {text!r}")
 
 
 def connect_unix(path: str, kind: socket.SocketKind, timeout_s: float) -> socket.socket:
