@@ -141,6 +141,17 @@ def test_what_no_server_could_understand_is_said_before_it_is_asked(client: Asks
         client.infer("number", {"in": np.array(1.0)}, version=1.5)  # type: ignore[arg-type]
 
 
+class _Refusing:
+    def __array__(self, *_: object, **__: object) -> Array:
+        raise RuntimeError("a tensor that wants a gradient")
+
+
+@pytest.mark.parametrize(("given", "words"), [([[1.0], [1.0, 2.0]], "inhomogeneous"), (_Refusing(), "gradient")])
+def test_what_is_no_array_is_an_invalid_request(client: Asks, given: Any, words: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"input 'in': expected an array, got: .*{words}"):
+        client.infer("number", {"in": given})
+
+
 def test_text_may_come_as_bytes(client: Asks) -> None:
     for given in (np.array([b"a", "é".encode()], object), np.array([b"a", "é".encode()])):
         assert client.infer("words", {"in": given})["out"].tolist() == ["a", "é"]

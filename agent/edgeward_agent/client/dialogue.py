@@ -133,7 +133,7 @@ class Dialogue:
         for name, given in inputs.items():
             try:
                 array = np.asarray(given)
-            except ValueError:
+            except Exception:
                 array = sendable(name, given)  # says what is wrong with it
             key += (name, array.dtype, array.shape)
             arrays.append(array)
@@ -268,7 +268,7 @@ def sendable(name: str, given: Array) -> Array:
     """
     try:
         array = np.asarray(given)
-    except ValueError as error:
+    except Exception as error:  # an `__array__` may raise anything
         raise InvalidRequest(f"input '{name}': expected an array, got: {error}") from None
     if array.dtype.kind in "US":
         array = array.astype(object)

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from edgeward_agent.client.answers import Answer
-from edgeward_agent.client.dialogue import WishFields
+from edgeward_agent.client.dialogue import WishFields, sendable
 from edgeward_agent.client.plan import Layout, lay_out
 from edgeward_agent.wire.frames import MAX_ID_BYTES
 from edgeward_agent.wire.tensors import DATATYPE, Array
@@ -25,12 +25,20 @@ _MAX_PRIORITY: Final = 255
 
 
 def form_of(wish: WishFields, inputs: Mapping[str, Array]) -> tuple[Hashable, dict[str, Array]]:
-    """What decides which plan a question needs, and its inputs as arrays."""
+    """What decides which plan a question needs, and its inputs as arrays.
+
+    Raises:
+        InvalidRequest: an input is no array.
+    """
     model, version, outputs, _, capture, _, _ = wish
     form: list[Hashable] = [model, version, outputs, capture]
     arrays: dict[str, Array] = {}
     for name, given in inputs.items():
-        array = arrays[name] = np.asarray(given)
+        try:
+            array = np.asarray(given)
+        except Exception:
+            array = sendable(name, given)  # says what is wrong with it
+        arrays[name] = array
         form += (name, array.dtype, array.shape)
     return tuple(form), arrays
 
