@@ -152,6 +152,12 @@ def test_what_is_no_array_is_an_invalid_request(client: Asks, given: Any, words:
         client.infer("number", {"in": given})
 
 
+def test_text_may_come_as_numpys_own_strings(client: Asks) -> None:
+    words = ["a", "", "ü" * 30]
+    given: Any = np.array(words, np.dtypes.StringDType())
+    assert client.infer("words", {"in": given})["out"].tolist() == words
+
+
 def test_text_may_come_as_bytes(client: Asks) -> None:
     for given in (np.array([b"a", "é".encode()], object), np.array([b"a", "é".encode()])):
         assert client.infer("words", {"in": given})["out"].tolist() == ["a", "é"]

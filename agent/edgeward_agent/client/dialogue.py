@@ -270,7 +270,7 @@ def sendable(name: str, given: Array) -> Array:
         array = np.asarray(given)
     except Exception as error:  # an `__array__` may raise anything
         raise InvalidRequest(f"input '{name}': expected an array, got: {error}") from None
-    if array.dtype.kind in "US":
+    if array.dtype.kind in "UST":
         array = array.astype(object)
     if array.dtype not in tensors.DATATYPE:
         array = array.astype(array.dtype.newbyteorder("<"), copy=False)
