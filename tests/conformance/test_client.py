@@ -158,6 +158,10 @@ def test_text_may_come_as_numpys_own_strings(client: Asks) -> None:
     assert client.infer("words", {"in": given})["out"].tolist() == words
 
 
+def test_an_id_may_be_long(client: Asks) -> None:
+    assert client.infer("number", {"in": np.array(1.0)}, request_id="é" * 5000).request_id == "é" * 5000
+
+
 def test_text_may_come_as_bytes(client: Asks) -> None:
     for given in (np.array([b"a", "é".encode()], object), np.array([b"a", "é".encode()])):
         assert client.infer("words", {"in": given})["out"].tolist() == ["a", "é"]

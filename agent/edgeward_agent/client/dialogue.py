@@ -335,7 +335,7 @@ def _read_meaning(header: bytes) -> Meaning:
     return Meaning(
         model=fields.text("model_name"),
         version=fields.text("model_version"),
-        request_id=fields.text("id", default=""),
+        request_id=fields.text("id", default="", max_length=len(header)),
         parts=tuple(_read_part(each) for each in fields.objects("outputs")),
     )
 
