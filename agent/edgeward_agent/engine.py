@@ -17,7 +17,7 @@ from types import TracebackType
 import numpy as np
 
 from edgeward_agent.client.answers import Answer, ModelInfo
-from edgeward_agent.client.dialogue import check_texts, sendable, wish_of
+from edgeward_agent.client.dialogue import check_texts, sendable, whole, wish_of
 from edgeward_agent.client.errors import InvalidRequest, ModelNotFound, ServerFailed
 from edgeward_agent.serving.interface import Interface, fits
 from edgeward_agent.serving.local import load_all
@@ -103,8 +103,8 @@ class Engine:
         return Answer(model=found.name, version=str(found.version), request_id=request_id, outputs=named)
 
     def model(self, model: str, *, version: int | None = None) -> ModelInfo:
-        """Raises ModelNotFound."""
-        found = self._find(model, version)
+        """Raises InvalidRequest or ModelNotFound."""
+        found = self._find(model, whole(version))
         return ModelInfo(
             name=found.name,
             versions=(str(found.version),),

@@ -162,6 +162,14 @@ def test_an_id_may_be_long(client: Asks) -> None:
     assert client.infer("number", {"in": np.array(1.0)}, request_id="é" * 5000).request_id == "é" * 5000
 
 
+@pytest.mark.parametrize("version", ["1", "1/infer HTTP/1.0", 1.0])
+def test_a_version_is_a_whole_number(client: Asks, version: Any) -> None:
+    for ask_it in (client.model, lambda model, version: client.infer(model, {"in": np.array(1.0)}, version=version)):
+        with pytest.raises(InvalidRequest, match="cannot be interpreted as an integer"):
+            ask_it("number", version=version)
+    assert client.model("number", version=np.int64(1)) == client.model("number", version=True)  # type: ignore[arg-type]
+
+
 def test_text_may_come_as_bytes(client: Asks) -> None:
     for given in (np.array([b"a", "é".encode()], object), np.array([b"a", "é".encode()])):
         assert client.infer("words", {"in": given})["out"].tolist() == ["a", "é"]

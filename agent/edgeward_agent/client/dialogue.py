@@ -94,7 +94,7 @@ def wish_of(
         if capture.__class__ is not CaptureMode:
             capture = CaptureMode(capture)
         if version is not None:
-            version = operator.index(version)
+            version = whole(version)
         deadline_us = operator.index(deadline_us)
         if not 0 <= deadline_us <= _MAX_DEADLINE_US:
             raise ValueError(f"expected a deadline from 0 to {_MAX_DEADLINE_US} µs, got {deadline_us}")
@@ -225,11 +225,19 @@ def check_texts(*names: object) -> None:
             raise InvalidRequest(f"expected names and ids as str that UTF-8 has, got {name!a:.60}") from None
 
 
+def whole(version: int | None) -> int | None:
+    """Raises InvalidRequest: a version is no whole number."""
+    try:
+        return None if version is None else operator.index(version)
+    except TypeError as error:
+        raise InvalidRequest(str(error)) from None
+
+
 def model_path(model: str, version: int | None) -> str:
-    """Raises InvalidRequest: the model's name is none."""
+    """Raises InvalidRequest: the model's name is none, or the version."""
     check_texts(model)
     path = f"/v2/models/{quote(model, safe='')}"
-    return path if version is None else f"{path}/versions/{version}"
+    return path if version is None else f"{path}/versions/{whole(version)}"
 
 
 def refusal(response: Response) -> ClientError:
