@@ -170,6 +170,18 @@ def test_a_version_is_a_whole_number(client: Asks, version: Any) -> None:
     assert client.model("number", version=np.int64(1)) == client.model("number", version=True)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("name", "most"), [("deadline_us", (1 << 63) - 1), ("priority", (1 << 64) - 1)])
+def test_numbers_are_taken_as_far_as_the_server_takes_them(client: Asks, name: str, most: int) -> None:
+    def answer(number: int) -> Array:
+        asked: dict[str, Any] = {name: number}
+        return client.infer("number", {"in": np.array(2.5)}, **asked)["out"]
+
+    assert answer(most) == 2.5
+    for wrong in (-1, most + 1):
+        with pytest.raises(InvalidRequest, match=f"expected a .* from 0 to {most}.*, got {wrong}"):
+            answer(wrong)
+
+
 def test_text_may_come_as_bytes(client: Asks) -> None:
     for given in (np.array([b"a", "é".encode()], object), np.array([b"a", "é".encode()])):
         assert client.infer("words", {"in": given})["out"].tolist() == ["a", "é"]

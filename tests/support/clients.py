@@ -26,6 +26,8 @@ class Asks(Protocol):
         version: int | None = None,
         outputs: Sequence[str] = (),
         request_id: str = "",
+        deadline_us: int = 0,
+        priority: int = 0,
     ) -> Answer: ...
 
     def model(self, model: str, *, version: int | None = None) -> ModelInfo: ...
@@ -55,9 +57,19 @@ class Waiting:
         version: int | None = None,
         outputs: Sequence[str] = (),
         request_id: str = "",
+        deadline_us: int = 0,
+        priority: int = 0,
     ) -> Answer:
         return self._runner.run(
-            self._client.infer(model, inputs, version=version, outputs=outputs, request_id=request_id)
+            self._client.infer(
+                model,
+                inputs,
+                version=version,
+                outputs=outputs,
+                request_id=request_id,
+                deadline_us=deadline_us,
+                priority=priority,
+            )
         )
 
     def model(self, model: str, *, version: int | None = None) -> ModelInfo:
@@ -88,9 +100,20 @@ class Again:
         version: int | None = None,
         outputs: Sequence[str] = (),
         request_id: str = "",
+        deadline_us: int = 0,
+        priority: int = 0,
     ) -> Answer:
         first, second = (
-            self._client.infer(model, inputs, version=version, outputs=outputs, request_id=request_id) for _ in "12"
+            self._client.infer(
+                model,
+                inputs,
+                version=version,
+                outputs=outputs,
+                request_id=request_id,
+                deadline_us=deadline_us,
+                priority=priority,
+            )
+            for _ in "12"
         )
         assert list(first.outputs) == list(second.outputs)
         for name, array in first.outputs.items():
