@@ -187,7 +187,8 @@ class Session:
         """Which sizes do not fit each other, of axes that the graph calls by one name; empty for none."""
         sizes: dict[str, tuple[int, str]] = {}
         for each in self._session.get_inputs():
-            for axis, size in zip(each.shape, feeds[each.name].shape, strict=False):  # a rank may be open
+            shape = feeds[each.name].shape
+            for axis, size in zip(each.shape, shape, strict=True) if len(each.shape) == len(shape) else ():
                 if isinstance(axis, str):
                     first, where = sizes.setdefault(axis, (size, each.name))
                     if size != first:
