@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 import subprocess
@@ -30,6 +31,7 @@ from edgeward_agent.client import (
 )
 from edgeward_agent.client.dialogue import Dialogue, Wish
 from edgeward_agent.client.learnt import Learnt
+from edgeward_agent.wire.tensors import Array
 from support.clients import Waiting
 from support.serving import until
 
@@ -313,6 +315,29 @@ def test_a_client_without_connections_is_refused(connections: Any) -> None:
 def test_rows_of_different_lengths_are_an_invalid_request() -> None:
     with pytest.raises(InvalidRequest, match="input 'x': expected an array, got: .*inhomogeneous"):
         Client("unix:/nowhere").infer("m", {"x": [[1.0], [1.0, 2.0]]})  # type: ignore[dict-item]
+
+
+class _Forking:
+    """An array whose making forks: in the new process the client has another turn than the one that it took."""
+
+    child = -1
+
+    def __array__(self, *_: object, **__: object) -> Array:
+        self.child = os.fork()
+        return np.zeros(1)
+
+
+def test_a_fork_in_the_middle_of_a_question_ends_as_a_question_does() -> None:
+    client, given = Client("unix:/nowhere"), _Forking()
+    told = ""
+    try:
+        client.infer("m", {"x": given})  # type: ignore[dict-item]
+    except Exception as error:
+        told = type(error).__name__
+    if given.child == 0:
+        os._exit(told != "Unreachable")
+    assert told == "Unreachable"
+    assert os.waitstatus_to_exitcode(os.waitpid(given.child, 0)[1]) == 0
 
 
 def test_http_has_another_place_beside_shared_memory_alone() -> None:

@@ -74,8 +74,9 @@ class Client:
     def close(self) -> None:
         """Leave: now, or after the question that is under way. The next one opens a new connection."""
         self._leaving = True
-        if self._turn.acquire(timeout=_MOMENT_S):  # who has it only needs to give it back, or leaves when he does
-            self._end_turn()
+        turn = self._turn
+        if turn.acquire(timeout=_MOMENT_S):  # who has it only needs to give it back, or leaves when he does
+            self._end(turn)
 
     def infer(
         self,
@@ -103,14 +104,15 @@ class Client:
             ClientError: one of its kinds, see there.
         """
         wish = wish_of(model, inputs, version, outputs, request_id, capture, deadline_us, priority)
-        if not self._turn.acquire(False):
-            self._await_turn()
+        turn = self._turn  # this one is given back, also where a fork has put another in its place
+        if not turn.acquire(False):
+            self._wait_for(turn)
         try:
             if self._frames is not None:
                 return self._frames.infer(wish, inputs, self._over_http)
             return self._over_http(wish, inputs)
         finally:
-            self._end_turn()
+            self._end(turn)
 
     def model(self, model: str, *, version: int | None = None) -> ModelInfo:
         """Raises ClientError."""
@@ -134,26 +136,27 @@ class Client:
         return heard if isinstance(heard, Answer) else self._dialogue.understand(form, heard)
 
     def _get(self, path: str) -> Response:
-        self._await_turn()
+        turn = self._turn
+        self._wait_for(turn)
         try:
             heard = self._exchange(self._dialogue.get(path), NO_FORM)
         finally:
-            self._end_turn()
+            self._end(turn)
         assert isinstance(heard, Response)
         return heard
 
-    def _await_turn(self) -> None:
+    def _wait_for(self, turn: threading.Lock) -> None:
         """One question at a time: two on one connection would take each other's answers."""
-        if not self._turn.acquire(timeout=self._timeout_s):
+        if not turn.acquire(timeout=self._timeout_s):
             raise Unreachable(f"expected a turn within {self._timeout_s:g} s, another question on this client has it")
 
-    def _end_turn(self) -> None:
+    def _end(self, turn: threading.Lock) -> None:
         try:
             if self._leaving:
                 self._leaving = False
                 self._leave()
         finally:
-            self._turn.release()
+            turn.release()
 
     def _leave(self) -> None:
         self._hang_up()
