@@ -188,11 +188,12 @@ class Session:
         sizes: dict[str, tuple[int, str]] = {}
         for each in self._session.get_inputs():
             shape = feeds[each.name].shape
-            for axis, size in zip(each.shape, shape, strict=True) if len(each.shape) == len(shape) else ():
-                if isinstance(axis, str):
-                    first, where = sizes.setdefault(axis, (size, each.name))
-                    if size != first:
-                        return f"expected one size of '{axis}', got {first} in '{where}' and {size} in '{each.name}'"
+            if len(shape) != len(each.shape):
+                continue  # the runtime says better what is wrong with that
+            for axis, size in zip(each.shape, shape, strict=True):
+                first, where = sizes.setdefault(axis, (size, each.name)) if isinstance(axis, str) else (size, "")
+                if size != first:
+                    return f"expected one size of '{axis}', got {first} in '{where}' and {size} in '{each.name}'"
         return ""
 
     def warm(self) -> None:
