@@ -17,8 +17,9 @@ from types import TracebackType
 import numpy as np
 
 from edgeward_agent.client.answers import Answer, ModelInfo
-from edgeward_agent.client.dialogue import check_texts, sendable, whole, wish_of
+from edgeward_agent.client.arrays import sendable
 from edgeward_agent.client.errors import InvalidRequest, ModelNotFound, ServerFailed
+from edgeward_agent.client.wish import check_texts, whole, wish_of
 from edgeward_agent.serving.interface import Interface, fits
 from edgeward_agent.serving.local import load_all
 from edgeward_agent.serving.refusal import Refusal

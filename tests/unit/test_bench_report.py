@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgeward_agent.bench import report as values
+from edgeward_agent.bench.advising import advise, sensible_rate
 from edgeward_agent.bench.budget import Budget
 from edgeward_agent.bench.charts import Column, Line, columns, lines
 from edgeward_agent.bench.differing import golden_count, outputs_apart
@@ -38,7 +39,7 @@ from edgeward_agent.bench.report import (
 )
 from edgeward_agent.bench.sweeping import marked
 from edgeward_agent.bench.table import blocks
-from edgeward_agent.bench.telling import advise, headline, sensible_rate
+from edgeward_agent.bench.telling import headline
 from edgeward_agent.bench.terminal import render
 from edgeward_agent.bench.terminal_modes import pace
 from edgeward_agent.bench.verdict import Outcome, Why, judge

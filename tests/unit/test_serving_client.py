@@ -29,8 +29,9 @@ from edgeward_agent.client import (
     Unavailable,
     Unreachable,
 )
-from edgeward_agent.client.dialogue import Dialogue, Wish
+from edgeward_agent.client.dialogue import Dialogue
 from edgeward_agent.client.learnt import Learnt
+from edgeward_agent.client.wish import Wish
 from edgeward_agent.wire.tensors import Array
 from support.clients import Waiting
 from support.serving import until

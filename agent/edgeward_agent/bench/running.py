@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgeward_agent.bench import comparing, plain, quantizing, soaking, sweeping
+from edgeward_agent.bench.advising import advise
 from edgeward_agent.bench.graph import quantizable
 from edgeward_agent.bench.measuring import Progress
 from edgeward_agent.bench.options import Options
 from edgeward_agent.bench.report import Report
 from edgeward_agent.bench.subject import file_of
-from edgeward_agent.bench.telling import advise
 
 
 def bench(options: Options, command: tuple[str, ...], progress: Progress) -> Report:

@@ -1,8 +1,11 @@
-"""Lays out a table for the width that there is. Pure."""
+"""Lays out tables and sentences for the width that there is. Pure."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
+
+from edgeward_agent.bench.words import Screen
 
 
 def blocks(rows: Sequence[Sequence[str]], width: int) -> Iterator[list[str]]:
@@ -18,3 +21,15 @@ def blocks(rows: Sequence[Sequence[str]], width: int) -> Iterator[list[str]]:
             end += 1
         yield ["".join((row[0], *row[begin:end])).rstrip() for row in rows]
         begin = end
+
+
+def wrapped(text: str, screen: Screen, *, indent: str = "  ", first: str | None = None) -> list[str]:
+    """Lines of the text, all indented alike; the first as `first` says, where it is given."""
+    return textwrap.wrap(
+        text,
+        width=screen.width,
+        initial_indent=indent if first is None else first,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

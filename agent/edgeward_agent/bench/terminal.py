@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -11,7 +10,7 @@ import click
 from edgeward_agent.bench import words
 from edgeward_agent.bench.histogram import Bar
 from edgeward_agent.bench.report import PathResult, Quantiles, Report
-from edgeward_agent.bench.table import blocks
+from edgeward_agent.bench.table import blocks, wrapped
 from edgeward_agent.bench.telling import OVER, PASS, UNSURE, cut_short, headline, machine, overload, where
 from edgeward_agent.bench.terminal_modes import compared_lines, soak_lines, sweep_lines
 from edgeward_agent.bench.words import Screen, Unit, unit_for
@@ -31,16 +30,16 @@ def render(report: Report, screen: Screen) -> str:
 
 def _verdict(report: Report, screen: Screen) -> Iterator[str]:
     if told := cut_short(report):
-        yield from _wrapped(told, screen, indent="")
+        yield from wrapped(told, screen, indent="")
     found = headline(report)
     if found is None:
         return
     indent = " " * (len(found.word) + 2)
-    first, *rest = _wrapped(found.sentence, screen, indent=indent)
+    first, *rest = wrapped(found.sentence, screen, indent=indent)
     word = _styled(found.word, screen, fg=_COLOURS[found.word], bold=True)
     yield f"{word}  {_styled(first.strip(), screen, bold=True)}"
     yield from rest
-    yield from _wrapped(found.sure, screen, indent=indent)
+    yield from wrapped(found.sure, screen, indent=indent)
 
 
 def _next(report: Report, screen: Screen) -> Iterator[str]:
@@ -48,9 +47,9 @@ def _next(report: Report, screen: Screen) -> Iterator[str]:
         lead = "Next  " if number == 0 else " " * 6
         if advice.command:
             yield lead + _styled(advice.command, screen, fg="cyan")
-            yield from _wrapped(advice.why, screen, indent=" " * 6)
+            yield from wrapped(advice.why, screen, indent=" " * 6)
         else:
-            yield from _wrapped(advice.why, screen, indent=" " * 6, first=lead)
+            yield from wrapped(advice.why, screen, indent=" " * 6, first=lead)
 
 
 def _paths(report: Report, screen: Screen) -> Iterator[str]:
@@ -63,11 +62,11 @@ def _paths(report: Report, screen: Screen) -> Iterator[str]:
             yield _styled(line, screen, dim=row is rows[0] or _ONCE_SENT in row[0])
     yield from _added(report, screen)
     if told := overload(report):
-        yield from _wrapped(told, screen)
+        yield from wrapped(told, screen)
     for path in report.paths:
         if path.failed:
             failed = f"{path.name}: {path.failed:,} of {path.n:,} had no answer, which counts as late: {path.failure}"
-            yield from _wrapped(failed, screen)
+            yield from wrapped(failed, screen)
 
 
 def _rows(report: Report, unit: Unit, most: int) -> Iterator[tuple[str, ...]]:
@@ -91,7 +90,7 @@ def _numbers(found: Quantiles, unit: Unit) -> list[str]:
 def _added(report: Report, screen: Screen) -> Iterator[str]:
     if report.added:
         told = [f"{each.path} adds {words.with_interval(each.difference)}" for each in report.added]
-        yield from _wrapped(f"At the median, {', '.join(told)}.", screen)
+        yield from wrapped(f"At the median, {', '.join(told)}.", screen)
 
 
 def _histogram(report: Report, screen: Screen) -> Iterator[str]:
@@ -102,7 +101,7 @@ def _histogram(report: Report, screen: Screen) -> Iterator[str]:
         return
     unit = unit_for(path.latency.p50_us)
     what = "from the intended start to the answer" if path.from_sending is not None else "to the answer"
-    for line in _wrapped(f"{unit.name} {what}, {where(path.name)}", screen):
+    for line in wrapped(f"{unit.name} {what}, {where(path.name)}", screen):
         yield _styled(line, screen, dim=True)
     most = max(bar.count for bar in path.bars)
     labels, counts = [_label(bar, unit) for bar in path.bars], [f"{bar.count:,}" for bar in path.bars]
@@ -143,9 +142,9 @@ def _foot(report: Report, screen: Screen) -> Iterator[str]:
     """How it was measured, and on what: without it a number means nothing."""
     for line in (_how(report), machine(report.machine), _serving(report), _quiet(report)):
         if line:
-            yield from (_styled(each, screen, dim=True) for each in _wrapped(line, screen))
+            yield from (_styled(each, screen, dim=True) for each in wrapped(line, screen))
     for note in report.notes:
-        yield from _wrapped(f"Note: {note}", screen)
+        yield from wrapped(f"Note: {note}", screen)
 
 
 def _how(report: Report) -> str:
@@ -183,17 +182,6 @@ _PARTS: Final[tuple[Callable[[Report, Screen], Iterator[str]], ...]] = (
     _soak,
     _foot,
 )
-
-
-def _wrapped(text: str, screen: Screen, *, indent: str = "  ", first: str | None = None) -> list[str]:
-    return textwrap.wrap(
-        text,
-        width=screen.width,
-        initial_indent=indent if first is None else first,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
 
 
 def _cut(text: str, width: int) -> str:

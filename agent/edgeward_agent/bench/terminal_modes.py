@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -10,7 +9,7 @@ from edgeward_agent.bench import words
 from edgeward_agent.bench.paired import Difference
 from edgeward_agent.bench.report import Added, Compared, OutputDifference, Report, SweepRow, Window
 from edgeward_agent.bench.sweeping_words import MARKS, setting_name, setting_words
-from edgeward_agent.bench.table import blocks
+from edgeward_agent.bench.table import blocks, wrapped
 from edgeward_agent.bench.targets import IN_PROCESS
 from edgeward_agent.bench.telling import growth, uncompared, where
 from edgeward_agent.bench.words import Screen, Unit, digits, percent, small, unit_for
@@ -26,18 +25,18 @@ def compared_lines(report: Report, screen: Screen) -> Iterator[str]:
         return
     name = "INT8" if found.kind == "quantize" else found.second.title
     for warning in found.warnings:
-        yield from _wrapped(f"Warning: {warning}.", screen)
+        yield from wrapped(f"Warning: {warning}.", screen)
     for time, tail in zip(found.times, found.tails, strict=True):
-        yield from _wrapped(pace(name, time, tail.difference), screen)
+        yield from wrapped(pace(name, time, tail.difference), screen)
     yield from _verdict_of_the_other(report, found, screen)
     yield ""
     yield from outputs_table(found, screen)
     if found.golden is not None:
         first, second, cases = found.golden.first, found.golden.second, found.golden.cases
-        yield from _wrapped(f"Golden cases within tolerance: {first} of {cases}, {name} {second}.", screen)
+        yield from wrapped(f"Golden cases within tolerance: {first} of {cases}, {name} {second}.", screen)
     if found.kind == "quantize":
         kept = f"written to {found.written}" if found.written else "not kept: --output FILE does"
-        yield from _wrapped(
+        yield from wrapped(
             f"{words.size(report.model.size_bytes)} became {words.size(found.second.size_bytes)}; {kept}.", screen
         )
 
@@ -65,18 +64,18 @@ def _verdict_of_the_other(report: Report, found: Compared, screen: Screen) -> It
         return
     title = report.model.title if found.kind == "quantize" else found.second.title
     says = _OTHER.get(found.verdict.outcome.value, "cannot be held to the same budget yet")
-    yield from _wrapped(f"{title} {says}: p99 {words.latency(found.verdict.bounds.estimate_us)}.", screen)
+    yield from wrapped(f"{title} {says}: p99 {words.latency(found.verdict.bounds.estimate_us)}.", screen)
 
 
 def outputs_table(found: Compared, screen: Screen) -> Iterator[str]:
-    yield from _wrapped(f"answers to {found.cases}", screen)
+    yield from wrapped(f"answers to {found.cases}", screen)
     width = min(24, max(len("output"), *(len(each.name) for each in found.outputs)))
     heads = (f"  {'output':<{width}}", *_apart("max abs", "max rel", "scale", "equal", "same argmax"))
     for lines in blocks([heads, *(_output_row(each, width) for each in found.outputs)], screen.width):
         yield from lines
     for each in found.outputs:
         if told := uncompared(each):
-            yield from _wrapped(f"Warning: {told}", screen)
+            yield from wrapped(f"Warning: {told}", screen)
 
 
 def _output_row(each: OutputDifference, width: int) -> tuple[str, ...]:
@@ -101,8 +100,8 @@ def sweep_lines(report: Report, screen: Screen) -> Iterator[str]:
     for row in report.sweep:
         if row.failure:
             setting = setting_words(setting_name(row.threads, row.provider, row.batch))
-            yield from _wrapped(f"{setting}: {row.failure}", screen)
-    yield from _wrapped(_legend(report.sweep), screen)
+            yield from wrapped(f"{setting}: {row.failure}", screen)
+    yield from wrapped(_legend(report.sweep), screen)
 
 
 def _setting_row(row: SweepRow, unit: Unit) -> tuple[str, ...]:
@@ -140,7 +139,7 @@ def soak_lines(report: Report, screen: Screen) -> Iterator[str]:
             yield f"  {name:<7} {spark(values, screen, room)}  {span}"
     for trend in report.soak.trends:
         lead = "too much: " if trend.too_much else ("" if trend.sure else "no trend beyond chance: ")
-        yield from _wrapped(f"{lead}{growth(trend)}", screen)
+        yield from wrapped(f"{lead}{growth(trend)}", screen)
     if not report.soak.trends:
         yield "  Too few windows for a trend."
 
@@ -158,14 +157,3 @@ def spark(values: list[float | None], screen: Screen, room: int) -> str:
     most = max((top for top in tops if top is not None), default=0.0) or 1.0
     steps = _SPARKS if screen.unicode else _STEPS
     return "".join(" " if top is None else steps[min(7, int(top / most * 7.999))] for top in tops)
-
-
-def _wrapped(text: str, screen: Screen) -> list[str]:
-    return textwrap.wrap(
-        text,
-        width=screen.width,
-        initial_indent="  ",
-        subsequent_indent="  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )

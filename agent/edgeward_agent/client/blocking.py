@@ -13,10 +13,11 @@ from weakref import WeakSet
 
 from edgeward_agent.client.address import DEFAULT, Waits, Ways, checked_timeout, reason
 from edgeward_agent.client.answers import Answer, ModelInfo
-from edgeward_agent.client.dialogue import READY, Dialogue, Request, WishFields, model_path, wish_of
+from edgeward_agent.client.dialogue import READY, Dialogue, Request, model_path
 from edgeward_agent.client.errors import Unreachable
 from edgeward_agent.client.forms import NO_FORM, Form
 from edgeward_agent.client.http import NotHttp, Response, ResponseReader
+from edgeward_agent.client.wish import WishFields, wish_of
 from edgeward_agent.wire.tensors import Array, Buffer
 from edgeward_contract.manifest import CaptureMode
 

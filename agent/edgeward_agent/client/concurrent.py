@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, cast
 
 from edgeward_agent.client.address import DEFAULT, Ways, checked_timeout
 from edgeward_agent.client.answers import Answer, ModelInfo
-from edgeward_agent.client.dialogue import READY, Dialogue, Request, WishFields, model_path, wish_of
+from edgeward_agent.client.dialogue import READY, Dialogue, Request, model_path
 from edgeward_agent.client.errors import InvalidAddress, Unreachable
 from edgeward_agent.client.forms import NO_FORM, Form
 from edgeward_agent.client.http import NotHttp, Response, ResponseReader
+from edgeward_agent.client.wish import WishFields, wish_of
 from edgeward_agent.wire.tensors import Array
 from edgeward_contract.manifest import CaptureMode
 

@@ -12,11 +12,11 @@ from typing import Final
 from edgeward_agent.client.address import reason
 from edgeward_agent.client.answers import Answer
 from edgeward_agent.client.blocking_frames import MAX_PLANS, NOT_THERE
-from edgeward_agent.client.dialogue import WishFields
 from edgeward_agent.client.errors import ClientError, ServerFailed, Unreachable
 from edgeward_agent.client.learnt import Learnt, carried, form_of
 from edgeward_agent.client.memory import offer
 from edgeward_agent.client.plan import Layout, Plan, PlanOver
+from edgeward_agent.client.wish import WishFields
 from edgeward_agent.wire.frames import MAX_ANSWER_BYTES, MAX_OPEN_BYTES, FrameError
 from edgeward_agent.wire.tensors import Array
 

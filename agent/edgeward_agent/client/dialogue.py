@@ -8,16 +8,16 @@ of the tensors, is made once for each form of question and remembered; so is wha
 from __future__ import annotations
 
 import json
-import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 from urllib.parse import quote
 
 import numpy as np
 
 from edgeward_agent.client.answers import Answer, ModelInfo
+from edgeward_agent.client.arrays import goes_as_it_is, sendable, size_bytes, tensor
 from edgeward_agent.client.errors import (
     ClientError,
     InvalidAddress,
@@ -30,80 +30,19 @@ from edgeward_agent.client.errors import (
 )
 from edgeward_agent.client.forms import Form, Meaning, Part
 from edgeward_agent.client.http import Response, retry_after_s
+from edgeward_agent.client.wish import Wish, WishFields, check_texts, whole
 from edgeward_agent.wire import tensors
 from edgeward_agent.wire.tensors import Array, Buffer, TensorError
 from edgeward_contract.manifest import CaptureMode, Datatype, TensorSpec
 from edgeward_contract.schema import ContractError, Fields, JsonValue, parse_json
 
 _REMEMBERED: Final = 64
-_OFF: Final = CaptureMode.OFF
 _OK: Final = int(HTTPStatus.OK)
-_MAX_DEADLINE_US: Final = (1 << 63) - 1
-_MAX_PRIORITY: Final = (1 << 64) - 1
 READY: Final = "/v2/health/ready"
 _TOKEN: Final = re.compile(r"[!-~]+")
 T = TypeVar("T")
 K = TypeVar("K")
 V = TypeVar("V")
-
-
-class Wish(NamedTuple):
-    """What a caller may ask for beside the inputs.
-
-    Args:
-        deadline_us: refuse at once when the answer cannot be there by then; 0 leaves it to the model's budget.
-        priority: 1 goes before the others, 0 is the server's default.
-    """
-
-    model: str
-    version: int | None = None
-    outputs: tuple[str, ...] = ()
-    request_id: str = ""
-    capture: CaptureMode = _OFF
-    deadline_us: int = 0
-    priority: int = 0
-
-
-WishFields = tuple[str, int | None, tuple[str, ...], str, CaptureMode, int, int]
-"""A `Wish` as it is, which takes a third of the time to make."""
-
-
-def wish_of(
-    model: str,
-    inputs: Mapping[str, Array],
-    version: int | None,
-    outputs: Sequence[str],
-    request_id: str,
-    capture: CaptureMode,
-    deadline_us: int,
-    priority: int,
-) -> WishFields:
-    """What a caller has said, where all of it can be said to a server.
-
-    Raises:
-        InvalidRequest: something is of another type, an output is wanted twice, or a number is out of its range.
-    """
-    try:
-        if not (isinstance(model, str) and isinstance(request_id, str)):
-            raise TypeError(f"expected the name of a model and an id as str, got {model!r} and {request_id!r}")
-        if inputs.__class__ is not dict and not isinstance(inputs, Mapping):
-            raise TypeError(f"expected arrays by input name, got {type(inputs).__name__}")
-        wanted = outputs if outputs.__class__ is tuple else tuple(outputs)
-        if isinstance(outputs, str) or (wanted and len(set(wanted)) != len(wanted)):
-            raise ValueError(f"expected names of outputs, each once, got {outputs!r}")
-        if capture.__class__ is not CaptureMode:
-            capture = CaptureMode(capture)
-        if version is not None:
-            version = whole(version)
-        deadline_us = operator.index(deadline_us)
-        if not 0 <= deadline_us <= _MAX_DEADLINE_US:
-            raise ValueError(f"expected a deadline from 0 to {_MAX_DEADLINE_US} µs, got {deadline_us}")
-        priority = operator.index(priority)
-        if not 0 <= priority <= _MAX_PRIORITY:
-            raise ValueError(f"expected a priority from 0 to {_MAX_PRIORITY}, got {priority}")
-        return model, version, wanted, request_id, capture, deadline_us, priority
-    except (TypeError, ValueError) as error:
-        raise InvalidRequest(str(error)) from None
 
 
 Request = bytes | Sequence[Buffer]
@@ -187,9 +126,9 @@ class Dialogue:
     def _ask_new(self, wish: Wish, names: Sequence[str], given: Sequence[Array], key: object) -> tuple[Form, Request]:
         check_texts(*names, *wish.outputs, wish.request_id)
         arrays = list(map(sendable, names, given))
-        sizes = [_size_bytes(each) for each in arrays]
-        header = _compose(wish, list(map(_tensor, names, arrays, sizes)))
-        plain = all(map(_goes_as_it_is, given))
+        sizes = [size_bytes(each) for each in arrays]
+        header = _compose(wish, list(map(tensor, names, arrays, sizes)))
+        plain = all(map(goes_as_it_is, given))
         form = Form(self._head(wish, len(header), sum(sizes)) + header, sum(sizes) if plain else None)
         # Text has another length each time, and with an id each question is another.
         if plain and not wish.request_id:
@@ -212,25 +151,6 @@ class Dialogue:
             if not meaning.request_id:  # with an id each answer is another
                 _remember(self._meanings, header, meaning)
         return meaning
-
-
-def check_texts(*names: object) -> None:
-    """Raises InvalidRequest: a name or an id is no text, or none that UTF-8 has."""
-    for name in names:
-        try:
-            if not isinstance(name, str):
-                raise TypeError
-            name.encode()
-        except (TypeError, UnicodeEncodeError):
-            raise InvalidRequest(f"expected names and ids as str that UTF-8 has, got {name!a:.60}") from None
-
-
-def whole(version: int | None) -> int | None:
-    """Raises InvalidRequest: a version is no whole number."""
-    try:
-        return None if version is None else operator.index(version)
-    except TypeError as error:
-        raise InvalidRequest(str(error)) from None
 
 
 def model_path(model: str, version: int | None) -> str:
@@ -268,63 +188,9 @@ def _kind(status: int, message: str) -> type[ClientError]:
     return InvalidRequest if client_side else ServerFailed
 
 
-def sendable(name: str, given: Array) -> Array:
-    """An array as the protocol has it: text as objects, the first byte first.
-
-    Raises:
-        InvalidRequest: the protocol has no such array.
-    """
-    try:
-        array = np.asarray(given)
-    except Exception as error:  # an `__array__` may raise anything
-        raise InvalidRequest(f"input '{name}': expected an array, got: {error}") from None
-    if array.dtype.kind in "UST":
-        array = array.astype(object)
-    if array.dtype not in tensors.DATATYPE:
-        array = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    if array.dtype not in tensors.DATATYPE:
-        if array.dtype.name == "bfloat16":  # of ml_dtypes; an answer could not be given as one
-            raise InvalidRequest(
-                f"input '{name}': expected an array of a type of numpy's, got bfloat16; see docs/client.md"
-            )
-        raise InvalidRequest(f"input '{name}': expected an array of a type that the protocol has, got {array.dtype}")
-    return _text(name, array) if array.dtype.hasobject else array
-
-
-def _text(name: str, array: Array) -> Array:
-    """Bytes are text in UTF-8, as they are to a server: the runtime would write b'…' of them."""
-    if not all(isinstance(each, str | bytes) for each in array.flat):
-        raise InvalidRequest(f"input '{name}': expected text alone in an array of objects, got something else in it")
-    elements: list[str | bytes] = array.ravel().tolist()
-    text = np.empty(len(elements), object)
-    try:
-        text[:] = [each.decode() if isinstance(each, bytes) else each for each in elements]
-        "".join(text).encode()
-    except (UnicodeDecodeError, UnicodeEncodeError) as error:
-        raise InvalidRequest(f"input '{name}': expected text that UTF-8 has, got {error.object!r:.40}") from None
-    return text.reshape(array.shape)
-
-
-def _goes_as_it_is(array: Array) -> bool:
-    return array.dtype in tensors.DATATYPE and not array.dtype.hasobject
-
-
-def _size_bytes(array: Array) -> int:
-    return len(tensors.to_bytes(array)) if array.dtype.hasobject else array.nbytes
-
-
-def _tensor(name: str, array: Array, size: int) -> JsonValue:
-    return {
-        "name": name,
-        "datatype": tensors.DATATYPE[array.dtype].value,
-        "shape": list(array.shape),
-        "parameters": {"binary_data_size": size},
-    }
-
-
 def _compose(wish: Wish, inputs: list[JsonValue]) -> bytes:
     parameters: dict[str, JsonValue] = {"binary_data_output": True}
-    if wish.capture is not _OFF:
+    if wish.capture is not CaptureMode.OFF:
         parameters["capture"] = wish.capture.value
     if wish.deadline_us:
         parameters["timeout"] = wish.deadline_us

@@ -14,8 +14,9 @@ from typing import Final
 import numpy as np
 
 from edgeward_agent.client.answers import Answer
-from edgeward_agent.client.dialogue import WishFields, sendable
+from edgeward_agent.client.arrays import sendable
 from edgeward_agent.client.plan import Layout, lay_out
+from edgeward_agent.client.wish import WishFields
 from edgeward_agent.wire.frames import MAX_ID_BYTES
 from edgeward_agent.wire.tensors import DATATYPE, Array
 

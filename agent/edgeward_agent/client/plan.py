@@ -16,7 +16,8 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from edgeward_agent.client.answers import Answer
-from edgeward_agent.client.dialogue import WishFields, error_for
+from edgeward_agent.client.dialogue import error_for
+from edgeward_agent.client.wish import WishFields
 from edgeward_agent.wire.frames import (
     ALIGNMENT,
     ANSWER_HEAD,
