@@ -1,0 +1,462 @@
+"""What `edgeward-agent bench` refuses: one line that says what is wrong, with the way out."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from onnx import TensorProto, helper
+
+from edgeward_agent.bench.report import Report
+from edgeward_agent.cli.app import app
+from edgeward_agent.errors import ModelError
+from edgeward_contract.serving_options import ServingOptions
+from support.bench import answer, metadata, pretending
+from support.bench_command import NOISY, QUICK, WIDE_BUDGET, bench, save_arrays
+from support.onnx_files import risk_model, save
+from support.serving import identity_model, manifest_for, slow_model, sum_model, write_release
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return risk_model(tmp_path_factory.mktemp("bench") / "risk.onnx")
+
+
+def broken(folder: Path, name: str, **more: Any) -> Path:
+    """A model that does not load."""
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3])
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3])
+    node = helper.make_node(more.get("operator", "Relu"), ["x"], ["y"])
+    opset = helper.make_opsetid("", more.get("opset", 17))
+    made = helper.make_model(helper.make_graph([node], "g", [value], [out]), opset_imports=[opset], ir_version=9)
+    (folder / name).write_bytes(made.SerializeToString())
+    return folder / name
+
+
+def external(folder: Path) -> Path:
+    """A model whose weights lie in a file that is gone."""
+    risk_model(folder / "whole.onnx")
+    path = folder / "parts.onnx"
+    onnx.save(onnx.load(folder / "whole.onnx"), path, save_as_external_data=True, location="w.data", size_threshold=0)
+    (folder / "w.data").unlink()
+    return path
+
+
+def test_a_model_that_cannot_be_measured_says_why_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "note.onnx").write_text("hello, I am no model")
+    open_shape = identity_model(tmp_path / "open.onnx", TensorProto.FLOAT, ["n", 3, "h", "w"])
+    for path, words, hint in (
+        (tmp_path / "gone.onnx", "expected an ONNX file, found none", "Give the path of an ONNX file"),
+        (tmp_path / "note.onnx", "got: Protobuf parsing failed", "exported as ONNX"),
+        (broken(tmp_path, "op.onnx", operator="Frobnicate"), "No Op registered for Frobnicate", "export with"),
+        (broken(tmp_path, "new.onnx", opset=999), "got: Opset 999", "older opset"),
+        (external(tmp_path), "External data path does not exist", "Put the data file back beside the model"),
+        (open_shape, "expected a size for each free axis of in [n, 3, h, w], got none", "--shape in=1,3,224,224"),
+    ):
+        done = bench(path)
+        first, second = done.err.splitlines()
+        assert done.code == 2 and first.startswith("error: ") and words in first and hint in second, done.err
+        assert done.out == "" and len(first) < 400
+
+
+def test_all_axes_whose_size_is_open_are_named_at_once_and_what_is_advised_can_be_typed(tmp_path: Path) -> None:
+    free: dict[str, tuple[str | int | None, ...]] = {
+        "left": ("n", "time"),
+        "my side": ("n", None, 2),
+        "fixed": ("n", 4),
+    }
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in free.items()]
+    outputs = [helper.make_tensor_value_info(f"{name} out", TensorProto.FLOAT, shape) for name, shape in free.items()]
+    nodes = [helper.make_node("Relu", [name], [f"{name} out"]) for name in free]
+    several = save(tmp_path / "several.onnx", helper.make_graph(nodes, "several", inputs, outputs))
+    done = bench(several)
+    first, second = done.err.splitlines()
+    assert done.code == 2
+    assert first.endswith("expected a size for each free axis of left [n, time] and my side [n, ?, 2], got none")
+    assert second == "  Say it: --shape left=1,224 --shape 'my side=1,224,2' with the sizes that you mean."
+    typed = shlex.split(second.removeprefix("  Say it: ").partition(" with ")[0])
+    assert bench(several, *typed, "--through", "process", *QUICK, *WIDE_BUDGET).code in (0, NOISY)
+    assert "free axis of my side [n, ?, 2], got none" in bench(several, *typed[:2]).err
+
+
+def test_a_model_that_may_not_be_read_is_said_in_words(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may be allowed everything."""
+    opened = Path.open
+
+    def refuse(self: Path, *arguments: Any, **more: Any) -> Any:
+        if self == model:
+            raise PermissionError(13, "Permission denied", str(self))
+        return opened(self, *arguments, **more)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    done = bench(model)
+    assert done.code == 2 and f"{model}: expected a file that can be read, got: permission denied" in done.err
+    assert len(done.err.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--input", "features=1,2"], "expected 3 elements for shape [1, 3], got 2"),
+        (["--input", "gone.npz"], "gone.npz: expected an .npz of plain arrays, got: No such file"),
+        (["--input", "nothing=1"], "expected NAME=VALUE with a name of features"),
+        (["--shape", "other=1,3"], "--shape other: expected an input of the model (features)"),
+        (["--shape", "features=1,4"], "input features: expected shape [?, 3], got [1, 4]"),
+        (["--compare", "gone.onnx"], "gone.onnx: expected an ONNX file, found none"),
+        (["--quantize", "--calibration", "gone.npz"], "gone.npz: expected an .npz"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_named(model: Path, arguments: list[str], words: str) -> None:
+    done = bench(model, *arguments)
+    assert done.code == 2 and words in done.err and len(done.err.splitlines()) == 2, done.err
+
+
+def test_where_nothing_can_be_written_is_said_before_anything_is_measured(model: Path, tmp_path: Path) -> None:
+    for arguments, words in (
+        (("--html", tmp_path / "gone" / "x.html"), f"got no folder {tmp_path / 'gone'}"),
+        (("--html", tmp_path), "got a folder"),
+        (("--quantize", "--output", tmp_path / "gone" / "x.onnx"), f"got no folder {tmp_path / 'gone'}"),
+    ):
+        done = bench(model, *arguments, "--duration", "1h")
+        assert done.code == 2 and done.out == "" and words in done.err and len(done.err.splitlines()) == 2, done.err
+
+
+def test_what_is_read_is_never_written_over(tmp_path: Path) -> None:
+    model, other = risk_model(tmp_path / "m.onnx"), risk_model(tmp_path / "other.onnx")
+    (tmp_path / "link.html").symlink_to(model)
+    (tmp_path / "hard.html").hardlink_to(model)
+    folder = tmp_path / "release"
+    folder.mkdir()
+    write_release(folder, manifest_for(risk_model(folder / "model.onnx"), "toy"))
+    (tmp_path / "in.npz").write_bytes(b"")
+    (tmp_path / "m.onnx.data").write_bytes(b"\0" * 64)
+    page = tmp_path / "page.html"
+    for arguments, words in (
+        ((model, "--html", model), "got the model, which it would overwrite"),
+        ((model, "--html", tmp_path / "release" / ".." / "m.onnx"), "got the model"),
+        ((model, "--html", tmp_path / "link.html"), "got the model"),
+        ((model, "--html", tmp_path / "hard.html"), "got the model"),
+        ((folder, "--quantize", "--output", folder / "model.onnx"), "got the model"),
+        ((folder, "--html", folder / "manifest.json"), "got the model"),
+        ((folder, "--html", folder / "golden.npz"), "got the model"),
+        ((folder / "model.onnx", "--html", folder / "manifest.json"), "got the model"),
+        ((model, "--compare", other, "--html", other), "got the model of --compare"),
+        ((model, "--quantize", "--calibration", tmp_path / "in.npz", "--html", tmp_path / "in.npz"), "--calibration"),
+        ((model, "--input", tmp_path / "in.npz", "--html", tmp_path / "in.npz"), "got a file of --input"),
+        ((model, "--input", f"features=@{tmp_path}/in.npz", "--html", tmp_path / "in.npz"), "got a file of --input"),
+        ((model, "--quantize", "--output", page, "--html", page), "got the file of --output"),
+        ((model, "--html", tmp_path / "m.onnx.data"), "got a file of another kind"),
+    ):
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        done = bench(*arguments, "--duration", "1h")
+        assert done.code == 2 and done.out == "" and words in done.err and len(done.err.splitlines()) == 2, done.err
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_disk_that_is_full_is_said_before_anything_is_measured(model: Path) -> None:
+    done = bench(model, "--html", "/dev/full", "--duration", "1h")
+    assert done.code == 2 and done.out == "" and "/dev/full: expected a place that can be written" in done.err
+    assert "got: no space left on device" in done.err
+
+
+def test_what_is_there_stays_until_there_is_something_to_write(model: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("<!DOCTYPE html>before")
+    assert bench(model, "--html", page, "--shape", "other=1").code == 2
+    assert page.read_text() == "<!DOCTYPE html>before"
+    assert bench(model, "--html", tmp_path / "new.html", "--shape", "other=1").code == 2
+    assert [each.name for each in tmp_path.iterdir()] == ["page.html"]
+
+
+def _full(*_: object, **__: object) -> int:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_disk_that_is_full_by_the_end_costs_the_page_alone(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "write_text", _full)
+    page = tmp_path / "page.html"
+    done = bench(model, *QUICK, "--through", "process", "--html", page, "--json")
+    assert done.code == done.json["exit_code"] != 2
+    assert f"--html {page}: the page was not written: no space left on device" in done.err
+
+
+def test_a_disk_that_is_full_by_the_end_costs_the_quantised_file_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeward_agent.bench.quantizing.shutil.copyfile", _full)
+    big = slow_model(tmp_path / "big.onnx", rounds=4)
+    kept = tmp_path / "int8.onnx"
+    done = bench(big, "--quantize", "--through", "process", *QUICK, *WIDE_BUDGET, "--output", kept, "--json")
+    compared = done.json["compared"]
+    assert done.code == done.json["exit_code"] != 2
+    assert compared["written"] == "" and f"{kept} was not written: no space left on device" in compared["warnings"]
+
+
+@pytest.mark.parametrize("sizes", ["100000000,3", "99999999999999999999,3"])
+def test_random_input_of_any_size_is_refused_in_one_line(model: Path, sizes: str) -> None:
+    done = bench(model, "--shape", f"features={sizes}")
+    assert done.code == 2 and "random input: expected at most 64 MiB for one request, got " in done.err
+    assert len(done.err.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (RuntimeError("a bug"), 70, "Traceback"),
+        (MemoryError("no room for 1 GiB"), 2, "error: no room for 1 GiB"),
+        (PermissionError(13, "Permission denied", "m.onnx"), 2, "error: m.onnx: permission denied"),
+        (ModelError("m: no"), 2, "error: m: no"),
+    ],
+)
+def test_no_error_looks_like_a_verdict(
+    model: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, words: str
+) -> None:
+    def fail(*_: object) -> Report:
+        raise error
+
+    monkeypatch.setattr("edgeward_agent.cli.bench.measure", fail)
+    done = bench(model)
+    assert done.code == code and done.err.startswith(words) and done.out == ""
+
+
+def test_arrays_of_another_type_are_named(model: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "words.npz", features=np.array([["a", "b", "c"]]))
+    done = bench(model, "--input", tmp_path / "words.npz")
+    assert done.code == 2 and "input features: expected FP32, got <U1" in done.err and "array.astype" in done.err
+
+
+def test_numbers_beyond_what_the_model_can_hold_are_named(model: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.array([[1e300, 1, 2]]))
+    np.savez(tmp_path / "x.npz", features=np.array([[1e300, 1, 2]]))
+    save_arrays(tmp_path / "in.npz", {"in": np.array([[300]], np.int64)})
+    save_arrays(tmp_path / "bf16.npz", {"in": np.array([[1e300]])})
+    small = identity_model(tmp_path / "small.onnx", TensorProto.INT8, ["n", 1])
+    half = identity_model(tmp_path / "half.onnx", TensorProto.BFLOAT16, ["n", 1])
+    for asked, given, words in (
+        (
+            model,
+            f"features=@{tmp_path}/x.npy",
+            "--input features: expected numbers within the range of FP32, got 1e+300",
+        ),
+        (model, tmp_path / "x.npz", "input features: expected numbers within the range of FP32, got 1e+300"),
+        (small, tmp_path / "in.npz", "input in: expected numbers within the range of INT8, got 300"),
+        (half, tmp_path / "bf16.npz", "input in: expected numbers within the range of FP32, got 1e+300"),
+    ):
+        done = bench(asked, "--input", given)
+        assert done.code == 2 and words in done.err and len(done.err.splitlines()) == 2, done.err
+
+
+def test_text_that_is_no_utf8_is_named(tmp_path: Path) -> None:
+    made = identity_model(tmp_path / "text.onnx", TensorProto.STRING, ["n"])
+    save_arrays(tmp_path / "text.npz", {"in": np.array([b"\xff\xfe", b"b"])})
+    done = bench(made, "--input", tmp_path / "text.npz")
+    assert done.code == 2 and "input in: expected text in UTF-8, got b'\\xff'" in done.err
+
+
+def test_a_fallback_is_not_silent(tmp_path: Path) -> None:
+    model = risk_model(tmp_path / "model.onnx")
+    write_release(tmp_path, manifest_for(model, "risk", serving=ServingOptions(providers=("cuda", "cpu"))))
+    asked = (tmp_path, *QUICK, *WIDE_BUDGET, "--through", "process")
+    assert "risk@1: expected cuda, runs on cpu" in " ".join(bench(*asked).out.split())
+    (note,) = bench(*asked, "--compare", tmp_path / "model.onnx", "--json").json["notes"]
+    assert note.startswith("risk@1: expected cuda")
+
+
+@pytest.mark.parametrize("closed", ["1", "2"])
+def test_a_closed_standard_stream_does_not_cost_the_verdict(model: Path, closed: str) -> None:
+    words = [sys.executable, "-m", "edgeward_agent", "bench", model, *QUICK, *WIDE_BUDGET, "--through", "process"]
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}>&-', "sh", *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode in (0, NOISY) and "Traceback" not in done.stdout + done.stderr, done
+    assert ("risk.onnx" in done.stdout) == (closed == "2")
+
+
+def test_a_narrow_terminal_is_laid_out_for_what_it_is(model: Path) -> None:
+    words = [sys.executable, "-m", "edgeward_agent", "bench", str(model), "--compare", str(model), *QUICK]
+    words += ["--through", "process"]
+    master, terminal = pty.openpty()
+    with (
+        os.fdopen(master, "rb", buffering=0) as screen,
+        subprocess.Popen(words, stdout=terminal, env=os.environ | {"COLUMNS": "40"}),
+    ):
+        os.close(terminal)
+        shown = b"".join(iter(lambda: _read(screen), b"")).decode()
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in shown.splitlines()]
+    assert max(len(line) for line in lines if not line.startswith("Next")) in range(34, 41), shown
+    assert sum("in process " in line for line in lines) >= 4  # each row goes on below
+
+
+def _read(screen: IO[bytes]) -> bytes:
+    """Empty where a terminal has ended, which Linux says with an error."""
+    try:
+        return screen.read(4096)
+    except OSError:
+        return b""
+
+
+def test_cases_that_are_not_as_many_of_each_input_are_refused(tmp_path: Path) -> None:
+    summed = sum_model(tmp_path / "sum.onnx")
+    names = [each.name for each in onnx.load(summed).graph.input]
+    uneven = {f"input:{name}": np.ones((count, 2), np.int32) for name, count in zip(names, (50, 7), strict=True)}
+    save_arrays(tmp_path / "uneven.npz", uneven)
+    done = bench(summed, "--input", tmp_path / "uneven.npz")
+    assert done.code == 2 and f"expected as many cases of each input, got 50 of {names[0]}, 7 of" in done.err
+
+
+def test_a_calibration_that_calibrates_nothing_is_refused_or_told(model: Path, tmp_path: Path) -> None:
+    quantize = (model, "--quantize", "--through", "process", *QUICK, "--calibration", tmp_path / "c.npz")
+    for values, words in (
+        (np.full((40, 3), np.nan, np.float32), "expected finite numbers for calibration, got NaN or infinity"),
+        (np.zeros((0, 3), np.float32), "expected at least one case, got none"),
+    ):
+        save_arrays(tmp_path / "c.npz", {"features": values})
+        done = bench(*quantize)
+        assert done.code == 2 and words in done.err and len(done.err.splitlines()) == 2, done.err
+    save_arrays(tmp_path / "c.npz", {"features": np.zeros((40, 3), np.float32)})
+    done = bench(*quantize)
+    assert "Warning: calibrated with zeros alone" in done.out and done.err == ""
+
+
+def test_models_of_other_inputs_are_not_compared(model: Path, tmp_path: Path) -> None:
+    done = bench(model, "--compare", sum_model(tmp_path / "sum.onnx"))
+    assert done.code == 2 and "expected inputs features FP32 rank 2" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--budget", "10"], "'--budget': expected TIME@QUANTILE such as 10ms@p99"),
+        (["--through", "grpc"], "'--through': expected some of process,unix,tcp, got 'grpc'"),
+        (["--shape", "image"], "'--shape': expected NAME=SIZES such as image=1,3,224,224"),
+        *(
+            (["--shape", f"features={sizes}"], f"expected NAME=SIZES such as image=1,3,224,224, got 'features={sizes}'")
+            for sizes in ("1,,3", "1,x", "1,3,", "")
+        ),
+        (["--sweep", "cores"], "'--sweep': expected some of threads, ep, batch"),
+        (["--sweep", "ep=tpu"], "'--sweep': ep: expected an execution provider of "),
+        (["--sweep", "batch=0"], "'--sweep': batch: expected numbers such as 1:2:4"),
+        (["--soak", "soon"], "'--soak': expected a length of time"),
+        (["--header", "token"], "'--header': expected 'NAME: VALUE'"),
+        (["--header", "Autho rization: x"], "'--header': expected 'NAME: VALUE', got one without a name"),
+        (["--header", "Authorization: …"], "'--header': expected 'NAME: VALUE', got Authorization with …"),
+        (["--header", "X: \u0142"], "'--header': expected 'NAME: VALUE', got X with characters that no header"),
+        (["--rate", "0"], "'--rate': 0.0 is not in the range"),
+        (["--soak", "1m", "--quantize"], "--quantize and --soak are two measurements"),
+        (["--url", "http://127.0.0.1:1", "--quantize"], "--quantize is for a model at hand"),
+        (["--output", "x.onnx"], "--output goes with --quantize"),
+        (["--requests", "9", "--duration", "2s"], "--requests and --duration both say how long"),
+        (["--requests", "9", "--duration", "2s", "--rate", "5"], "give one of them"),
+        (["--header", "X-Site: north"], "--header goes with --url"),
+        (["--name", "toy"], "--name goes with --url"),
+        (["--name", ""], "'--name': expected something, got ''"),
+        (["--url", ""], "'--url': expected something, got ''"),
+        (["--arrivals", "poisson"], "--arrivals goes with --rate"),
+        (["--sweep", "threads", "--through", "tcp"], "--sweep asks in this process: leave --through out"),
+        (["--sweep", "threads", "--clients", "2"], "leave --clients out"),
+        (["--through", ""], "'--through': expected some of process,unix,tcp, got ''"),
+        (["--through", " ,"], "'--through': expected some of process,unix,tcp, got ' ,'"),
+        (["--soak", "1m", "--requests", "9"], "--soak and --requests both say how long"),
+        (["--soak", "1m", "--duration", "9s"], "--soak and --duration both say how long"),
+        (["--sweep", "threads", "--rate", "5"], "--sweep asks as fast as it can"),
+        (["--sweep", "threads", "--timeout", "5s"], "--timeout is for answers of a server"),
+        (["--through", "process", "--timeout", "5s"], "--timeout is for answers of a server"),
+        (["--shape", "features=1,30", "--input", "x.npz"], "--shape is for random input, and --input gives it"),
+    ],
+)
+def test_a_command_line_that_makes_no_sense(model: Path, arguments: list[str], words: str) -> None:
+    done = CliRunner().invoke(app, ["bench", str(model), *arguments])
+    assert done.exit_code == 2 and words in done.stderr
+
+
+@pytest.mark.parametrize("header", ["Bearer-hush", "A B: hush", "A: hush\n", "A: hush\u0142"])
+def test_a_header_that_is_refused_is_not_repeated(header: str) -> None:
+    done = CliRunner().invoke(app, ["bench", "toy", "--url", "http://127.0.0.1:1", "--header", header])
+    assert done.exit_code in (2, 3) and "hush" not in done.stderr
+
+
+def test_no_model_at_all_is_a_wrong_command_and_not_this_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    risk_model(tmp_path / "model.onnx")
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["bench", "", "--requests", "9"])
+    assert done.exit_code == 2 and "'MODEL': expected something, got ''" in done.stderr
+
+
+def test_a_server_that_is_not_there_or_has_no_such_model() -> None:
+    done = bench("toy", "--url", "http://127.0.0.1:1")
+    assert done.code == 3
+    assert "expected a V2 server (Open Inference Protocol) at http://127.0.0.1:1, got: connection refused" in done.err
+
+    def behave(at: int, _: object) -> bytes:
+        if server.asked[at].startswith(b"GET /v2 "):
+            return answer(b'{"name":"toy server","version":"1","extensions":[]}')
+        return answer(b'{"error":"unknown model: toy"}', "404 Not Found")
+
+    with pretending(behave) as server:
+        done = bench("toy", "--url", server.place)
+    assert done.code == 2 and "expected a model 'toy', got status 404: unknown model: toy" in done.err
+    assert "--name" in done.err
+
+
+@pytest.mark.parametrize(
+    ("reply", "code", "found"),
+    [
+        (answer(b"<html>no such page</html>", "404 Not Found"), 2, "got status 404 for /v2/models/toy"),
+        (answer(b"<html>a page for everything</html>"), 2, "got an answer that is no JSON: '<html>a page"),
+        (answer(b'{"hello":"world"}'), 2, "got JSON without the inputs of a model"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", 2, "got an answer that is no HTTP: 'SSH-2.0-OpenSSH_9.2'"),
+        (b"\0\0\x12\x04\0\0\0\0\0\n", 2, "got an answer that is no HTTP: '\\x00\\x00\\x12\\x04"),
+        (None, 3, "got: the connection was closed without an answer"),
+    ],
+)
+def test_what_is_no_server_of_the_protocol_is_said(reply: bytes | None, code: int, found: str) -> None:
+    def behave(at: int, _: object) -> bytes | None:
+        if server.asked[at].startswith(b"GET /v2/models") or not (reply or b"").startswith(b"HTTP/1.1 404"):
+            return reply
+        return answer(b"<html>", "200 OK")  # a page for every other address does not make it one
+
+    with pretending(behave) as server:
+        done = bench("toy", "--url", server.place)
+    wanted = f"error: expected a V2 server (Open Inference Protocol) at {server.place}, {found}"
+    first, second = done.err.splitlines()
+    assert done.code == code and first.startswith(wanted) and second.startswith("  Check the address"), done.err
+
+
+def test_what_a_server_says_cannot_move_the_cursor() -> None:
+    rude = b'{"error":"\\u001b[2J\\u0007\\u0000\\u202e gone"}'
+
+    def behave(at: int, _: object) -> bytes:
+        asked = server.asked[at]
+        if asked.startswith(b"GET /v2/models/other"):
+            return answer(rude, "404 Not Found")
+        return metadata() if asked.startswith(b"GET ") else answer(rude, "500 No")
+
+    with pretending(behave) as server:
+        for model in ("toy", "other"):
+            done = bench(model, "--url", server.place)
+            assert done.code == 2 and "\\x1b[2J\\x07\\x00\\u202e gone" in done.err
+            assert not set("\x1b\x07\x00\u202e") & set(done.out + done.err)
+
+
+def test_without_the_package_onnx_quantising_says_how_to_get_it(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime.quantization", None)
+    done = bench(model, "--quantize")
+    assert done.code == 2 and done.err.splitlines()[1] == "  pip install 'edgeward[tools]'"
