@@ -251,6 +251,7 @@ def test_who_closes_while_questions_are_under_way_leaves_no_connection() -> None
         "",
         "http://[::1",
         "http://localhost:x",
+        "http://localhost:0",
         "localhost:8500",
         "https://localhost",
         "ftp://x",
@@ -279,7 +280,7 @@ def test_what_no_client_can_be_made_with_is_said(opened: type[Client] | type[Asy
     for timeout_s in (0, -1, float("nan"), float("inf"), None, "5"):
         with pytest.raises(InvalidAddress, match="expected a time-out from 0 to"):
             opened(timeout_s=timeout_s)  # type: ignore[arg-type]
-    for token in ("two words", "ends\n", "é", 5, b"secret"):
+    for token in ("two words", "ends\n", "é", 5, 0, b"secret", b""):
         with pytest.raises(InvalidAddress, match="expected a token of letters"):
             opened(token=token)  # type: ignore[arg-type]
 

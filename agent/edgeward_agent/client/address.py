@@ -41,8 +41,10 @@ class Address:
             return cls(text=text, path=_path(text, "unix:"))
         try:
             parts = urlsplit(text)
-            host, port = parts.hostname, parts.port or _DEFAULT_PORT
+            host, port = parts.hostname, _DEFAULT_PORT if parts.port is None else parts.port
             (host or "").encode("idna")  # as the system is asked for it
+            if port == 0:
+                raise ValueError("nobody listens on port 0")
         except ValueError:
             host = None
         if not host or parts.scheme != "http" or text.removesuffix("/") != f"http://{parts.netloc}" or "@" in text:

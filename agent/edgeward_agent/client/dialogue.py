@@ -54,7 +54,7 @@ class Dialogue:
 
     def __init__(self, address: str, *, token: str | None = None) -> None:
         """Raises InvalidAddress: no header can hold the token."""
-        if token and not (isinstance(token, str) and _TOKEN.fullmatch(token)):
+        if token not in (None, "") and not (isinstance(token, str) and _TOKEN.fullmatch(token)):
             raise InvalidAddress("expected a token of letters, digits and marks, without the white space around it")
         self._address = address
         self._common = b"Host: localhost\r\n" + (b"Authorization: Bearer %b\r\n" % token.encode() if token else b"")
