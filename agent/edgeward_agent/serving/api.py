@@ -88,9 +88,10 @@ class DataApi:
             raise
 
     def _handle(self, request: Request) -> None:
-        route = self._routes.get(request.target) or self._route(request.target)
+        head = request.head
+        route = self._routes.get(head.target) or self._route(head.target)
         if route.what is _INFER:
-            if request.method != b"POST":
+            if head.method != b"POST":
                 raise _wrong_method(request, "POST")
             self._infer(route, request)
         else:

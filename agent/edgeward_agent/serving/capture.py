@@ -136,7 +136,9 @@ class CaptureStream:
             self.dropped += 1
 
     def offer_row(self, series: Series, row: bytes) -> None:
-        if self._full:
+        # All in place: it is asked for each small request, and to call for an answer costs more than the answer.
+        limits, size_bytes = self._limits, self._queued_bytes
+        if size_bytes >= limits.size_bytes or len(self._queue) - self._expired + self._queued_rows >= limits.records:
             self.dropped += 1
             return
         rows = self._rows.get(series)
@@ -144,7 +146,14 @@ class CaptureStream:
             rows = self._rows[series] = []
         rows.append(row)
         self._queued_rows += 1
-        self._count(len(row))
+        self._queued_bytes = size_bytes = size_bytes + len(row)
+        if (
+            self._flush_soon is None
+            or size_bytes >= _GATHER_BYTES
+            or self._queued_rows >= _GATHER_ROWS
+            or self._urgent
+        ):
+            self._schedule()
 
     def commit(self, record: InferenceRecord, done: Done) -> None:
         if self._full:
@@ -218,18 +227,8 @@ class CaptureStream:
 
     def _push(self, entry: bytes | _Durable, size_bytes: int) -> None:
         self._queue.append(entry)
-        self._count(size_bytes)
-
-    def _count(self, size_bytes: int) -> None:
         self._queued_bytes += size_bytes
-        # In place: this is asked for each record, and is nearly always no.
-        if (
-            self._flush_soon is None
-            or self._queued_bytes >= _GATHER_BYTES
-            or self._queued_rows >= _GATHER_ROWS
-            or self._urgent
-        ):
-            self._schedule()
+        self._schedule()
 
     def _schedule(self) -> None:
         if not self.queued or self._link is None or self._link.stalled:

@@ -361,9 +361,11 @@ class Connection(asyncio.Protocol):
             if connected is None:
                 return  # not every transport has one
             self._patience = Patience(connected)
+        # What is quick to ask first: nearly always it does not pay.
+        if self._current is not None or self._parser.receiving or not self._patience.pays():
+            return
         # The rest of an answer that the socket did not take at once is sent by the loop.
-        answered = self.free and not self._parser.receiving and not self._transport.get_write_buffer_size()
-        if answered and self._patience.pays():
+        if self.free and not self._transport.get_write_buffer_size():
             self._patience.wait()  # and the loop finds it
 
     def _send(

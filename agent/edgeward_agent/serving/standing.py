@@ -123,7 +123,9 @@ class Standing:
             asked = msgspec.structs.replace(self._asked, feeds=self._feeds)
             capture.offer(record_of(self._version, asked, results, received_ns))
             return
-        latency_us = min((_now_ns() - received_ns) // 1000, MAX_LATENCY_US)
+        latency_us = (_now_ns() - received_ns) // 1000
+        if latency_us > MAX_LATENCY_US:
+            latency_us = MAX_LATENCY_US
         head = ROW_HEAD.pack(time.time_ns() // 1000, latency_us)
         capture.offer_row(series, b"".join((head, *self._views)))
 

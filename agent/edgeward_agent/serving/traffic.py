@@ -57,8 +57,11 @@ class TrafficMeter:
         bucket = us
         if us >= 2 * _STEPS:
             shift = us.bit_length() - _SUB_BITS - 1
-            bucket = min((shift << _SUB_BITS) + (us >> shift), _BUCKETS - 1)
-        self._counts[bucket] += 1
+            bucket = (shift << _SUB_BITS) + (us >> shift)
+        try:
+            self._counts[bucket] += 1
+        except IndexError:  # and no call for the smaller of two, each time
+            self._counts[-1] += 1
 
     def not_answered(self, outcome: Outcome) -> None:
         if outcome is Outcome.REFUSED:
