@@ -147,12 +147,7 @@ class CaptureStream:
         rows.append(row)
         self._queued_rows += 1
         self._queued_bytes = size_bytes = size_bytes + len(row)
-        if (
-            self._flush_soon is None
-            or size_bytes >= _GATHER_BYTES
-            or self._queued_rows >= _GATHER_ROWS
-            or self._urgent
-        ):
+        if self._flush_soon is None or size_bytes >= _GATHER_BYTES or self._queued_rows >= _GATHER_ROWS or self._urgent:
             self._schedule()
 
     def commit(self, record: InferenceRecord, done: Done) -> None:
