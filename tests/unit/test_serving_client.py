@@ -269,6 +269,19 @@ def test_an_address_that_is_none_is_said(address: str) -> None:
         Client(address)
 
 
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("http://localhost:0", "nobody listens on port 0"),
+        ("http://localhost:70000", "Port out of range 0-65535"),
+        ("http://[::1", "Invalid IPv6 URL"),
+    ],
+)
+def test_what_is_wrong_with_an_address_is_said(address: str, why: str) -> None:
+    with pytest.raises(InvalidAddress, match=f"got {re.escape(repr(address))}: {why}"):
+        Client(address)
+
+
 @pytest.mark.parametrize("address", [None, 5, "unix:", "frames:", "unix://", "unix:\ud800", "frames:\ud800"])
 def test_an_address_without_a_path_or_a_word_is_said(address: str) -> None:
     with pytest.raises(InvalidAddress, match=r"expected (http:.*frames:|unix:|frames:)PATH, got"):

@@ -39,16 +39,17 @@ class Address:
             raise InvalidAddress(f"expected http://HOST:PORT, unix:PATH or frames:PATH, got {text!r}")
         if text.startswith("unix:"):
             return cls(text=text, path=_path(text, "unix:"))
+        why = ""
         try:
             parts = urlsplit(text)
             host, port = parts.hostname, _DEFAULT_PORT if parts.port is None else parts.port
             (host or "").encode("idna")  # as the system is asked for it
             if port == 0:
                 raise ValueError("nobody listens on port 0")
-        except ValueError:
-            host = None
+        except ValueError as error:
+            host, why = None, f": {error}"
         if not host or parts.scheme != "http" or text.removesuffix("/") != f"http://{parts.netloc}" or "@" in text:
-            raise InvalidAddress(f"expected http://HOST:PORT, unix:PATH or frames:PATH, got {text!r}")
+            raise InvalidAddress(f"expected http://HOST:PORT, unix:PATH or frames:PATH, got {text!r}{why}")
         return cls(text=text, host=host, port=port)
 
     def connect(self, timeout_s: float) -> socket.socket:
