@@ -101,6 +101,19 @@ def identity_model(path: Path, kind: int, shape: Sequence[int | str] | None) -> 
     )
 
 
+def passing_model(path: Path) -> Path:
+    """`in` FP32 [n, 4] → `risk`, its Relu, and `in` itself: an output that nothing computes."""
+    sides = [_value(name, TensorProto.FLOAT, ["n", 4]) for name in ("in", "risk")]
+    return _save(path, [helper.make_node("Relu", ["in"], ["risk"])], sides[:1], [sides[1], sides[0]])
+
+
+def random_model(path: Path) -> Path:
+    """`in` FP32 [n, 4] → `out`, as many numbers that nobody foresees."""
+    node = helper.make_node("RandomNormalLike", ["in"], ["out"])
+    sides = [_value(name, TensorProto.FLOAT, ["n", 4]) for name in ("in", "out")]
+    return _save(path, [node], sides[:1], sides[1:])
+
+
 def cast_model(path: Path, kind: int) -> Path:
     """FP32 in [n] → out [n] of another type."""
     node = helper.make_node("Cast", ["in"], ["out"], to=kind)

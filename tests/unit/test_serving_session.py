@@ -34,7 +34,16 @@ from edgeward_agent.serving.rerun import Rerun
 from edgeward_agent.serving.session import RUNTIME, RunFailed, Session, plan_session, prepare
 from edgeward_contract.artifact import Sha256, sha256_of_file
 from edgeward_contract.serving_options import PROVIDERS, ServingOptions
-from support.serving import FEATURES, Release, constant_model, constant_release, failing_model, slow_model
+from support.serving import (
+    FEATURES,
+    Release,
+    constant_model,
+    constant_release,
+    failing_model,
+    passing_model,
+    random_model,
+    slow_model,
+)
 
 HERE = ("CUDAExecutionProvider", "CPUExecutionProvider")
 DIGEST = Sha256("a" * 64)
@@ -302,6 +311,7 @@ def test_what_does_not_load_cannot_be_prepared(tmp_path: Path) -> None:
 def test_who_is_bound_to_a_session_does_not_keep_it(tmp_path: Path) -> None:
     """A client that is quiet for hours has been bound to a version that is long gone."""
     session = Session(constant_model(tmp_path / "model.onnx", 3.0))
+    session.warm()
     feeds = {"features": np.ones((1, FEATURES), np.float32)}
     names = list(session.interface.outputs)
     rerun = Rerun(feeds, names, limit_bytes=1 << 20)
@@ -313,3 +323,34 @@ def test_who_is_bound_to_a_session_does_not_keep_it(tmp_path: Path) -> None:
     assert gone() is None
     fresh = Session(constant_model(tmp_path / "again.onnx", 4.0))
     assert rerun.run(fresh)[0] == 4.0 and unbound[0] == 3.0
+
+
+@pytest.mark.parametrize("outputs", [["in"], ["risk", "in"], ["in", "risk"]])
+def test_an_output_that_nothing_computes_is_never_what_lay_in_memory(tmp_path: Path, outputs: list[str]) -> None:
+    """The runtime does not write an input that is an output too where it was told to, and says that all went well."""
+    session = Session(passing_model(tmp_path / "model.onnx"))
+    session.warm()
+    feeds = {"in": np.empty((2, 4), np.float32)}
+    rerun = Rerun(feeds, outputs, limit_bytes=1 << 20)
+    for number in range(6):
+        feeds["in"][...] = number
+        for result in rerun.run(session):
+            assert result.tolist() == [[number] * 4] * 2
+
+
+@pytest.mark.parametrize("build", [random_model, passing_model])
+def test_what_was_not_seen_to_come_out_alike_is_not_bound(tmp_path: Path, build: Callable[[Path], Path]) -> None:
+    session = Session(build(tmp_path / "model.onnx"))
+    feeds = {"in": np.ones((1, 4), np.float32)}
+    like = dict(zip(session.interface.outputs, session.run(list(session.interface.outputs), feeds), strict=True))
+    session.warm()
+    assert session.bind(feeds, like) is None
+
+
+def test_only_a_session_that_is_warm_is_bound(tmp_path: Path) -> None:
+    session = Session(constant_model(tmp_path / "model.onnx", 3.0))
+    feeds = {"features": np.ones((1, FEATURES), np.float32)}
+    like = {"score": np.ones((1, 1), np.float32)}
+    assert session.bind(feeds, like) is None
+    session.warm()
+    assert session.bind(feeds, like) is not None
