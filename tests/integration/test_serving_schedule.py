@@ -24,6 +24,7 @@ from support.serving import (
     Reply,
     ask,
     device,
+    findings_model,
     manifest_for,
     slow_lookup_model,
     slow_model,
@@ -110,6 +111,28 @@ def test_one_whose_deadline_passes_in_the_line_is_told_then_and_not_when_a_threa
         assert expired
         assert not all(each.done() for each in long)
         assert {each.result().status for each in long} == {200}
+
+
+def test_what_has_as_many_rows_as_it_finds_is_never_joined(tmp_path: Path) -> None:
+    """Findings of one patient would be shared out evenly among all."""
+    model = findings_model(tmp_path / "hits" / "model.onnx")
+    options = ServingOptions(batching=Batching(max_rows=8, max_delay_us=20_000))
+    patients = ([-1.0, -1.0, -1.0], [11.0, 21.0, -1.0], [12.0, -1.0, -1.0], [14.0, 24.0, 34.0])
+    with device(tmp_path / "d") as made:
+        made.commit(write_release(model.parent, manifest_for(model, "hits", serving=options)))
+        made.start("--deadlines", "off")
+
+        def wrong(number: int) -> int:
+            sent = patients[number % len(patients)]
+            with Client(f"unix:{made.unix_path}") as client:
+                answers = [
+                    client.infer("hits", {"in": np.array([sent], np.float32)})["hits"].tolist() for _ in range(50)
+                ]
+            return sum(answer != [each for each in sent if each > 10] for answer in answers)
+
+        with ThreadPoolExecutor(8) as pool:
+            assert sum(pool.map(wrong, range(8))) == 0
+        assert "requests are not joined" in made.log.read_text()
 
 
 def test_joined_requests_get_their_own_rows_and_one_that_fails_harms_no_other(tmp_path: Path) -> None:

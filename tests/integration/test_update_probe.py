@@ -93,6 +93,16 @@ def test_rows_that_depend_on_each_other_are_found_before_they_are_joined(tmp_pat
     assert verdict.detail.startswith("golden case 0 joined with 3 others: risk[0, 0]: expected")
 
 
+def test_rows_that_nobody_could_tell_apart_are_not_joined(tmp_path: Path) -> None:
+    model = onnx.load_model_from_string(risk_model(tmp_path / "m.onnx").read_bytes())
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "K"
+    joined = ServingOptions(batching=Batching(max_rows=4))
+    verdict = examine(release(tmp_path / "r", model=model.SerializeToString(), serving=joined))
+    assert verdict.reason is ProbeReason.MANIFEST_MISMATCH
+    assert verdict.detail.startswith("serving.batching: expected one name for the first axis of every tensor")
+    assert examine(release(tmp_path / "alone", model=model.SerializeToString())).ok
+
+
 def test_a_model_that_answers_nan(tmp_path: Path) -> None:
     weights = np.array([[np.nan], [0.0], [0.0]], dtype=np.float32)
     model = risk_model(tmp_path / "nan.onnx", weights=weights).read_bytes()

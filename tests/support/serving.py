@@ -188,6 +188,17 @@ def nonzero_model(path: Path) -> Path:
     )
 
 
+def findings_model(path: Path) -> Path:
+    """`in` FP32 [n, 3] → `hits` FP32 [k], what of it is more than ten: as many as there are."""
+    nodes = [
+        helper.make_node("Greater", ["in", "ten"], ["is_hit"]),
+        helper.make_node("Reshape", ["is_hit", "flat"], ["condition"]),
+        helper.make_node("Compress", ["in", "condition"], ["hits"]),
+    ]
+    sides = [_value("in", TensorProto.FLOAT, ["n", 3]), _value("hits", TensorProto.FLOAT, ["k"])]
+    return _save(path, nodes, sides[:1], sides[1:], ten=np.array(10, np.float32), flat=np.array([-1]))
+
+
 def slow_model(path: Path, rounds: int = 60) -> Path:
     """in [n, 512] → out [n, 512] through `rounds` products with the same matrix: many ms for a batch of 64."""
     names = ["in", *(f"step{index}" for index in range(1, rounds)), "out"]

@@ -244,6 +244,20 @@ def test_what_the_model_does_not_have_cannot_be_pinned_or_joined(tmp_path: Path,
         pack(risk_model(tmp_path / "m.onnx"), complete_set(tmp_path / "g.npz"), sheet, tmp_path / "out")
 
 
+def test_rows_that_nobody_could_tell_apart_are_not_joined(tmp_path: Path) -> None:
+    (tmp_path / "sheet.toml").write_text('name = "risk"\nversion = 1\n[serving]\nbatching = {max_rows = 4}\n')
+    sheet = read_sheet(tmp_path / "sheet.toml")
+    model = onnx.load(risk_model(tmp_path / "m.onnx"))
+    axis = model.graph.output[0].type.tensor_type.shape.dim[0]
+    axis.ClearField("dim_param")  # the graph tells it all the same
+    onnx.save(model, tmp_path / "m.onnx")
+    pack(tmp_path / "m.onnx", complete_set(tmp_path / "g.npz"), sheet, tmp_path / "one")
+    axis.dim_param = "K"
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(SheetRefused, match=r"serving.batching: expected one name for the first axis .* got K, N:"):
+        pack(tmp_path / "m.onnx", complete_set(tmp_path / "g.npz"), sheet, tmp_path / "two")
+
+
 def test_labels_that_do_not_fit_or_name_nothing_are_refused(tmp_path: Path) -> None:
     model, golden = risk_model(tmp_path / "m.onnx"), complete_set(tmp_path / "g.npz")
     for text, words in (

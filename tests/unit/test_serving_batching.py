@@ -64,7 +64,7 @@ def test_what_was_joined_is_split_into_what_it_was(parts: int, per_part: int, wi
         for part in range(parts)
     ]
     joined = join(requests)
-    shares = split([joined["x"], joined["name"]], parts)
+    shares = split([joined["x"], joined["name"]], parts, per_part)
     assert shares is not None
     for request, (x, name) in zip(requests, shares, strict=True):
         assert x.tolist() == request["x"].tolist()
@@ -72,6 +72,12 @@ def test_what_was_joined_is_split_into_what_it_was(parts: int, per_part: int, wi
 
 
 def test_results_without_rows_for_each_cannot_be_split() -> None:
-    assert split([rows(4, 1), rows()], 2) is None
-    assert split([rows(3, 1)], 2) is None
-    assert split([rows(4, 1)], 2) is not None
+    assert split([rows(4, 1), rows()], 2, 2) is None
+    assert split([rows(3, 1)], 2, 2) is None
+    assert split([rows(4, 1)], 2, 2) is not None
+
+
+@pytest.mark.parametrize("found", [0, 2, 8])
+def test_findings_that_are_not_one_for_each_row_are_nobodys(found: int) -> None:
+    """Two findings of four patients can be shared out evenly, and may all be of one."""
+    assert split([rows(found, 1)], 2, 2) is None

@@ -32,6 +32,7 @@ from edgeward_agent.serving.providers import (
 from edgeward_agent.serving.release import Loading, load_release
 from edgeward_agent.serving.rerun import Rerun
 from edgeward_agent.serving.session import RUNTIME, RunFailed, Session, plan_session, prepare
+from edgeward_agent.wire.tensors import Array
 from edgeward_contract.artifact import Sha256, sha256_of_file
 from edgeward_contract.serving_options import PROVIDERS, ServingOptions
 from support.serving import (
@@ -341,7 +342,7 @@ def test_an_output_that_nothing_computes_is_never_what_lay_in_memory(tmp_path: P
 @pytest.mark.parametrize("build", [random_model, passing_model])
 def test_what_was_not_seen_to_come_out_alike_is_not_bound(tmp_path: Path, build: Callable[[Path], Path]) -> None:
     session = Session(build(tmp_path / "model.onnx"))
-    feeds = {"in": np.ones((1, 4), np.float32)}
+    feeds: dict[str, Array] = {"in": np.ones((1, 4), np.float32)}
     like = dict(zip(session.interface.outputs, session.run(list(session.interface.outputs), feeds), strict=True))
     session.warm()
     assert session.bind(feeds, like) is None

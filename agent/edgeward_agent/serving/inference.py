@@ -138,10 +138,11 @@ class Inference(ABC):
 
     def run_with(self, jobs: Sequence[Job]) -> None:
         together = [job for job in jobs if isinstance(job, Inference)]
+        rows = self.company.rows if self.company is not None else 1
         begin = time.perf_counter_ns()
         try:
             results = self.version.session.run(list(self.asked.outputs), join([each.asked.feeds for each in together]))
-            parts = split(results, len(together))
+            parts = split(results, len(together), rows)
         except Exception:  # whose fault it is shows when each runs by itself
             parts = None
         if parts is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -116,7 +117,7 @@ def load_model(path: Path, manifest: Manifest, sha256: Sha256, loading: Loading 
         session=session,
         interface=Interface.of(manifest.inputs, manifest.outputs),
         capture=manifest.capture,
-        options=manifest.serving,
+        options=_allowed(session, manifest),
         graph_note=note,
         budget_ns=manifest.budget.latency_us * 1000 if how.deadlines else NEVER_NS,
     )
@@ -136,6 +137,14 @@ def _open(path: Path, manifest: Manifest, sha256: Sha256, how: Loading) -> tuple
             graph = FoundGraph(path=path, note="refused")
     check_digest(path, manifest)
     return Session(path, options), graph.note
+
+
+def _allowed(session: Session, manifest: Manifest) -> ServingOptions:
+    """What the manifest wants, without joined runs where one request's rows could become another's."""
+    if manifest.serving.batching is None or session.joinable:
+        return manifest.serving
+    _log.warning("%s: requests are not joined: the first axis has not one name in all tensors", manifest.release)
+    return replace(manifest.serving, batching=None)
 
 
 def _prepared(sha256: Sha256, options: ServingOptions, how: Loading) -> PreparedGraph | None:

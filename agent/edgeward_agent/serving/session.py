@@ -114,7 +114,8 @@ class Bound:
 
 
 class Session:
-    """A loaded model. `providers` says what it runs on.
+    """A loaded model. `providers` says what it runs on, `joinable` whether the rows of several requests can be told
+    apart in its outputs.
 
     Args:
         prepared: the file is a graph that `prepare` wrote on this device.
@@ -136,6 +137,7 @@ class Session:
             [_spec(path, "input", each) for each in self._session.get_inputs()],
             [_spec(path, "output", each) for each in self._session.get_outputs()],
         )
+        self.joinable = _one_first_axis([*self._session.get_inputs(), *self._session.get_outputs()])
         # The runtime's own `run` looks every feed over a second time and makes new options: a third of a small model.
         self._plain = not takes_bits(self.interface)
         self._run = self._session._sess.run if self._plain else bits_run(self._session, self.interface)
@@ -360,6 +362,12 @@ def _spec(path: Path, side: str, node: ort.NodeArg) -> TensorSpec:
         )
     shape = tuple(dim if isinstance(dim, int) else -1 for dim in node.shape)
     return TensorSpec(name=node.name, datatype=datatype, shape=shape)
+
+
+def _one_first_axis(nodes: Iterable[ort.NodeArg]) -> bool:
+    """Whether the graph calls the first axis of every tensor by one name: each row that goes in comes out as one."""
+    names = {each.shape[0] if each.shape else None for each in nodes}
+    return len(names) == 1 and isinstance(names.pop(), str)
 
 
 def _zeros(spec: TensorSpec) -> Array:

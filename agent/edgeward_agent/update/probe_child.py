@@ -142,10 +142,16 @@ def check_joined(session: Session, golden: Golden, manifest: Manifest) -> None:
     """Hold cases that run as one to the set, where the manifest has requests joined: rows may depend on each other.
 
     Raises:
-        Refused: names the first case that comes out otherwise among others than alone.
+        Refused: names the first case that comes out otherwise among others than alone, or the graph does not say that
+            every row becomes one.
     """
     if manifest.serving.batching is None:
         return
+    if not session.joinable:
+        detail = (
+            "serving.batching: expected one name for the first axis of every tensor of the graph, got others or none"
+        )
+        raise Refused(ProbeReason.MANIFEST_MISMATCH, detail)
     cases = list(golden.cases())
     count = manifest.serving.batching.max_rows
     for first in range(0, len(cases), count):
@@ -159,7 +165,7 @@ def _check_group(session: Session, group: list[Case], manifest: Manifest) -> Non
 
     outputs = [spec.name for spec in manifest.outputs]
     results = _or(ProbeReason.GOLDEN_MISMATCH, lambda: session.run(outputs, join([case.feeds for case in group])))
-    parts = split(results, len(group))
+    parts = split(results, len(group), len(next(iter(group[0].feeds.values()))))
     if parts is None:
         detail = f"{len(group)} golden cases joined: expected rows for each, got shapes {[a.shape for a in results]}"
         raise Refused(ProbeReason.GOLDEN_MISMATCH, detail)

@@ -69,6 +69,12 @@ def _serving(sheet: Sheet, signature: Signature) -> ServingOptions:
         check_batching(sheet.serving, (*signature.inputs, *signature.outputs))
     except ContractError as error:
         raise SheetRefused(str(error)) from None
+    if sheet.serving.batching is not None and ("" in signature.first_axes or len(signature.first_axes) != 1):
+        found = ", ".join(sorted(name or "none" for name in signature.first_axes))
+        raise SheetRefused(
+            f"serving.batching: expected one name for the first axis of every tensor of the graph, got {found}:"
+            " nobody could say whose rows of joined requests are"
+        )
     return sheet.serving
 
 

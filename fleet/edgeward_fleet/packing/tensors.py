@@ -34,10 +34,15 @@ DATATYPES: Final[dict[int, Datatype]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
-    """The tensors that go into a model and come out of it, in the file's order."""
+    """The tensors that go into a model and come out of it, in the file's order.
+
+    `first_axes` is what the graph calls the first axis of each tensor, or gives to it by inference; empty for one that
+    has no name.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    first_axes: frozenset[str] = frozenset()
 
 
 def read_signature(data: bytes, serving: ServingOptions | None = None) -> Signature:
@@ -51,7 +56,12 @@ def read_signature(data: bytes, serving: ServingOptions | None = None) -> Signat
     weights = {each.name for each in model.graph.initializer}
     inputs = [each for each in model.graph.input if each.name not in weights]
     _pin(serving or ServingOptions(), inputs, list(model.graph.output))
-    return Signature(inputs=_specs("input", inputs), outputs=_specs("output", model.graph.output))
+    named = onnx.shape_inference.infer_shapes(model).graph.output  # the runtime infers names too
+    return Signature(
+        inputs=_specs("input", inputs),
+        outputs=_specs("output", model.graph.output),
+        first_axes=frozenset(_first_axis(each) for each in (*inputs, *named)),
+    )
 
 
 def _pin(
@@ -69,6 +79,11 @@ def _pin(
 
 def _free_dimensions(values: Sequence[onnx.ValueInfoProto]) -> list[onnx.TensorShapeProto.Dimension]:
     return [dim for each in values for dim in each.type.tensor_type.shape.dim if not dim.HasField("dim_value")]
+
+
+def _first_axis(value: onnx.ValueInfoProto) -> str:
+    shape = value.type.tensor_type.shape.dim
+    return shape[0].dim_param if shape else ""
 
 
 def _check_pinned(kind: str, pinned: Mapping[str, int], found: set[str]) -> None:
