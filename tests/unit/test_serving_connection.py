@@ -223,12 +223,47 @@ def test_a_client_that_asks_first_is_told_to_go_on() -> None:
     _run(client)
 
 
-def test_an_upgrade_is_not_taken() -> None:
+OFFER = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n"
+"""As curl and Java's client say it with each request, if nobody tells them otherwise."""
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_an_upgrade_is_not_taken_and_its_body_is_read(size: int) -> None:
+    bodies = [b"Content-Length: 3\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\n\r\n"]
+    sent = b"".join(POST + OFFER + body for body in bodies) + GET[:-2] % b"x" + OFFER + b"\r\n" + GET % b"y"
+
     async def client(server: HttpServer, port: int) -> None:
-        offer = b"GET /x HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
-        answer = await _until_closed(port, offer)
-        assert answer.startswith(b"HTTP/1.1 200")
-        assert answer.endswith(b"</x>")
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for at in range(0, len(sent), size):
+            writer.write(sent[at : at + size])
+            await writer.drain()
+            await asyncio.sleep(0)
+        for body in (b"</abc>", b"</abc>", b"</x>", b"</y>"):
+            answer = await reader.readuntil(b">")
+            assert answer.startswith(b"HTTP/1.1 200") and answer.endswith(body)
+        writer.close()
+
+    _run(client)
+
+
+def test_an_offer_changes_nothing_of_what_is_checked() -> None:
+    async def client(server: HttpServer, port: int) -> None:
+        wrong = POST.replace(b"localhost", b"evil.example") + OFFER + b"Content-Length: 3\r\n\r\nabc"
+        assert (await _until_closed(port, wrong)).startswith(b"HTTP/1.1 403")
+        large = POST + OFFER + b"Content-Length: 1001\r\n\r\n"
+        assert (await _until_closed(port, large)).startswith(b"HTTP/1.1 413")
+        ends = POST + OFFER + b"Connection: close\r\nContent-Length: 3\r\n\r\nabc" + GET % b"never"
+        answer = await _until_closed(port, ends)
+        assert answer.count(b"HTTP/1.1") == 1 and answer.endswith(b"</abc>")
+
+    _run(client)
+
+
+def test_a_tunnel_is_not_opened() -> None:
+    async def client(server: HttpServer, port: int) -> None:
+        asked = b"CONNECT localhost:1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        answer = await _until_closed(port, asked + GET % b"behind")
+        assert answer.count(b"HTTP/1.1") == 1
 
     _run(client)
 

@@ -29,6 +29,7 @@ _log: Final = logging.getLogger(__name__)
 _CONTENT_LENGTH: Final = b"content-length"
 _TRANSFER_ENCODING: Final = b"transfer-encoding"
 _EXPECT: Final = b"expect"
+_CONNECT: Final = b"CONNECT"
 _KEPT: Final = frozenset(
     {
         HOST,
@@ -78,6 +79,7 @@ class Parser:
         self._guard = guard
         self._limits = limits
         self._parser = httptools.HttpRequestParser(self)
+        self._offered = False  # another protocol, in the request whose head was read last
         self.receiving = self.in_head = False
         self.begun = 0
         self.continued = False
@@ -88,7 +90,7 @@ class Parser:
         self._head_bytes = self._wire_bytes = 0
 
     def feed(self, data: bytes) -> bool:
-        """Read on. False when what follows is another protocol's.
+        """Read on. False when what follows is not for us: a tunnel was asked for.
 
         Raises:
             Refusal: it is no request, or one that may not be; nothing more can be read.
@@ -96,12 +98,8 @@ class Parser:
         self.begun = 0
         self.continued = self.receiving
         self._wire_bytes += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
+        if not self._read(data):
             return False
-        except httptools.HttpParserError as error:
-            raise _refusal(error) from None
         # The parser gathers long headers, and chunks of one byte, without telling: count what comes off the wire.
         allowed = _READ_BYTES + (self._limits.head_bytes if self.in_head else 2 * self._limits.body_bytes)
         if self.receiving and self._wire_bytes > allowed:
@@ -134,6 +132,9 @@ class Parser:
 
     def on_headers_complete(self) -> None:
         self.in_head = False
+        self._offered = self._parser.should_upgrade() and self._parser.get_method() != _CONNECT
+        if self._offered:
+            return
         self._denied = self._guard(self._target, self._headers)
         if CONTENT_ENCODING in self._headers:
             self._read_encoding(self._headers.pop(CONTENT_ENCODING))
@@ -158,6 +159,8 @@ class Parser:
             self.body += data
 
     def on_message_complete(self) -> None:
+        if self._offered:
+            return
         self.receiving = False
         head = Head(
             method=self._parser.get_method(),
@@ -170,6 +173,31 @@ class Parser:
         self._receiver.came(head, body, len(body))
 
     # -- inside
+
+    def _read(self, data: Buffer) -> bool:
+        while True:
+            try:
+                self._parser.feed_data(data)
+                return True
+            except httptools.HttpParserUpgrade as upgrade:
+                end = upgrade.args[0]
+            except httptools.HttpParserError as error:
+                raise _refusal(error) from None
+            if not self._offered:
+                return False
+            head, data = self._head_without_offer(), memoryview(data)[end:]
+            self._parser = httptools.HttpRequestParser(self)
+            self._read(head)
+
+    def _head_without_offer(self) -> bytes:
+        """The head that was read last, for another parser: this one takes what follows an offer of another protocol for
+        that protocol. Java's client and curl offer HTTP/2 with each POST, and who stays with HTTP/1.1 reads its body.
+        """
+        parser = self._parser
+        lines = [b"%b %b HTTP/%b" % (parser.get_method(), self._target, parser.get_http_version().encode())]
+        lines += [b"%b: %b" % each for each in self._headers.items()]
+        lines += [] if parser.should_keep_alive() else [b"Connection: close"]
+        return b"\r\n".join((*lines, b"", b""))
 
     def _read_encoding(self, value: bytes) -> None:
         encoding = check_encoding(value)
