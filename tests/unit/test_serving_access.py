@@ -56,17 +56,22 @@ def _echo(request: Request) -> None:
     request.answer((b"<", bytes(request.body), b">"))
 
 
-def _run(client: Callable[[HttpServer, Reader, Writer], Awaitable[None]]) -> None:
+LIMITS = Limits(token=TOKEN, linger_s=0.2)
+
+
+def _run(client: Callable[[HttpServer, Reader, Writer], Awaitable[None]], limits: Limits = LIMITS) -> None:
     async def main() -> None:
-        server = HttpServer(_echo, Limits(token=TOKEN, linger_s=0.2))
+        server = HttpServer(_echo, limits)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             await server.listen(listener)
+            timekeeper = asyncio.create_task(server.keep_time())
             reader, writer = await asyncio.open_connection(*listener.getsockname())
             async with asyncio.timeout(20):
                 await client(server, reader, writer)
             writer.close()
             await until(lambda: not server.state.connections)
             assert server.state.held_bytes == 0
+            timekeeper.cancel()
             await server.drain(1)
 
     asyncio.run(main())
@@ -174,3 +179,60 @@ def test_the_verdict_is_remembered_with_the_head_and_only_a_good_one() -> None:
         connection.connection_lost(None)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("target", [b"/v2/health/live?x=1", b"/v2/health/ready?"])
+def test_a_query_changes_nothing_of_a_probe(target: bytes) -> None:
+    test_a_probe_needs_no_token(target)
+
+
+@pytest.mark.parametrize(
+    "body", [b"Content-Length: 70000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n", b"Content-Length: 2\r\n\r\nab"]
+)
+def test_a_probe_that_brings_something_needs_one(body: bytes) -> None:
+    """Strangers would take the room of all with what nobody wants."""
+
+    async def client(server: HttpServer, reader: Reader, writer: Writer) -> None:
+        writer.write(b"POST /v2/health/live HTTP/1.1\r\nHost: localhost\r\n" + body)
+        assert (await _answer(reader)).startswith(b"HTTP/1.1 401")
+
+    _run(client)
+
+
+def test_who_does_not_show_the_token_leaves_first() -> None:
+    """Connections that say nothing, or only ask how the server does, cost nobody his place."""
+    limits = replace(LIMITS, connections=3)
+
+    async def client(server: HttpServer, reader: Reader, writer: Writer) -> None:
+        writer.write(HEAD % (b"/", GOOD, 1) + b"a")
+        assert (await _answer(reader)).startswith(b"HTTP/1.1 200")
+        where = writer.get_extra_info("peername")
+        crowd = [await asyncio.open_connection(*where) for _ in range(8)]
+        for other, each in crowd[-2:]:
+            each.write(b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert (await _answer(other)).startswith(b"HTTP/1.1 200")
+        newcomer, says = await asyncio.open_connection(*where)
+        says.write(HEAD % (b"/", GOOD, 1) + b"b")
+        assert (await _answer(newcomer)).startswith(b"HTTP/1.1 200")
+        writer.write(HEAD % (b"/", GOOD, 1) + b"c")
+        assert (await _answer(reader)).endswith(b"<c>")
+        assert len(server.state.connections) == 3
+        for _, each in (*crowd, (newcomer, says)):
+            each.close()
+
+    _run(client, limits)
+
+
+def test_who_has_shown_it_has_more_time() -> None:
+    limits = replace(LIMITS, stranger_s=0.3, request_s=0.4)
+
+    async def client(server: HttpServer, reader: Reader, writer: Writer) -> None:
+        writer.write(HEAD % (b"/", GOOD, 1) + b"a")
+        assert (await _answer(reader)).startswith(b"HTTP/1.1 200")
+        other, silent = await asyncio.open_connection(*writer.get_extra_info("peername"))
+        assert await other.read() == b""
+        silent.close()
+        writer.write(HEAD % (b"/", GOOD, 1) + b"b")
+        assert (await _answer(reader)).endswith(b"<b>")
+
+    _run(client, limits)

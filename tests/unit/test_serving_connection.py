@@ -280,6 +280,22 @@ def test_a_connection_ends_when_the_client_wants_it(head: bytes) -> None:
     _run(client)
 
 
+def test_who_finds_no_place_reads_so_though_a_body_was_sent() -> None:
+    async def client(server: HttpServer, port: int) -> None:
+        crowd = [await asyncio.open_connection("127.0.0.1", port) for _ in range(SMALL.connections)]
+        await until(lambda: len(server.state.connections) == SMALL.connections)
+        for _ in range(40):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(POST + b"Content-Length: 1000\r\n\r\n" + bytes(1000))
+            assert (await reader.read()).startswith(b"HTTP/1.1 503")
+            writer.close()
+        await until(lambda: not server.state.turned_away)
+        for _, writer in crowd:
+            writer.close()
+
+    _run(client)
+
+
 def test_an_answer_reaches_a_client_that_is_still_sending() -> None:
     async def client(server: HttpServer, port: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -11,6 +11,7 @@ from typing import Final
 
 from edgeward_agent.serving.refusal import Refusal
 
+_FOR_ALL: Final = frozenset({b"/v2/health/live", b"/v2/health/ready"})
 _SCHEME: Final = b"bearer"  # RFC 9110 11.1: the name of a scheme is the same in capitals
 
 
@@ -24,6 +25,11 @@ class TokenWanted(Refusal):
         super().__init__(
             HTTPStatus.UNAUTHORIZED, "expected the header `Authorization: Bearer TOKEN`, got none or another"
         )
+
+
+def is_probe(target: bytes) -> bool:
+    """Whether a request is answered without the token: a supervisor has none, and learns no more than yes or no."""
+    return target.partition(b"?")[0] in _FOR_ALL
 
 
 def is_authorized(authorization: bytes | None, token: bytes) -> bool:

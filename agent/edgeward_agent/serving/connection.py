@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final, cast
 
+from edgeward_agent.serving.access import is_probe
 from edgeward_agent.serving.exchange import Guard, Head, KnownAnswer, Request, ServerState, answer_head
 from edgeward_agent.serving.parsing import Parser, may_come_again
 from edgeward_agent.serving.patience import Patience
@@ -25,14 +26,20 @@ _OK: Final = HTTPStatus.OK
 _MAX_READERS_BYTES: Final = 32 << 20  # of all connections
 _MAX_MISSED: Final = 2
 _TURN_NS: Final = 1_000_000  # for answers to one client in a row
+_MOST_TURNED_AWAY: Final = 32  # that are waited for; closed at once, most who send a body never read why
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Connection(asyncio.Protocol):
     """One client. Requests are answered one after the other, in the order in which they came."""
 
-    def __init__(self, server: ServerState, guard: Guard) -> None:
+    def __init__(self, server: ServerState, guard: Guard, *, stranger: bool = False) -> None:
+        """Args:
+        stranger: a token is wanted, and has not been shown yet.
+        """
         self._server = server
+        self._stranger = stranger
+        self._came_s = 0.0
         self._loop = asyncio.get_running_loop()
         self._parser = Parser(self, guard, server.limits)
         self._waiting: deque[Request | Refusal] = deque()
@@ -55,13 +62,10 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        if len(self._server.connections) >= self._server.limits.connections:
-            message = f"expected at most {self._server.limits.connections} connections, all are taken"
-            full = Full(message)
-            self._send(full.status, (error_body(message),), None, keep_alive=False, fields=full.fields)
-            self.closed = self._last = True
-            self._transport.close()
+        if len(self._server.connections) >= self._server.limits.connections and not self._server.make_room():
+            self._turn_away()
             return
+        self._came_s = self._loop.time()
         self._server.connections.add(self)
         self._server.callers.came()
         self._restart_timer()
@@ -70,6 +74,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
+        self._server.turned_away.discard(self)
         if self in self._server.connections:
             self._server.connections.remove(self)
             self._server.callers.left()
@@ -168,6 +173,8 @@ class Connection(asyncio.Protocol):
         self._restart_timer()
 
     def came(self, head: Head, body: Buffer, held_bytes: int) -> None:
+        if self._stranger and head.denied is None and not is_probe(head.target):
+            self._stranger = False
         self._waiting.append(Request(self, head, body, held_bytes))
 
     def check_room(self, more: int) -> None:
@@ -252,6 +259,11 @@ class Connection(asyncio.Protocol):
             self.abort()
 
     @property
+    def stranger_since_s(self) -> float | None:
+        busy = self._current is not None or self._waiting
+        return self._came_s if self._stranger and not busy else None
+
+    @property
     def said_all(self) -> bool:
         """Its answers are sent, and it is only waited for the client to leave."""
         return self._leaving and not self._stalled
@@ -265,6 +277,17 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     # -- inside
+
+    def _turn_away(self) -> None:
+        message = f"expected at most {self._server.limits.connections} connections, all are taken"
+        full = Full(message)
+        self._send(full.status, (error_body(message),), None, keep_alive=False, fields=full.fields)
+        self.closed = self._last = True
+        if len(self._server.turned_away) < _MOST_TURNED_AWAY:
+            self._server.turned_away.add(self)
+            self._leave()
+        else:
+            self._transport.close()
 
     def _remember(self, data: bytes) -> None:
         """Keep the head of a request that came alone, if it is sure where its body begins.
@@ -414,6 +437,8 @@ class Connection(asyncio.Protocol):
             allowed_s = limits.write_s
         elif self._leaving:
             allowed_s = limits.linger_s
+        elif self._parser.receiving:
+            allowed_s = limits.request_s
         else:
-            allowed_s = limits.request_s if self._parser.receiving else limits.idle_s
+            allowed_s = limits.stranger_s if self._stranger else limits.idle_s
         self._deadline = self._loop.time() + allowed_s

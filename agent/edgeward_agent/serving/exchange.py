@@ -19,6 +19,8 @@ _log: Final = logging.getLogger(__name__)
 HOST: Final = b"host"
 ORIGIN: Final = b"origin"
 AUTHORIZATION: Final = b"authorization"
+CONTENT_LENGTH: Final = b"content-length"
+TRANSFER_ENCODING: Final = b"transfer-encoding"
 INFERENCE_LENGTH: Final = b"inference-header-content-length"
 CONTENT_ENCODING: Final = b"content-encoding"
 ACCEPT_ENCODING: Final = b"accept-encoding"
@@ -42,6 +44,7 @@ class Limits:
     json_bytes: int = 1 << 20  # of it: JSON in bulk holds up everybody, about 8 ms for each MiB
     held_bytes: int = 256 << 20  # bodies of all requests that wait for an answer
     request_s: float = 30.0  # from the first byte of a request to its last
+    stranger_s: float = 15.0  # without a request, for who has not shown the token that is wanted
     idle_s: float = 600.0  # bedside applications ask, pause for minutes, and ask again
     write_s: float = 30.0
     linger_s: float = 2.0
@@ -71,6 +74,10 @@ class Replier(Protocol):
 
 class Timed(Protocol):
     """A connection as its server sees it."""
+
+    @property
+    def stranger_since_s(self) -> float | None:
+        """When it came, if it has not shown the token that is wanted and nothing is due to it; else None."""
 
     @property
     def said_all(self) -> bool:
@@ -235,10 +242,23 @@ class ServerState:
         self.limits = limits
         self.callers = callers or Callers(others=MANY)
         self.connections: set[Timed] = set()
+        self.turned_away: set[Timed] = set()  # for want of room; they still read why
         self.held_bytes = 0
         self.readers_bytes = 0  # of memory that large requests are read to
         self.closing = False
         self.emptied = asyncio.Event()
+
+    def make_room(self) -> bool:
+        """Let the one leave who has not shown the token that is wanted for the longest time. False: all have."""
+        since = [(each.stranger_since_s, each) for each in self.connections]
+        strangers = [(since_s, each) for since_s, each in since if since_s is not None]
+        if not strangers:
+            return False
+        _, longest = min(strangers, key=lambda stranger: stranger[0])
+        self.connections.remove(longest)
+        self.callers.left()
+        longest.abort()
+        return True
 
 
 def answer_head(
@@ -264,6 +284,11 @@ def answer_head(
     else:
         kind = b"Content-Type: application/json\r\n" if size and b"Content-Type:" not in fields else b""
     return b"%bContent-Length: %d\r\n%b" % (_STATUS_LINE[status] + kind, size, end)
+
+
+def has_body(headers: Headers) -> bool:
+    """Whether a request says that more of it follows its head."""
+    return TRANSFER_ENCODING in headers or headers.get(CONTENT_LENGTH, b"0") != b"0"
 
 
 def whole_number(value: bytes | None) -> int | None:

@@ -11,10 +11,20 @@ from typing import Final
 import httptools
 
 from edgeward_agent.addresses import is_address, is_loopback
-from edgeward_agent.serving.access import refused
+from edgeward_agent.serving.access import is_probe, refused
 from edgeward_agent.serving.callers import Callers
 from edgeward_agent.serving.connection import Connection
-from edgeward_agent.serving.exchange import AUTHORIZATION, HOST, ORIGIN, Guard, Handler, Headers, Limits, ServerState
+from edgeward_agent.serving.exchange import (
+    AUTHORIZATION,
+    HOST,
+    ORIGIN,
+    Guard,
+    Handler,
+    Headers,
+    Limits,
+    ServerState,
+    has_body,
+)
 from edgeward_agent.serving.loop import serve_unix
 from edgeward_agent.serving.refusal import Refusal, invalid
 from edgeward_agent.serving.sockets import BACKLOG
@@ -22,8 +32,6 @@ from edgeward_agent.serving.sockets import BACKLOG
 _KNOWN_HOSTS: Final = 64
 _POLL_S: Final = 0.01
 _LINGER_S: Final = 0.2  # at the end, for clients that have their answers to leave by themselves
-_FOR_ALL: Final = frozenset({b"/v2/health/live", b"/v2/health/ready"})
-"""What is answered without the token: a probe of a supervisor has none, and learns no more than yes or no."""
 
 
 class HttpServer:
@@ -43,7 +51,8 @@ class HttpServer:
         else:
             local_only = is_loopback(listener.getsockname()[0])
             guard = TcpGuard(HostGuard(local_only=local_only), self.state.limits.token)
-            server = await self._loop().create_server(self._factory(guard), sock=listener, backlog=BACKLOG)
+            factory = self._factory(guard, strangers=bool(self.state.limits.token))
+            server = await self._loop().create_server(factory, sock=listener, backlog=BACKLOG)
         self._listeners.append(server)
 
     async def keep_time(self) -> None:
@@ -53,7 +62,7 @@ class HttpServer:
         while True:
             await asyncio.sleep(period_s)
             now = self._loop().time()
-            for connection in tuple(self.state.connections):
+            for connection in (*self.state.connections, *self.state.turned_away):
                 connection.check_time(now)
 
     async def drain(self, timeout_s: float) -> None:
@@ -70,11 +79,11 @@ class HttpServer:
                     await asyncio.sleep(_POLL_S)
                 if self.state.connections:
                     await asyncio.wait_for(self.state.emptied.wait(), _LINGER_S)
-        for connection in tuple(self.state.connections):
+        for connection in (*self.state.connections, *self.state.turned_away):
             connection.abort()
 
-    def _factory(self, guard: Guard) -> _Factory:
-        return _Factory(self.state, guard)
+    def _factory(self, guard: Guard, *, strangers: bool = False) -> _Factory:
+        return _Factory(self.state, guard, strangers=strangers)
 
     @staticmethod
     def _loop() -> asyncio.AbstractEventLoop:
@@ -82,12 +91,13 @@ class HttpServer:
 
 
 class _Factory:
-    def __init__(self, state: ServerState, guard: Guard) -> None:
+    def __init__(self, state: ServerState, guard: Guard, *, strangers: bool) -> None:
         self._state = state
         self._guard = guard
+        self._strangers = strangers
 
     def __call__(self) -> Connection:
-        return Connection(self._state, self._guard)
+        return Connection(self._state, self._guard, stranger=self._strangers)
 
 
 def no_guard(target: bytes, headers: Headers) -> None:
@@ -103,7 +113,9 @@ class TcpGuard:
 
     def __call__(self, target: bytes, headers: Headers) -> Refusal | None:
         self._check_host(headers)
-        return None if target in _FOR_ALL else refused(headers.get(AUTHORIZATION), self._token)
+        if is_probe(target) and not has_body(headers):
+            return None
+        return refused(headers.get(AUTHORIZATION), self._token)
 
 
 class HostGuard:

@@ -13,9 +13,11 @@ from edgeward_agent.serving.exchange import (
     ACCEPT_ENCODING,
     AUTHORIZATION,
     CONTENT_ENCODING,
+    CONTENT_LENGTH,
     HOST,
     INFERENCE_LENGTH,
     ORIGIN,
+    TRANSFER_ENCODING,
     Guard,
     Head,
     Limits,
@@ -26,8 +28,6 @@ from edgeward_agent.wire.tensors import Buffer
 
 _log: Final = logging.getLogger(__name__)
 
-_CONTENT_LENGTH: Final = b"content-length"
-_TRANSFER_ENCODING: Final = b"transfer-encoding"
 _EXPECT: Final = b"expect"
 _CONNECT: Final = b"CONNECT"
 _KEPT: Final = frozenset(
@@ -36,14 +36,14 @@ _KEPT: Final = frozenset(
         ORIGIN,
         AUTHORIZATION,
         INFERENCE_LENGTH,
-        _CONTENT_LENGTH,
+        CONTENT_LENGTH,
         CONTENT_ENCODING,
         ACCEPT_ENCODING,
-        _TRANSFER_ENCODING,
+        TRANSFER_ENCODING,
         _EXPECT,
     }
 )
-_ONCE_ONLY: Final = frozenset({_TRANSFER_ENCODING, CONTENT_ENCODING, _EXPECT})
+_ONCE_ONLY: Final = frozenset({TRANSFER_ENCODING, CONTENT_ENCODING, _EXPECT})
 """A request with one of these is more than a head and as many bytes as it says."""
 _DENIED_BELOW_BYTES: Final = 1 << 16
 _READ_BYTES: Final = 1 << 18  # what the loop hands over at once, at most
@@ -138,7 +138,7 @@ class Parser:
         self._denied = self._guard(self._target, self._headers)
         if CONTENT_ENCODING in self._headers:
             self._read_encoding(self._headers.pop(CONTENT_ENCODING))
-        size = whole_number(self._headers.get(_CONTENT_LENGTH)) or 0
+        size = whole_number(self._headers.get(CONTENT_LENGTH)) or 0
         if self._denied is not None and (size >= _DENIED_BELOW_BYTES or _ONCE_ONLY & self._headers.keys()):
             raise self._denied  # to keep more of it would take room from those who may ask
         self._check_size(size)
@@ -224,7 +224,7 @@ class Parser:
 
 def may_come_again(head: Head, body_bytes: int) -> bool:
     """Whether another request with the same head would be as long, and be read in the same way."""
-    sized = _CONTENT_LENGTH in head.headers and not _ONCE_ONLY & head.headers.keys()
+    sized = CONTENT_LENGTH in head.headers and not _ONCE_ONLY & head.headers.keys()
     return sized and head.denied is None and head.keep_alive and body_bytes > 0
 
 
