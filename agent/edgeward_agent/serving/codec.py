@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
@@ -12,12 +13,13 @@ from typing import Final
 from edgeward_agent.priority import interrupt_nobody
 from edgeward_agent.serving.encoding import Inflater, chosen, pack
 from edgeward_agent.serving.exchange import Handler, Request
-from edgeward_agent.serving.refusal import Refusal
+from edgeward_agent.serving.refusal import Full, Refusal
 from edgeward_agent.wire.tensors import Buffer
 
 _log: Final = logging.getLogger(__name__)
 
 _INLINE_BYTES: Final = 64 << 10  # about what takes as long as to hand it over and back
+_LONGEST_WAIT_NS: Final = 1_000_000_000  # for the thread: what the caller's own deadline is lies in the body
 _PLAIN_BELOW_BYTES: Final = 1 << 10  # less than that does not get smaller by more than the header that says so
 
 
@@ -35,7 +37,7 @@ class Codec:
         """Hand the request to `handler` when its body is as it was before it was compressed.
 
         Raises:
-            Refusal: the body is not what it was said to be, or too large. Found later, it is sent.
+            Refusal: the body is not what it was said to be, or too large; or too many wait. Found later, it is sent.
         """
         if not request.body:
             request.replace_body(b"")
@@ -52,7 +54,7 @@ class Codec:
             if not future.cancelled():
                 request.serve(lambda request: _go_on(request, future.result(), handler))
 
-        asyncio.get_running_loop().run_in_executor(self._thread, _rest, inflater).add_done_callback(done)
+        asyncio.get_running_loop().run_in_executor(self._thread, _in_turn, request, inflater).add_done_callback(done)
 
     def answer(self, request: Request, accepted: bytes, parts: Sequence[Buffer], header_length: int | None) -> None:
         """Answer in the encoding that `Accept-Encoding` asks for, if it names one and it is worth it."""
@@ -76,6 +78,13 @@ class Codec:
                 request.answer(future.result(), header_length=header_length, encoding=encoding)
 
         asyncio.get_running_loop().run_in_executor(self._thread, pack, encoding, parts).add_done_callback(done)
+
+
+def _in_turn(request: Request, inflater: Inflater) -> bytes | Refusal:
+    """Whoever has waited for too long, or has left, costs the next one nothing."""
+    if request.gone or time.perf_counter_ns() - request.received_ns > _LONGEST_WAIT_NS:
+        return Full("expected to decompress the body within a second, too many large ones wait for that")
+    return _rest(inflater)
 
 
 def _rest(inflater: Inflater) -> bytes | Refusal:
