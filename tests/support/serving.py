@@ -107,6 +107,12 @@ def passing_model(path: Path) -> Path:
     return _save(path, [helper.make_node("Relu", ["in"], ["risk"])], sides[:1], [sides[1], sides[0]])
 
 
+def filling_model(path: Path) -> Path:
+    """`n` INT64 [1] → `out` FP32 [n], zeros: as large an answer as is asked for."""
+    node = helper.make_node("ConstantOfShape", ["n"], ["out"])
+    return _save(path, [node], [_value("n", TensorProto.INT64, [1])], [_value("out", TensorProto.FLOAT, ["m"])])
+
+
 def random_model(path: Path) -> Path:
     """`in` FP32 [n, 4] → `out`, as many numbers that nobody foresees."""
     node = helper.make_node("RandomNormalLike", ["in"], ["out"])

@@ -41,6 +41,7 @@ from support.serving import (
     constant_model,
     constant_release,
     failing_model,
+    filling_model,
     passing_model,
     random_model,
     slow_model,
@@ -355,3 +356,33 @@ def test_only_a_session_that_is_warm_is_bound(tmp_path: Path) -> None:
     assert session.bind(feeds, like) is None
     session.warm()
     assert session.bind(feeds, like) is not None
+
+
+GROWN = """
+import sys
+from pathlib import Path
+import numpy as np
+from edgeward_agent.serving.session import RunFailed, Session
+
+def address_space_mib():
+    (line,) = [each for each in open("/proc/self/status") if each.startswith("VmSize:")]
+    return int(line.split()[1]) >> 10
+
+session = Session(Path(sys.argv[1]))
+session.warm()
+try:
+    session.run(["out"], {"n": np.array([10**11])})
+except RunFailed as error:
+    assert "allocate" in str(error), error
+before = address_space_mib()
+session.run(["out"], {"n": np.array([9_000_000])})
+print(address_space_mib() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_what_could_not_be_had_is_not_taken_later(tmp_path: Path) -> None:
+    """The arena doubles what it asks for, refused or not: the next small request took 24 GB of address space."""
+    model = filling_model(tmp_path / "model.onnx")
+    done = subprocess.run([sys.executable, "-c", GROWN, model], check=True, capture_output=True, text=True)
+    assert int(done.stdout) < 1000

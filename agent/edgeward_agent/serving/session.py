@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -57,6 +58,7 @@ _DATATYPES: Final = {
     "tensor(string)": Datatype.BYTES,
 }
 _Binding = ort.capi._pybind_state.SessionIOBinding
+_ARENA: Final = "BFCArena"  # names itself where it finds no memory
 _WARM_RUNS: Final = 3
 _LARGE: Final = 8  # times a batch of one
 RUNTIME: Final[str] = ort.__version__
@@ -164,6 +166,9 @@ class Session:
         try:
             results: list[Array] = self._run(outputs, feeds, options)
         except Exception as error:
+            if _ARENA in str(error):  # which would take as much as it was refused with the next that it needs
+                with suppress(RunFailed):
+                    self.shrink()
             raise _translated(error, self._apart(feeds)) from None
         return results
 
