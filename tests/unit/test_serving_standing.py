@@ -179,6 +179,27 @@ def test_a_model_that_is_not_known_to_be_quick_takes_the_long_way(version: Versi
     _play(work)
 
 
+def test_a_model_that_takes_long_for_some_takes_the_long_way(version: Version) -> None:
+    """What it takes lies in the data: nobody else is to wait for one of a hundred on the loop."""
+
+    def work(runner: Runner) -> None:
+        standing, rerun = _standing(runner, version, _asked())
+        rerun.run(version.session)
+        _known(version)
+        for _ in range(2):
+            standing.learned.add(2_000_000_000, 1)
+            for _ in range(40):
+                standing.learned.add(10_000, 1)
+            assert runner.scheduler.runs_now(standing.learned)  # it may have been the machine
+        standing.learned.add(2_000_000_000, 1)
+        for _ in range(40):
+            standing.learned.add(10_000, 1)
+        assert standing.learned.usual_ns < INLINE_BELOW_NS
+        assert not runner.scheduler.runs_now(standing.learned)
+
+    _play(work)
+
+
 def test_nobody_goes_before_those_who_wait(version: Version) -> None:
     def work(runner: Runner) -> None:
         standing, rerun = _standing(runner, version, _asked())

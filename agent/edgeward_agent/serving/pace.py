@@ -11,7 +11,7 @@ from typing import Final
 INLINE_BELOW_NS: Final = 1_000_000
 """A run that usually takes less is quicker than a hand-over to a thread is worth."""
 ALONE_BELOW_NS: Final = 20_000_000
-"""One that does may hold up the loop where nobody else is there."""
+"""One that does may hold up the loop where nobody else is there, and one of a hundred where somebody is."""
 _WEIGHT: Final = 8  # of the past against the newest measurement
 _SIZES: Final = 64
 _BLOCK: Final = 32
@@ -74,16 +74,16 @@ def _third_largest(values: list[int]) -> int:
 class Learned:
     """What is known of requests of one size."""
 
-    __slots__ = ("_ran_ns", "_tail", "_tried_ns", "usual_ns")
+    __slots__ = ("_ran_ns", "_tried_ns", "tail", "usual_ns")
 
     def __init__(self) -> None:
         self.usual_ns = 0
         self._ran_ns = self._tried_ns = 0
-        self._tail = Tail()
+        self.tail = Tail()
 
     @property
     def p99_ns(self) -> int:
-        return max(self._tail.value, self.usual_ns)
+        return max(self.tail.value, self.usual_ns)
 
     def add(self, run_ns: int, now_ns: int) -> None:
         past = self.usual_ns
@@ -93,7 +93,7 @@ class Learned:
             usual = run_ns
         self.usual_ns = usual
         self._ran_ns = now_ns
-        self._tail.add(run_ns)
+        self.tail.add(run_ns)
 
     def try_anew(self, now_ns: int) -> bool:
         """Whether to let one request in against all that is known: nothing has run for so long that the next run may
@@ -115,7 +115,7 @@ class Learned:
         each such refusal forgets an eighth of the p99, down to the usual time.
         """
         if now_ns - self._ran_ns > DOUBT_AFTER_NS:
-            self._tail.forget()
+            self.tail.forget()
 
 
 _UNKNOWN: Final = Learned()
