@@ -109,6 +109,11 @@ def _expect(data: bytes, status: int, words: str) -> None:
 
 POST = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
 REFUSED = {
+    "a transfer coding that is not read": (
+        POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        501,
+        "expected Transfer-Encoding chunked or none",
+    ),
     "no HTTP at all": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, "expected an HTTP/1.1 request"),
     "another protocol": (b"SSH-2.0-OpenSSH_9.2\r\n", 400, "expected an HTTP/1.1 request"),
     "two lengths": (POST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab", 400, "expected"),

@@ -23,12 +23,13 @@ from edgeward_agent.serving.exchange import (
     Limits,
     whole_number,
 )
-from edgeward_agent.serving.refusal import Refusal, internal_error, invalid
+from edgeward_agent.serving.refusal import Refusal, internal_error, invalid, unsupported
 from edgeward_agent.wire.tensors import Buffer
 
 _log: Final = logging.getLogger(__name__)
 
 _EXPECT: Final = b"expect"
+_CHUNKED: Final = b"chunked"
 _CONNECT: Final = b"CONNECT"
 _KEPT: Final = frozenset(
     {
@@ -135,6 +136,8 @@ class Parser:
         self._offered = self._parser.should_upgrade() and self._parser.get_method() != _CONNECT
         if self._offered:
             return
+        if self._headers.get(TRANSFER_ENCODING, _CHUNKED).lower() != _CHUNKED:
+            raise unsupported("expected Transfer-Encoding chunked or none, got another")  # RFC 9112 6.1
         self._denied = self._guard(self._target, self._headers)
         if CONTENT_ENCODING in self._headers:
             self._read_encoding(self._headers.pop(CONTENT_ENCODING))
