@@ -102,7 +102,7 @@ def test_one_whose_deadline_passes_in_the_line_is_told_then_and_not_when_a_threa
 
         def knock() -> bool:
             reply = rows(made, 200, timeout=3000)
-            if "it passed while" in (reply.error if reply.status == 503 else ""):
+            if "or the end of the server" in (reply.error if reply.status == 503 else ""):
                 expired.append(reply)
                 told.set()
             return told.is_set() or all(each.done() for each in long)
@@ -111,6 +111,20 @@ def test_one_whose_deadline_passes_in_the_line_is_told_then_and_not_when_a_threa
         assert expired
         assert not all(each.done() for each in long)
         assert {each.result().status for each in long} == {200}
+
+
+def test_who_waits_when_the_server_ends_gets_an_answer(tmp_path: Path) -> None:
+    count = 100  # of a fifth of a second and more: more than can run until the end
+    with serving_slow(tmp_path, "--deadlines", "off") as made, ThreadPoolExecutor(count) as pool:
+        asked = [pool.submit(rows, made, 400) for _ in range(count)]
+        wait_until(
+            lambda: re.search(rb"edgeward_waiting_requests [1-9]\d", ask(made.port, "/metrics").body) is not None
+        )
+        assert made.process is not None
+        made.process.terminate()
+        statuses = [each.result().status for each in asked]
+        assert set(statuses) == {200, 503}
+        assert made.process.wait(10) == 0
 
 
 def test_what_has_as_many_rows_as_it_finds_is_never_joined(tmp_path: Path) -> None:

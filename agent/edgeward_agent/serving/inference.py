@@ -183,7 +183,7 @@ class Inference(ABC):
         if outcome is Outcome.EXPIRED:
             self.count_failure()
             waiting = self._runner.scheduler.waiting
-            text = f"expected to run before the deadline, it passed while {waiting} others waited too"
+            text = f"expected to run before the deadline, or the end of the server: {waiting} others waited too"
             self.refuse(HTTPStatus.SERVICE_UNAVAILABLE, text)
 
     @property

@@ -211,6 +211,12 @@ class Line:
         for entry in self._entries():
             entry.ripe_ns = 0
 
+    def give_up(self) -> list[Dropped]:
+        """Take out everybody: the time of the server is over, and with it theirs."""
+        for entry in self._entries():
+            entry.deadline_ns = 0
+        return self.expire(1)
+
     def _entries(self) -> Iterable[_Entry]:
         return chain(self._lanes[_URGENT].entries, self._lanes[_ORDINARY].entries)
 

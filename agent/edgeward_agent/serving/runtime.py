@@ -60,6 +60,7 @@ async def serving(
     http = [each for each in listeners if each.type == socket.SOCK_STREAM]
     packets = [each for each in listeners if each.type != socket.SOCK_STREAM]
     drain = _Drain()
+    drain.add(scheduler.drain)
     try:
         async with (
             _answering_data(registry, runner, http, limits or Limits(), drain, grpc=grpc),

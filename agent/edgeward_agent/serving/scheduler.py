@@ -34,6 +34,8 @@ _RESULTS: Final = 2
 answers of them, and would pile up."""
 _LOOK_NS: Final = 10_000_000
 """Between two looks through the line for those who have left: each takes about as long as a short run."""
+_POLL_S: Final = 0.01
+_WAITED_FOR: Final = 0.75  # of the time that there is for the end; the rest is for the answers
 _TICK_S: Final = 0.001  # timers of uvloop are whole milliseconds, and one that comes early finds nobody
 
 
@@ -109,6 +111,15 @@ class Scheduler:
             raise self._turned(refused, job)
         if job.deadline_ns < self._alarm_ns:
             self._set_alarm(job.deadline_ns)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Let those who wait run. Who has not begun when most of the time is over gets an answer, not silence."""
+        ends_s = self._loop.time() + _WAITED_FOR * timeout_s
+        while self._line.waiting and self._loop.time() < ends_s:  # noqa: ASYNC110  # once, at the end
+            await asyncio.sleep(_POLL_S)
+        with self._lock:
+            dropped = self._line.give_up()
+        _drop(dropped)
 
     async def close(self) -> None:
         """Let the threads end after what is queued."""
