@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -121,3 +122,35 @@ def test_a_time_out_is_for_the_whole_question(served: Device, connect: Callable[
         assert time.monotonic() - began_s < 1.1  # a wait for each of its parts would make 1.2
         os.kill(served.process.pid, signal.SIGCONT)
         assert _wrong(client, 5, 3) == 0
+
+
+@contextmanager
+def _signals(every_s: float) -> Iterator[None]:
+    before = signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, every_s, every_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("every_s", [0.2, 0.001])
+def test_a_time_out_comes_while_signals_do(served: Device, connect: Callable[[float], Client], every_s: float) -> None:
+    """Each of them begins a wait anew, and its limit with it."""
+    large = np.ones((1000, 2000), np.float32)  # more than a socket takes in one go
+    with connect(0.6) as client:
+        _wrong(client, 0, 3)
+        client.infer("floats", {"in": large[:1]})
+        assert served.process is not None
+        for given in (np.ones((1, 4), np.float32), large):
+            os.kill(served.process.pid, signal.SIGSTOP)
+            wakes = threading.Timer(5, os.kill, (served.process.pid, signal.SIGCONT))
+            wakes.start()
+            began_s = time.monotonic()
+            with _signals(every_s), pytest.raises(Unreachable, match="timed out"):
+                client.infer("floats", {"in": given})
+            assert time.monotonic() - began_s < 1.1
+            wakes.cancel()
+            os.kill(served.process.pid, signal.SIGCONT)
+            assert _wrong(client, 5, 3) == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 import sys
 import time
 from dataclasses import dataclass
@@ -18,8 +17,6 @@ DEFAULT: Final = "http://127.0.0.1:8500"
 _DEFAULT_PORT: Final = 8500
 _FRAMES: Final = "frames:"
 _BESIDE: Final = "serving.sock"  # as the agent lays its sockets
-_TIMEVAL: Final = struct.Struct("@ll")  # struct timeval: seconds, microseconds; 0 is no limit
-_NEARLY: Final = 0.9
 _LONGEST_S: Final = 1_000_000
 
 
@@ -109,51 +106,6 @@ def connect_unix(path: str, kind: socket.SocketKind, timeout_s: float) -> socket
     return connection
 
 
-class Waits:
-    """Ends the waits of a connection, so that a whole question takes no longer than its time-out, or a tenth more.
-
-    The system knows limits of a single wait alone, and a question may need many: a server that stops while it
-    reads 8 MB had the time-out three times over. What is left is told to the system only where much of it is gone,
-    which a question that is answered at once never pays.
-    """
-
-    __slots__ = ("_connection", "_ends_s", "_limit_s", "_timeout_s")
-
-    def __init__(self, connection: socket.socket, timeout_s: float) -> None:
-        self._connection = connection
-        self._timeout_s = timeout_s
-        self._ends_s = 0.0
-        self._limit(timeout_s)
-
-    def begin(self, ends_s: float) -> None:
-        """A question begins that is to be answered by then, on `time.monotonic`."""
-        self._ends_s = ends_s
-        if self._limit_s != self._timeout_s:
-            self._limit(self._timeout_s)
-
-    def go_on(self) -> None:
-        """Before a wait. Raises TimeoutError: the time is over."""
-        left_s = self._ends_s - time.monotonic()
-        if left_s < _NEARLY * self._limit_s:
-            if left_s <= 0:
-                raise TimeoutError("timed out")
-            self._limit(left_s)
-
-    def _limit(self, wait_s: float) -> None:
-        """Python would ask the system twice for everything, once whether it may; so the system itself ends a wait.
-
-        One that ends so is a BlockingIOError.
-        """
-        self._limit_s = wait_s
-        if sys.platform == "win32":  # there the option is no timeval
-            self._connection.settimeout(wait_s)
-            return
-        limit = _TIMEVAL.pack(int(wait_s), int(wait_s % 1 * 1e6) or int(wait_s < 1))
-        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-        self._connection.settimeout(None)
-
-
 def checked_timeout(timeout_s: float) -> float:
     """Raises InvalidAddress: no length of time, or one that no system call takes."""
     if isinstance(timeout_s, int | float) and 0 < timeout_s <= _LONGEST_S:
@@ -161,6 +113,7 @@ def checked_timeout(timeout_s: float) -> float:
     raise InvalidAddress(f"expected a time-out from 0 to {_LONGEST_S:,} s, got {timeout_s!r}")
 
 
-def reason(error: Exception) -> str:
-    """Why there is no answer; a wait that the system has ended says that it would block."""
-    return "timed out" if isinstance(error, BlockingIOError) else str(error) or type(error).__name__
+def reason(error: Exception, ends_s: float) -> str:
+    """Why there is no answer to a question that was to end then; what fails when its time is over was broken off."""
+    late = isinstance(error, BlockingIOError) or time.monotonic() >= ends_s
+    return "timed out" if late else str(error) or type(error).__name__

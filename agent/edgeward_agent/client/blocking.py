@@ -11,12 +11,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, TypeVar
 from weakref import WeakSet
 
-from edgeward_agent.client.address import DEFAULT, Waits, Ways, checked_timeout, reason
+from edgeward_agent.client.address import DEFAULT, Ways, checked_timeout, reason
 from edgeward_agent.client.answers import Answer, ModelInfo
 from edgeward_agent.client.dialogue import READY, Dialogue, Request, model_path
 from edgeward_agent.client.errors import Unreachable
 from edgeward_agent.client.forms import NO_FORM, Form
 from edgeward_agent.client.http import NotHttp, Response, ResponseReader
+from edgeward_agent.client.waits import NEVER, Waits
 from edgeward_agent.client.wish import WishFields, wish_of
 from edgeward_agent.wire.tensors import Array, Buffer
 from edgeward_contract.manifest import CaptureMode
@@ -175,11 +176,12 @@ class Client:
             kept.close()
 
     def _exchange(self, request: Request, form: Form) -> Answer | Response:
+        ends_s = time.monotonic() + self._timeout_s
         try:
-            heard = self._ask(request, form)
+            heard = self._ask(request, form, ends_s)
         except (OSError, NotHttp) as error:
             self._hang_up()
-            raise Unreachable(f"{self._address.text}: expected an answer, got: {reason(error)}") from None
+            raise Unreachable(f"{self._address.text}: expected an answer, got: {reason(error, ends_s)}") from None
         except BaseException:  # Ctrl-C in the middle: what comes next on this connection answers another question
             self._hang_up()
             raise
@@ -187,11 +189,10 @@ class Client:
             self._hang_up()
         return heard
 
-    def _ask(self, request: Request, form: Form) -> Answer | Response:
+    def _ask(self, request: Request, form: Form, ends_s: float) -> Answer | Response:
         """Ask, and once more on a new connection when the kept one turns out to be closed, as after a restart of the
         server. Asking twice is safe: an inference changes nothing but the count of its records.
         """
-        ends_s = time.monotonic() + self._timeout_s
         if self._line is not None:
             try:
                 return self._line.ask(request, form, ends_s)
@@ -243,8 +244,11 @@ class _Line:
             self._send_rest(request, self._socket.sendmsg(request))
         self._waits.go_on()
         data = self._socket.recv(form.room)
-        answer = form.recognise(data)
-        return answer if answer is not None else self._read_on(data)
+        heard: Answer | Response | None = form.recognise(data)
+        if heard is None:
+            heard = self._read_on(data)
+        self._waits.ends_s = NEVER
+        return heard
 
     def _send_rest(self, pieces: Sequence[Buffer], sent: int) -> None:
         """What the first call has left over."""

@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Final
 
-from edgeward_agent.client.address import Waits, connect_unix, reason
+from edgeward_agent.client.address import connect_unix, reason
 from edgeward_agent.client.answers import Answer
 from edgeward_agent.client.errors import ClientError, ServerFailed, Unreachable
 from edgeward_agent.client.learnt import Learnt, carried, form_of
 from edgeward_agent.client.memory import offer
 from edgeward_agent.client.plan import Layout, Plan, PlanOver
+from edgeward_agent.client.waits import NEVER, Waits
 from edgeward_agent.client.wish import WishFields
 from edgeward_agent.wire.frames import MAX_ANSWER_BYTES, MAX_OPEN_BYTES, FrameError
 from edgeward_agent.wire.tensors import Array
@@ -58,8 +59,9 @@ class Frames:
         return answer
 
     def _infer(self, form: Hashable, wish: WishFields, arrays: Mapping[str, Array]) -> Answer | None:
+        ends_s = time.monotonic() + self._timeout_s
         try:
-            return self._ask(form, wish, arrays)
+            return self._ask(form, wish, arrays, ends_s)
         except PlanOver:
             self._drop(form)
             return None
@@ -70,30 +72,29 @@ class Frames:
             raise ServerFailed(f"frames:{self._path}: expected an answer of the protocol, got: {error}") from None
         except OSError as error:
             self._drop(form)
-            raise Unreachable(f"frames:{self._path}: expected an answer, got: {reason(error)}") from None
+            raise Unreachable(f"frames:{self._path}: expected an answer, got: {reason(error, ends_s)}") from None
         except BaseException:  # Ctrl-C in the middle: what comes next on this connection answers another question
             self._drop(form)
             raise
 
-    def _ask(self, form: Hashable, wish: WishFields, arrays: Mapping[str, Array]) -> Answer | None:
+    def _ask(self, form: Hashable, wish: WishFields, arrays: Mapping[str, Array], ends_s: float) -> Answer | None:
         """Ask, and once more on a new connection when the kept one turns out to be closed, as over HTTP."""
-        ends_s = time.monotonic() + self._timeout_s
         line = self._lines.get(form)
         if line is not None:
             try:
                 return line.ask(wish, arrays.values(), ends_s)
             except (BrokenPipeError, ConnectionResetError):
                 self._drop(form)
-        line = self._open(form, wish, arrays)
+        line = self._open(form, wish, arrays, ends_s)
         return line.ask(wish, arrays.values(), ends_s) if line is not None else None
 
-    def _open(self, form: Hashable, wish: WishFields, arrays: Mapping[str, Array]) -> _Line | None:
+    def _open(self, form: Hashable, wish: WishFields, arrays: Mapping[str, Array], ends_s: float) -> _Line | None:
         now_s = time.monotonic()
         layout = self._learnt.layout(form, wish, arrays, now_s)
         if layout is None:
             return None
         try:
-            line = _Line(self._path, layout, self._timeout_s)
+            line = _Line(self._path, layout, self._timeout_s, ends_s)
         except (PlanOver, *NOT_THERE) as error:
             if self._learnt.refused(form, getattr(error, "status", 0), now_s):
                 _log.warning("frames:%s: expected a plan that is taken, got: %s. HTTP it is", self._path, error)
@@ -112,11 +113,12 @@ class Frames:
 class _Line:
     """One plan on one connection."""
 
-    def __init__(self, path: str, layout: Layout, timeout_s: float) -> None:
+    def __init__(self, path: str, layout: Layout, timeout_s: float, ends_s: float) -> None:
         """Raises OSError, PlanOver or FrameError."""
         self._socket = connect_unix(path, socket.SOCK_SEQPACKET, timeout_s)
         try:
             self._waits = Waits(self._socket, timeout_s)
+            self._waits.begin(ends_s)
             memory = offer(self._socket, layout)
             self._plan = Plan(layout, memory, _packet(self._socket, MAX_OPEN_BYTES))
         except BaseException:
@@ -130,7 +132,9 @@ class _Line:
         self._waits.begin(ends_s)
         connection.send(question)
         self._waits.go_on()
-        return self._plan.answer(wish, _packet(connection, MAX_ANSWER_BYTES))
+        packet = _packet(connection, MAX_ANSWER_BYTES)
+        self._waits.ends_s = NEVER
+        return self._plan.answer(wish, packet)
 
     def close(self) -> None:
         self._socket.close()

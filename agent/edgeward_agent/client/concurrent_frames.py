@@ -9,7 +9,6 @@ import time
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from typing import Final
 
-from edgeward_agent.client.address import reason
 from edgeward_agent.client.answers import Answer
 from edgeward_agent.client.blocking_frames import MAX_PLANS, NOT_THERE
 from edgeward_agent.client.errors import ClientError, ServerFailed, Unreachable
@@ -70,7 +69,7 @@ class AsyncFrames:
         except FrameError as error:
             raise ServerFailed(f"frames:{self._path}: expected an answer of the protocol, got: {error}") from None
         except OSError as error:
-            raise self._unreachable(reason(error)) from None
+            raise self._unreachable(str(error) or type(error).__name__) from None
 
     async def _ask(
         self, form: Hashable, wish: WishFields, arrays: Mapping[str, Array], generation: int
