@@ -38,9 +38,9 @@ class Asks(Protocol):
 class Waiting:
     """The asynchronous client, for a test that waits for each answer."""
 
-    def __init__(self, address: str, http: str | None = None) -> None:
+    def __init__(self, address: str, timeout_s: float = 20, http: str | None = None) -> None:
         self._runner = asyncio.Runner()
-        self._client = AsyncClient(address, timeout_s=20, http=http)
+        self._client = AsyncClient(address, timeout_s=timeout_s, http=http)
 
     def __enter__(self) -> Self:
         return self

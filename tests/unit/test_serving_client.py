@@ -9,8 +9,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,7 @@ from edgeward_agent.client import (
 from edgeward_agent.client.dialogue import Dialogue
 from edgeward_agent.client.learnt import Learnt
 from edgeward_agent.client.wish import Wish
+from edgeward_agent.wire.frames import opened_packet
 from edgeward_agent.wire.tensors import Array
 from support.clients import Waiting
 from support.serving import until
@@ -164,6 +167,102 @@ async def _ask_nobody() -> None:
 
 def test_nobody_waits_for_ever_in_a_loop() -> None:
     asyncio.run(_ask_nobody())
+
+
+@contextmanager
+def _deaf(host: str) -> Iterator[tuple[str, int]]:
+    """Takes no connection any more: its queue is full."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind((host, 0))
+        listener.listen(0)
+        for _ in range(4):
+            filling = stack.enter_context(socket.socket())
+            filling.setblocking(False)
+            filling.connect_ex(listener.getsockname())
+        yield listener.getsockname()
+
+
+def test_a_time_out_is_for_all_addresses_of_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    with _deaf("127.0.0.2") as first, _deaf("127.0.0.3") as second, socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(5)
+        answering = listener.getsockname()
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", each) for each in (first, second)]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        began_s = time.monotonic()
+        with Client("http://two.example", timeout_s=0.5) as client, pytest.raises(Unreachable, match="timed out"):
+            client.infer("m", {"x": np.zeros(1)})
+        assert time.monotonic() - began_s < 0.9
+        found[1] = (socket.AF_INET, socket.SOCK_STREAM, 6, "", answering)  # and the last has its share
+        asking = threading.Thread(target=lambda: Client("http://two.example", timeout_s=1).ready())
+        asking.start()
+        listener.accept()[0].close()
+        asking.join()
+
+
+@contextmanager
+def _slow_frames(folder: Path) -> Iterator[tuple[str, str]]:
+    """Refuses each plan after 0.4 s, and answers one question over HTTP, the first."""
+    paths = folder / "frames.sock", folder / "serving.sock"
+    with ExitStack() as stack:
+        frames, http = (
+            stack.enter_context(socket.socket(socket.AF_UNIX, kind))
+            for kind in (socket.SOCK_SEQPACKET, socket.SOCK_STREAM)
+        )
+        for listener, path in zip((frames, http), paths, strict=True):
+            listener.bind(str(path))
+            listener.listen(5)
+
+        def refuse() -> None:
+            connection, _ = frames.accept()
+            with connection:
+                connection.recv(1 << 16)
+                time.sleep(0.4)  # what a busy server takes
+                connection.send(opened_packet(503, {"error": "busy"}))
+
+        def answer() -> None:
+            connection, _ = http.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(_GOOD)
+                while connection.recv(1 << 16):
+                    pass
+
+        threads = [threading.Thread(target=each, daemon=True) for each in (refuse, answer)]
+        for each in threads:
+            each.start()
+        yield f"frames:{paths[0]}", f"unix:{paths[1]}"
+        for each in threads:
+            each.join()
+
+
+@pytest.mark.parametrize("opened", [Client, Waiting])
+def test_a_time_out_is_for_shared_memory_and_http_together(
+    opened: type[Client] | type[Waiting], tmp_path: Path
+) -> None:
+    with _slow_frames(tmp_path) as (address, http), opened(address, timeout_s=0.5, http=http) as client:
+        assert client.infer("m", {"x": np.zeros(1)})["y"].tolist() == [2.0]
+        began_s = time.monotonic()
+        with pytest.raises(Unreachable, match="timed out"):
+            client.infer("m", {"x": np.zeros(1)})
+        assert time.monotonic() - began_s < 0.8  # a time-out for each would make 0.9
+
+
+async def _wait_for_a_turn() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        async with AsyncClient(address, timeout_s=0.2, connections=2) as client:
+            began_s = time.monotonic()
+            asked = [client.infer("m", {"x": np.zeros(1)}) for _ in range(20)]
+            told = await asyncio.gather(*asked, return_exceptions=True)
+            assert time.monotonic() - began_s < 1  # one after the other would make 2
+    assert {type(each) for each in told} == {Unreachable}
+    words = "expected a turn within 0.2 s, other questions on this client have its connections (2)"
+    assert sum(words in str(each) for each in told) >= 16
+
+
+def test_a_turn_in_a_loop_is_not_waited_for_without_end() -> None:
+    asyncio.run(_wait_for_a_turn())
 
 
 class _Counting:

@@ -12,6 +12,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from edgeward_agent.client.errors import InvalidAddress
+from edgeward_agent.client.waits import left_s
 
 DEFAULT: Final = "http://127.0.0.1:8500"
 _DEFAULT_PORT: Final = 8500
@@ -49,13 +50,24 @@ class Address:
             raise InvalidAddress(f"expected http://HOST:PORT, unix:PATH or frames:PATH, got {text!r}{why}")
         return cls(text=text, host=host, port=port)
 
-    def connect(self, timeout_s: float) -> socket.socket:
-        """A connected socket. Raises OSError."""
+    def connect(self, ends_s: float) -> socket.socket:
+        """A socket that is connected by then, on `time.monotonic`. Raises OSError."""
         if self.path:
-            return connect_unix(self.path, socket.SOCK_STREAM, timeout_s)
-        connection = socket.create_connection((self.host, self.port), timeout_s)
+            return connect_unix(self.path, socket.SOCK_STREAM, ends_s)
+        connection = self._connect_tcp(ends_s)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
+
+    def _connect_tcp(self, ends_s: float) -> socket.socket:
+        """A host may have several addresses: each has its share of what time is left."""
+        failed = OSError("the host has no address")
+        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        for behind, (family, kind, _, _, where) in zip(range(len(found), 0, -1), found, strict=True):
+            try:
+                return _connected(family, kind, where, left_s(ends_s) / behind)
+            except OSError as error:
+                failed = error
+        raise failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,12 +106,18 @@ def _path(text: str, scheme: str) -> str:
     raise InvalidAddress(f"expected {scheme}PATH, got {text!r}")
 
 
-def connect_unix(path: str, kind: socket.SocketKind, timeout_s: float) -> socket.socket:
+def connect_unix(path: str, kind: socket.SocketKind, ends_s: float) -> socket.socket:
     """Raises OSError."""
-    connection = socket.socket(socket.AF_UNIX, kind)
+    return _connected(socket.AF_UNIX, kind, path, left_s(ends_s))
+
+
+def _connected(
+    family: socket.AddressFamily, kind: socket.SocketKind, where: str | tuple[object, ...], timeout_s: float
+) -> socket.socket:
+    connection = socket.socket(family, kind)
     try:
         connection.settimeout(timeout_s)
-        connection.connect(path)
+        connection.connect(where)
     except OSError:
         connection.close()
         raise

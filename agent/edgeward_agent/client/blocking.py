@@ -110,9 +110,10 @@ class Client:
         if not turn.acquire(False):
             self._wait_for(turn)
         try:
+            ends_s = time.monotonic() + self._timeout_s
             if self._frames is not None:
-                return self._frames.infer(wish, inputs, self._over_http)
-            return self._over_http(wish, inputs)
+                return self._frames.infer(wish, inputs, ends_s, self._over_http)
+            return self._over_http(wish, inputs, ends_s)
         finally:
             self._end(turn)
 
@@ -132,16 +133,16 @@ class Client:
         """How many forms of question have a plan in shared memory now; what has none goes over HTTP."""
         return self._frames.plans if self._frames is not None else 0
 
-    def _over_http(self, wish: WishFields, inputs: Mapping[str, Array]) -> Answer:
+    def _over_http(self, wish: WishFields, inputs: Mapping[str, Array], ends_s: float) -> Answer:
         form, request = self._dialogue.ask(wish, inputs)
-        heard = self._exchange(request, form)
+        heard = self._exchange(request, form, ends_s)
         return heard if isinstance(heard, Answer) else self._dialogue.understand(form, heard)
 
     def _get(self, path: str) -> Response:
         turn = self._turn
         self._wait_for(turn)
         try:
-            heard = self._exchange(self._dialogue.get(path), NO_FORM)
+            heard = self._exchange(self._dialogue.get(path), NO_FORM, time.monotonic() + self._timeout_s)
         finally:
             self._end(turn)
         assert isinstance(heard, Response)
@@ -175,8 +176,7 @@ class Client:
         if kept is not None:
             kept.close()
 
-    def _exchange(self, request: Request, form: Form) -> Answer | Response:
-        ends_s = time.monotonic() + self._timeout_s
+    def _exchange(self, request: Request, form: Form, ends_s: float) -> Answer | Response:
         try:
             heard = self._ask(request, form, ends_s)
         except (OSError, NotHttp) as error:
@@ -198,7 +198,7 @@ class Client:
                 return self._line.ask(request, form, ends_s)
             except (BrokenPipeError, ConnectionResetError, _Gone):
                 self._hang_up()
-        self._line = _Line(self._address.connect(max(0.001, ends_s - time.monotonic())), self._timeout_s)
+        self._line = _Line(self._address.connect(ends_s), self._timeout_s)
         return self._line.ask(request, form, ends_s)
 
 

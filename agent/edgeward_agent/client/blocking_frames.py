@@ -23,7 +23,7 @@ _log: Final = logging.getLogger(__name__)
 MAX_PLANS: Final = 8  # of the 64 connections that a server has for all
 NOT_THERE: Final = (FileNotFoundError, ConnectionRefusedError, PermissionError)
 """Nobody listens, or not for us: HTTP may still answer."""
-OverHttp = Callable[[WishFields, Mapping[str, Array]], Answer]
+OverHttp = Callable[[WishFields, Mapping[str, Array], float], Answer]
 
 
 class Frames:
@@ -43,7 +43,7 @@ class Frames:
         while self._lines:
             self._lines.popitem()[1].close()
 
-    def infer(self, wish: WishFields, inputs: Mapping[str, Array], over_http: OverHttp) -> Answer:
+    def infer(self, wish: WishFields, inputs: Mapping[str, Array], ends_s: float, over_http: OverHttp) -> Answer:
         """Ask through shared memory where that is known to go, else over HTTP, which shows whether it does.
 
         Raises:
@@ -51,15 +51,14 @@ class Frames:
         """
         form, arrays = form_of(wish, inputs)
         if not carried(wish):
-            return over_http(wish, inputs)
-        answer = self._infer(form, wish, arrays)
+            return over_http(wish, inputs, ends_s)
+        answer = self._infer(form, wish, arrays, ends_s)
         if answer is None:
-            answer = over_http(wish, inputs)
+            answer = over_http(wish, inputs, ends_s)
             self._learnt.learn(form, arrays, answer)
         return answer
 
-    def _infer(self, form: Hashable, wish: WishFields, arrays: Mapping[str, Array]) -> Answer | None:
-        ends_s = time.monotonic() + self._timeout_s
+    def _infer(self, form: Hashable, wish: WishFields, arrays: Mapping[str, Array], ends_s: float) -> Answer | None:
         try:
             return self._ask(form, wish, arrays, ends_s)
         except PlanOver:
@@ -115,7 +114,7 @@ class _Line:
 
     def __init__(self, path: str, layout: Layout, timeout_s: float, ends_s: float) -> None:
         """Raises OSError, PlanOver or FrameError."""
-        self._socket = connect_unix(path, socket.SOCK_SEQPACKET, timeout_s)
+        self._socket = connect_unix(path, socket.SOCK_SEQPACKET, ends_s)
         try:
             self._waits = Waits(self._socket, timeout_s)
             self._waits.begin(ends_s)

@@ -14,6 +14,7 @@ from edgeward_agent.client.dialogue import READY, Dialogue, Request, model_path
 from edgeward_agent.client.errors import InvalidAddress, Unreachable
 from edgeward_agent.client.forms import NO_FORM, Form
 from edgeward_agent.client.http import NotHttp, Response, ResponseReader
+from edgeward_agent.client.turns import Turns
 from edgeward_agent.client.wish import WishFields, wish_of
 from edgeward_agent.wire.tensors import Array
 from edgeward_contract.manifest import CaptureMode
@@ -27,7 +28,7 @@ class AsyncClient:
 
     Args:
         address: `http://127.0.0.1:8500`, `unix:/path/of/serving.sock` or `frames:/path/of/frames.sock`.
-        timeout_s: for a whole request, from the moment that it has a connection.
+        timeout_s: for a whole question, from the moment that its turn has come; it waits for that as long at most.
         connections: how many requests may be under way at once; more wait for their turn.
         token: what the agent was configured to ask for on its port.
         http: beside `frames:`, as for `Client`.
@@ -51,8 +52,8 @@ class AsyncClient:
         self._dialogue = Dialogue(self._address.text, token=token)
         if not (isinstance(connections, int) and connections > 0):
             raise InvalidAddress(f"expected at least 1 connection, got {connections!r}")
-        self._turns = asyncio.Semaphore(connections)
-        self._frames = _frames(ways.frames, self._timeout_s, self._turns)
+        self._turns = Turns(connections, self._timeout_s)
+        self._frames = _frames(ways.frames)
         self._idle: list[_Line] = []
         self._generation = 0  # how often it was closed
 
@@ -89,9 +90,12 @@ class AsyncClient:
     ) -> Answer:
         """Run a model; arguments and errors are those of `Client.infer`."""
         wish = wish_of(model, inputs, version, outputs, request_id, capture, deadline_us, priority)
-        if self._frames is not None:
-            return await self._frames.infer(wish, inputs, partial(self._over_http, self._generation))
-        return await self._over_http(self._generation, wish, inputs)
+        generation = self._generation  # of when the question was put: it may wait for its turn
+        async with self._turns as ends_s:
+            over_http = partial(self._over_http, generation, ends_s)
+            if self._frames is not None:
+                return await self._frames.infer(wish, inputs, generation, ends_s, over_http)
+            return await over_http(wish, inputs)
 
     async def model(self, model: str, *, version: int | None = None) -> ModelInfo:
         """Raises ClientError."""
@@ -109,20 +113,21 @@ class AsyncClient:
         """How many plans in shared memory wait for a question; what has none goes over HTTP."""
         return self._frames.plans if self._frames is not None else 0
 
-    async def _over_http(self, generation: int, wish: WishFields, inputs: Mapping[str, Array]) -> Answer:
+    async def _over_http(self, generation: int, ends_s: float, wish: WishFields, inputs: Mapping[str, Array]) -> Answer:
         form, request = self._dialogue.ask(wish, inputs)
-        heard = await self._exchange(request, form, generation)
+        heard = await self._exchange(request, form, generation, ends_s)
         return heard if isinstance(heard, Answer) else self._dialogue.understand(form, heard)
 
     async def _get(self, path: str) -> Response:
-        heard = await self._exchange(self._dialogue.get(path), NO_FORM, self._generation)
+        request, generation = self._dialogue.get(path), self._generation
+        async with self._turns as ends_s:
+            heard = await self._exchange(request, NO_FORM, generation, ends_s)
         assert isinstance(heard, Response)
         return heard
 
-    async def _exchange(self, request: Request, form: Form, generation: int) -> Answer | Response:
-        """`generation` is that of when the question was put: it may have waited for its turn since."""
+    async def _exchange(self, request: Request, form: Form, generation: int, ends_s: float) -> Answer | Response:
         try:
-            async with self._turns, asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout_at(ends_s):
                 return await self._ask(request, form, generation)
         except TimeoutError:
             raise self._unreachable("timed out") from None
@@ -166,13 +171,13 @@ class AsyncClient:
         return Unreachable(f"{self._address.text}: expected an answer, got: {reason}")
 
 
-def _frames(path: str, timeout_s: float, turns: asyncio.Semaphore) -> AsyncFrames | None:
+def _frames(path: str) -> AsyncFrames | None:
     """Imported only where it is asked for: it rests on what Linux alone has."""
     if not path:
         return None
     from edgeward_agent.client.concurrent_frames import AsyncFrames
 
-    return AsyncFrames(path, timeout_s, turns)
+    return AsyncFrames(path)
 
 
 class _Line(asyncio.Protocol):

@@ -26,10 +26,8 @@ OverHttp = Callable[[WishFields, Mapping[str, Array]], Awaitable[Answer]]
 class AsyncFrames:
     """The plans of one client that nobody uses now, and how to get one."""
 
-    def __init__(self, path: str, timeout_s: float, turns: asyncio.Semaphore) -> None:
+    def __init__(self, path: str) -> None:
         self._path = path
-        self._timeout_s = timeout_s
-        self._turns = turns
         self._learnt = Learnt()
         self._idle: list[tuple[Hashable, _Line]] = []  # the one that was used last is the last
         self._generation = 0  # how often it was closed
@@ -44,23 +42,24 @@ class AsyncFrames:
         while self._idle:
             self._idle.pop()[1].close()
 
-    async def infer(self, wish: WishFields, inputs: Mapping[str, Array], over_http: OverHttp) -> Answer:
-        """As `Frames.infer`."""
+    async def infer(
+        self, wish: WishFields, inputs: Mapping[str, Array], generation: int, ends_s: float, over_http: OverHttp
+    ) -> Answer:
+        """As `Frames.infer`. `generation` is how often it was closed when the question was put."""
         form, arrays = form_of(wish, inputs)
         if not carried(wish):
             return await over_http(wish, inputs)
-        answer = await self._infer(form, wish, arrays, self._generation)
+        answer = await self._infer(form, wish, arrays, generation, ends_s)
         if answer is None:
             answer = await over_http(wish, inputs)
             self._learnt.learn(form, arrays, answer)
         return answer
 
     async def _infer(
-        self, form: Hashable, wish: WishFields, arrays: Mapping[str, Array], generation: int
+        self, form: Hashable, wish: WishFields, arrays: Mapping[str, Array], generation: int, ends_s: float
     ) -> Answer | None:
-        """`generation` is that of when the question was put: it may have waited for its turn since."""
         try:
-            async with self._turns, asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout_at(ends_s):
                 return await self._ask(form, wish, arrays, generation)
         except PlanOver:
             return None

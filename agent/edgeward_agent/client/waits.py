@@ -20,6 +20,14 @@ _MOMENT_S: Final = 0.01  # the watch looks no more often
 NEVER: Final = math.inf
 
 
+def left_s(ends_s: float) -> float:
+    """Until then, on `time.monotonic`. Raises TimeoutError: the time is over."""
+    left = ends_s - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("timed out")
+    return left
+
+
 class Waits:
     """Ends the waits of a connection, so that a whole question takes no longer than its time-out, or a tenth more.
 

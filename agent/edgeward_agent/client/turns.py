@@ -1,0 +1,40 @@
+"""How many questions of one `AsyncClient` are under way at once, and how long the others wait."""
+
+from __future__ import annotations
+
+import asyncio
+
+from edgeward_agent.client.errors import Unreachable
+
+
+class Turns:
+    """`async with turns as ends_s`: a question has its turn, and is to be answered by then, on the loop's clock.
+
+    Raises:
+        Unreachable: its turn has not come within `timeout_s`.
+    """
+
+    def __init__(self, connections: int, timeout_s: float) -> None:
+        self._connections = connections
+        self._timeout_s = timeout_s
+        self._free = asyncio.Semaphore(connections)
+
+    async def __aenter__(self) -> float:
+        if self._free.locked():
+            await self._wait()
+        else:
+            await self._free.acquire()
+        return asyncio.get_running_loop().time() + self._timeout_s
+
+    async def __aexit__(self, *_: object) -> None:
+        self._free.release()
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._free.acquire()
+        except TimeoutError:
+            raise Unreachable(
+                f"expected a turn within {self._timeout_s:g} s, other questions on this client have "
+                f"its connections ({self._connections})"
+            ) from None
