@@ -152,4 +152,9 @@ def _feed(spec: TensorSpec, array: Array) -> Array:
         raise InvalidRequest(f"input '{spec.name}': expected datatype {spec.datatype}, got {datatype}")
     if not fits(spec.shape, array.shape):
         raise InvalidRequest(f"input '{spec.name}': expected shape {list(spec.shape)}, got {list(array.shape)}")
-    return array if datatype is Datatype.BYTES else np.ascontiguousarray(array).reshape(array.shape)
+    if datatype is Datatype.BYTES:
+        return array
+    plain = np.ascontiguousarray(array)
+    if datatype is Datatype.BOOL:  # any byte but 0 and 1 in a C++ bool is undefined behaviour inside the runtime
+        plain = plain.view(np.uint8) != 0
+    return plain.reshape(array.shape)

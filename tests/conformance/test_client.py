@@ -25,6 +25,7 @@ from support.serving import (
     failing_model,
     identity_model,
     manifest_for,
+    negation_model,
     sum_model,
     wait_until,
     write_release,
@@ -44,6 +45,7 @@ def _releases(folder: Path) -> list[Release]:
     made = [constant_release(folder, 3.0, version=4)]
     models = {name: identity_model(folder / name / "model.onnx", *kind) for name, kind in _KINDS.items()}
     models["sum"] = sum_model(folder / "sum" / "model.onnx")
+    models["not"] = negation_model(folder / "not" / "model.onnx")
     models["brief"] = cast_model(folder / "brief" / "model.onnx", TensorProto.BFLOAT16)
     models["table"] = failing_model(folder / "table" / "model.onnx")
     made.append(_labelled(folder / "labelled" / "model.onnx"))
@@ -98,6 +100,12 @@ def test_arrays_come_back_as_they_went(client: Asks, model: str, array: Array) -
     back = client.infer(model, {"in": array})["out"]
     assert back.shape == array.shape
     assert back.tolist() == array.tolist() or np.array_equal(back, array, equal_nan=True)
+
+
+def test_any_byte_but_0_is_true(client: Asks) -> None:
+    given = np.array([2, 0, 1, 255], np.uint8).view(np.bool_)
+    assert client.infer("not", {"in": given})["out"].tolist() == [False, True, False, False]
+    assert client.infer("not", {"in": given[::-2]})["out"].tolist() == [False, True]
 
 
 def test_bf16_comes_as_floats_of_the_same_values(client: Asks) -> None:

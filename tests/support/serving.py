@@ -120,6 +120,12 @@ def random_model(path: Path) -> Path:
     return _save(path, [node], sides[:1], sides[1:])
 
 
+def negation_model(path: Path) -> Path:
+    """BOOL `in` [n] → `out`, each the other."""
+    sides = [_value(name, TensorProto.BOOL, ["n"]) for name in ("in", "out")]
+    return _save(path, [helper.make_node("Not", ["in"], ["out"])], sides[:1], sides[1:])
+
+
 def cast_model(path: Path, kind: int) -> Path:
     """FP32 in [n] → out [n] of another type."""
     node = helper.make_node("Cast", ["in"], ["out"], to=kind)
