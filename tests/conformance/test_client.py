@@ -160,6 +160,15 @@ def test_what_is_no_array_is_an_invalid_request(client: Asks, given: Any, words:
         client.infer("number", {"in": given})
 
 
+def test_what_is_masked_is_not_sent_as_if_it_were_measured(client: Asks) -> None:
+    given = np.ma.masked_array(np.array([[1.0, -999.0]], np.float16), [[False, True]])
+    with pytest.raises(InvalidRequest, match="input 'in': expected an array without a mask, got .* 1 masked") as caught:
+        client.infer("halves", {"in": given})
+    assert "filled(VALUE)" in caught.value.hint
+    for whole in (given.filled(0), np.ma.masked_array(given.data)):
+        assert client.infer("halves", {"in": whole})["out"].tolist() == whole.tolist()
+
+
 def test_text_may_come_as_numpys_own_strings(client: Asks) -> None:
     words = ["a", "", "ü" * 30]
     given: Any = np.array(words, np.dtypes.StringDType())

@@ -10,16 +10,31 @@ from edgeward_agent.wire.tensors import Array
 from edgeward_contract.schema import JsonValue
 
 
+def as_array(name: str, given: Array) -> Array:
+    """What numpy makes of it, for all that is no plain array already.
+
+    Raises:
+        InvalidRequest: it makes nothing of it, or what is masked would be sent as if it were measured.
+    """
+    try:
+        array = np.asarray(given)
+    except Exception as error:  # an `__array__` may raise anything
+        raise InvalidRequest(f"input '{name}': expected an array, got: {error}") from None
+    if isinstance(given, np.ndarray) and isinstance(given, np.ma.MaskedArray) and np.ma.is_masked(given):
+        masked = np.ma.getmaskarray(given).sum()
+        refused = InvalidRequest(f"input '{name}': expected an array without a mask, got one with {masked} masked")
+        refused.hint = "Say what the model takes for a value that is missing: `array.filled(VALUE)`."
+        raise refused
+    return array
+
+
 def sendable(name: str, given: Array) -> Array:
     """An array as the protocol has it: text as objects, the first byte first.
 
     Raises:
         InvalidRequest: the protocol has no such array.
     """
-    try:
-        array = np.asarray(given)
-    except Exception as error:  # an `__array__` may raise anything
-        raise InvalidRequest(f"input '{name}': expected an array, got: {error}") from None
+    array = given if given.__class__ is np.ndarray else as_array(name, given)
     if array.dtype.kind in "UST":
         array = array.astype(object)
     if array.dtype not in tensors.DATATYPE:

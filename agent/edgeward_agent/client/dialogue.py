@@ -17,7 +17,7 @@ from urllib.parse import quote
 import numpy as np
 
 from edgeward_agent.client.answers import Answer, ModelInfo
-from edgeward_agent.client.arrays import goes_as_it_is, sendable, size_bytes, tensor
+from edgeward_agent.client.arrays import as_array, goes_as_it_is, sendable, size_bytes, tensor
 from edgeward_agent.client.errors import (
     ClientError,
     InvalidAddress,
@@ -70,10 +70,7 @@ class Dialogue:
         key: list[object] = [wish]
         arrays: list[Array] = []
         for name, given in inputs.items():
-            try:
-                array = np.asarray(given)
-            except Exception:
-                array = sendable(name, given)  # says what is wrong with it
+            array = given if given.__class__ is np.ndarray else as_array(name, given)
             key += (name, array.dtype, array.shape)
             arrays.append(array)
         form = self._forms.get(tuple(key))

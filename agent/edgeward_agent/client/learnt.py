@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from edgeward_agent.client.answers import Answer
-from edgeward_agent.client.arrays import sendable
+from edgeward_agent.client.arrays import as_array
 from edgeward_agent.client.plan import Layout, lay_out
 from edgeward_agent.client.wish import WishFields
 from edgeward_agent.wire.frames import MAX_ID_BYTES
@@ -35,10 +35,7 @@ def form_of(wish: WishFields, inputs: Mapping[str, Array]) -> tuple[Hashable, di
     form: list[Hashable] = [model, version, outputs, capture]
     arrays: dict[str, Array] = {}
     for name, given in inputs.items():
-        try:
-            array = np.asarray(given)
-        except Exception:
-            array = sendable(name, given)  # says what is wrong with it
+        array = given if given.__class__ is np.ndarray else as_array(name, given)
         arrays[name] = array
         form += (name, array.dtype, array.shape)
     return tuple(form), arrays
