@@ -248,6 +248,56 @@ def test_a_time_out_is_for_shared_memory_and_http_together(
         assert time.monotonic() - began_s < 0.8  # a time-out for each would make 0.9
 
 
+@contextmanager
+def _full(path: Path, kind: socket.SocketKind) -> Iterator[socket.socket]:
+    """Listens, and its queue has no room until somebody is taken up."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX, kind))
+        listener.bind(str(path))
+        listener.listen(0)
+        stack.enter_context(socket.socket(socket.AF_UNIX, kind)).connect(str(path))
+        yield listener
+
+
+@pytest.mark.parametrize("opened", [Client, Waiting])
+def test_a_full_queue_is_waited_for_and_then_named(opened: type[Client] | type[Waiting], tmp_path: Path) -> None:
+    path = tmp_path / "serving.sock"
+    with _full(path, socket.SOCK_STREAM) as listener:
+        with opened(f"unix:{path}", timeout_s=0.3) as client:
+            began_s = time.monotonic()
+            with pytest.raises(Unreachable, match="timed out, the server's queue of new connections was full"):
+                client.infer("m", {"x": np.zeros(1)})
+            assert 0.2 < time.monotonic() - began_s < 1
+        with opened(f"unix:{path}", timeout_s=20) as client:
+            making_room = threading.Timer(0.1, lambda: listener.accept()[0].close())
+            making_room.start()
+            answering = threading.Thread(target=_answer_one, args=(listener, making_room))
+            answering.start()
+            assert client.infer("m", {"x": np.zeros(1)})["y"].tolist() == [2.0]
+            answering.join()
+
+
+def _answer_one(listener: socket.socket, after: threading.Thread) -> None:
+    after.join()
+    connection, _ = listener.accept()
+    with connection:
+        connection.recv(1 << 16)
+        connection.sendall(_GOOD)
+
+
+@pytest.mark.parametrize("opened", [Client, Waiting])
+def test_a_full_queue_of_shared_memory_is_no_other(opened: type[Client] | type[Waiting], tmp_path: Path) -> None:
+    path = tmp_path / "frames.sock"
+    with (
+        _server(_GOOD) as http,
+        _full(path, socket.SOCK_SEQPACKET),
+        opened(f"frames:{path}", timeout_s=0.3, http=http) as client,
+    ):
+        assert client.infer("m", {"x": np.zeros(1)})["y"].tolist() == [2.0]
+        with pytest.raises(Unreachable, match="^frames:.* the server's queue of new connections was full"):
+            client.infer("m", {"x": np.zeros(1)})
+
+
 async def _wait_for_a_turn() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from edgeward_agent.client.connecting import connect_tcp, connect_unix
 from edgeward_agent.client.errors import InvalidAddress
-from edgeward_agent.client.waits import left_s
 
 DEFAULT: Final = "http://127.0.0.1:8500"
 _DEFAULT_PORT: Final = 8500
@@ -54,20 +54,7 @@ class Address:
         """A socket that is connected by then, on `time.monotonic`. Raises OSError."""
         if self.path:
             return connect_unix(self.path, socket.SOCK_STREAM, ends_s)
-        connection = self._connect_tcp(ends_s)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return connection
-
-    def _connect_tcp(self, ends_s: float) -> socket.socket:
-        """A host may have several addresses: each has its share of what time is left."""
-        failed = OSError("the host has no address")
-        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        for behind, (family, kind, _, _, where) in zip(range(len(found), 0, -1), found, strict=True):
-            try:
-                return _connected(family, kind, where, left_s(ends_s) / behind)
-            except OSError as error:
-                failed = error
-        raise failed
+        return connect_tcp(self.host, self.port, ends_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,24 +93,6 @@ def _path(text: str, scheme: str) -> str:
     raise InvalidAddress(f"expected {scheme}PATH, got {text!r}")
 
 
-def connect_unix(path: str, kind: socket.SocketKind, ends_s: float) -> socket.socket:
-    """Raises OSError."""
-    return _connected(socket.AF_UNIX, kind, path, left_s(ends_s))
-
-
-def _connected(
-    family: socket.AddressFamily, kind: socket.SocketKind, where: str | tuple[object, ...], timeout_s: float
-) -> socket.socket:
-    connection = socket.socket(family, kind)
-    try:
-        connection.settimeout(timeout_s)
-        connection.connect(where)
-    except OSError:
-        connection.close()
-        raise
-    return connection
-
-
 def checked_timeout(timeout_s: float) -> float:
     """Raises InvalidAddress: no length of time, or one that no system call takes."""
     if isinstance(timeout_s, int | float) and 0 < timeout_s <= _LONGEST_S:
@@ -133,5 +102,6 @@ def checked_timeout(timeout_s: float) -> float:
 
 def reason(error: Exception, ends_s: float) -> str:
     """Why there is no answer to a question that was to end then; what fails when its time is over was broken off."""
-    late = isinstance(error, BlockingIOError) or time.monotonic() >= ends_s
-    return "timed out" if late else str(error) or type(error).__name__
+    if not isinstance(error, TimeoutError) and (isinstance(error, BlockingIOError) or time.monotonic() >= ends_s):
+        return "timed out"
+    return str(error) or type(error).__name__

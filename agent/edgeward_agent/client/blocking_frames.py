@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Final
 
-from edgeward_agent.client.address import connect_unix, reason
+from edgeward_agent.client.address import reason
 from edgeward_agent.client.answers import Answer
+from edgeward_agent.client.connecting import connect_unix
 from edgeward_agent.client.errors import ClientError, ServerFailed, Unreachable
 from edgeward_agent.client.learnt import Learnt, carried, form_of
 from edgeward_agent.client.memory import offer

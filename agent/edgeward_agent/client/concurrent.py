@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Mapping, Sequence
 from functools import partial
 from types import TracebackType
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from edgeward_agent.client.address import DEFAULT, Ways, checked_timeout
 from edgeward_agent.client.answers import Answer, ModelInfo
+from edgeward_agent.client.connecting import connect_unix_in_loop
 from edgeward_agent.client.dialogue import READY, Dialogue, Request, model_path
 from edgeward_agent.client.errors import InvalidAddress, Unreachable
 from edgeward_agent.client.forms import NO_FORM, Form
@@ -128,20 +130,20 @@ class AsyncClient:
     async def _exchange(self, request: Request, form: Form, generation: int, ends_s: float) -> Answer | Response:
         try:
             async with asyncio.timeout_at(ends_s):
-                return await self._ask(request, form, generation)
-        except TimeoutError:
-            raise self._unreachable("timed out") from None
+                return await self._ask(request, form, generation, ends_s)
+        except TimeoutError as error:
+            raise self._unreachable(str(error) or "timed out") from None
         except (OSError, NotHttp) as error:
             raise self._unreachable(str(error) or type(error).__name__) from None
 
-    async def _ask(self, request: Request, form: Form, generation: int) -> Answer | Response:
+    async def _ask(self, request: Request, form: Form, generation: int, ends_s: float) -> Answer | Response:
         """Ask, and on a new connection when a kept one turns out to be closed; safe, see `Client`."""
         while self._idle:
             try:
                 return await self._talk(self._idle.pop(), request, form)
             except (BrokenPipeError, ConnectionResetError):
                 continue
-        return await self._talk(await self._connect(generation), request, form)
+        return await self._talk(await self._connect(generation, ends_s), request, form)
 
     async def _talk(self, line: _Line, request: Request, form: Form) -> Answer | Response:
         """Keep the connection for the next question, unless this one was given up: what still comes answers nobody.
@@ -159,10 +161,11 @@ class AsyncClient:
             line.close()
         return heard
 
-    async def _connect(self, generation: int) -> _Line:
+    async def _connect(self, generation: int, ends_s: float) -> _Line:
         loop, made = asyncio.get_running_loop(), partial(_Line, generation)
         if self._address.path:
-            _, line = await loop.create_unix_connection(made, self._address.path)
+            connection = await connect_unix_in_loop(self._address.path, socket.SOCK_STREAM, ends_s)
+            _, line = await loop.create_unix_connection(made, sock=connection)
         else:
             _, line = await loop.create_connection(made, self._address.host, self._address.port)
         return line

@@ -11,6 +11,7 @@ from typing import Final
 
 from edgeward_agent.client.answers import Answer
 from edgeward_agent.client.blocking_frames import MAX_PLANS, NOT_THERE
+from edgeward_agent.client.connecting import connect_unix_in_loop
 from edgeward_agent.client.errors import ClientError, ServerFailed, Unreachable
 from edgeward_agent.client.learnt import Learnt, carried, form_of
 from edgeward_agent.client.memory import offer
@@ -60,18 +61,18 @@ class AsyncFrames:
     ) -> Answer | None:
         try:
             async with asyncio.timeout_at(ends_s):
-                return await self._ask(form, wish, arrays, generation)
+                return await self._ask(form, wish, arrays, generation, ends_s)
         except PlanOver:
             return None
-        except TimeoutError:
-            raise self._unreachable("timed out") from None
+        except TimeoutError as error:
+            raise self._unreachable(str(error) or "timed out") from None
         except FrameError as error:
             raise ServerFailed(f"frames:{self._path}: expected an answer of the protocol, got: {error}") from None
         except OSError as error:
             raise self._unreachable(str(error) or type(error).__name__) from None
 
     async def _ask(
-        self, form: Hashable, wish: WishFields, arrays: Mapping[str, Array], generation: int
+        self, form: Hashable, wish: WishFields, arrays: Mapping[str, Array], generation: int, ends_s: float
     ) -> Answer | None:
         """Ask, and on a new connection when a kept one turns out to be closed."""
         while (line := self._take(form)) is not None:
@@ -79,7 +80,7 @@ class AsyncFrames:
                 return await self._talk(form, line, wish, arrays)
             except (BrokenPipeError, ConnectionResetError):
                 continue
-        line = await self._open(form, wish, arrays, generation)
+        line = await self._open(form, wish, arrays, generation, ends_s)
         return await self._talk(form, line, wish, arrays) if line is not None else None
 
     async def _talk(self, form: Hashable, line: _Line, wish: WishFields, arrays: Mapping[str, Array]) -> Answer:
@@ -96,14 +97,14 @@ class AsyncFrames:
         return answer
 
     async def _open(
-        self, form: Hashable, wish: WishFields, arrays: Mapping[str, Array], generation: int
+        self, form: Hashable, wish: WishFields, arrays: Mapping[str, Array], generation: int, ends_s: float
     ) -> _Line | None:
         now_s = time.monotonic()
         layout = self._learnt.layout(form, wish, arrays, now_s)
         if layout is None:
             return None
         try:
-            return await _open_line(self._path, layout, generation)
+            return await _open_line(self._path, layout, generation, ends_s)
         except (PlanOver, *NOT_THERE) as error:
             if self._learnt.refused(form, getattr(error, "status", 0), now_s):
                 _log.warning("frames:%s: expected a plan that is taken, got: %s. HTTP it is", self._path, error)
@@ -146,12 +147,10 @@ class _Line:
         self._socket.close()
 
 
-async def _open_line(path: str, layout: Layout, generation: int) -> _Line:
+async def _open_line(path: str, layout: Layout, generation: int, ends_s: float) -> _Line:
     """Raises OSError, PlanOver or FrameError."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection = await connect_unix_in_loop(path, socket.SOCK_SEQPACKET, ends_s)
     try:
-        connection.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(connection, path)
         memory = offer(connection, layout)
         plan = Plan(layout, memory, await _packet(connection, MAX_OPEN_BYTES))
         return _Line(connection, plan, generation)
