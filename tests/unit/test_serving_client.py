@@ -248,6 +248,27 @@ def test_a_time_out_is_for_shared_memory_and_http_together(
         assert time.monotonic() - began_s < 0.8  # a time-out for each would make 0.9
 
 
+def test_a_client_in_another_loop_is_refused_at_once() -> None:
+    async def ask(client: AsyncClient) -> None:
+        assert (await client.infer("m", {"x": np.zeros(1)}))["y"].tolist() == [2.0]
+
+    async def ask_and_leave(client: AsyncClient) -> None:
+        async with client:
+            await ask(client)
+
+    with _server(_GOOD) as address:
+        client = AsyncClient(address, timeout_s=5)
+        with asyncio.Runner() as first, asyncio.Runner() as second:
+            first.run(ask(client))
+            for again in (ask, ask_and_leave):
+                began_s = time.monotonic()
+                with pytest.raises(InvalidRequest, match="expected the event loop of this client's first") as caught:
+                    second.run(again(client))
+                assert "Make an AsyncClient in each event loop" in caught.value.hint
+                assert time.monotonic() - began_s < 1
+            first.run(ask_and_leave(client))
+
+
 @contextmanager
 def _full(path: Path, kind: socket.SocketKind) -> Iterator[socket.socket]:
     """Listens, and its queue has no room until somebody is taken up."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class AsyncClient:
-    """Connections to a server, opened when they are needed. For one event loop.
+    """Connections to a server, opened when they are needed. For one event loop; in another it raises InvalidRequest.
 
     Args:
         address: `http://127.0.0.1:8500`, `unix:/path/of/serving.sock` or `frames:/path/of/frames.sock`.
@@ -70,7 +70,11 @@ class AsyncClient:
     async def close(self) -> None:
         """Leave. Questions that are under way are answered, and their connections end then; the next one opens a new
         connection.
+
+        Raises:
+            InvalidRequest: this is another event loop than that of its questions.
         """
+        self._turns.check_loop()
         self._generation += 1
         if self._frames is not None:
             self._frames.close()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-from edgeward_agent.client.errors import Unreachable
+from edgeward_agent.client.errors import InvalidRequest, Unreachable
 
 
 class Turns:
     """`async with turns as ends_s`: a question has its turn, and is to be answered by then, on the loop's clock.
 
     Raises:
+        InvalidRequest: this is another event loop than that of the first question.
         Unreachable: its turn has not come within `timeout_s`.
     """
 
@@ -18,13 +19,26 @@ class Turns:
         self._connections = connections
         self._timeout_s = timeout_s
         self._free = asyncio.Semaphore(connections)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def check_loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that runs. Raises InvalidRequest: connections are kept that belong to another."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop and self._loop is not None:
+            refused = InvalidRequest("expected the event loop of this client's first question, got another")
+            refused.hint = (
+                "Make an AsyncClient in each event loop (each `asyncio.run` has its own), and close it there."
+            )
+            raise refused
+        return loop
 
     async def __aenter__(self) -> float:
+        self._loop = loop = self.check_loop()
         if self._free.locked():
             await self._wait()
         else:
             await self._free.acquire()
-        return asyncio.get_running_loop().time() + self._timeout_s
+        return loop.time() + self._timeout_s
 
     async def __aexit__(self, *_: object) -> None:
         self._free.release()
