@@ -543,6 +543,14 @@ def test_a_plan_that_is_refused_when_others_have_pushed_its_form_out_is_no_error
     assert [learnt.refused(64, 503, 0.0), learnt.refused(64, 503, 9.0)] == [True, False]
 
 
+def test_a_refusal_is_told_once_for_each_reason_whatever_the_form() -> None:
+    learnt, answer = Learnt(), Answer("m", "1", "", {"y": np.zeros(1)})
+    for number in range(3):
+        learnt.learn(number, {"x": np.zeros(1)}, answer)
+    assert [learnt.refused(number, 0, 0.0) for number in range(3)] == [True, False, False]
+    assert [learnt.refused(number, 413, 9.0) for number in range(3)] == [True, False, False]
+
+
 _ALONE = """
 import sys
 

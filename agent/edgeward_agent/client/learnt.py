@@ -64,6 +64,7 @@ class Learnt:
 
     def __init__(self) -> None:
         self._forms: dict[Hashable, _Form] = {}
+        self._refusals: set[int] = set()
 
     def layout(self, form: Hashable, wish: WishFields, inputs: Mapping[str, Array], now_s: float) -> Layout | None:
         """The plan that a question may have now; None sends it over HTTP."""
@@ -88,12 +89,14 @@ class Learnt:
     def refused(self, form: Hashable, status: int, now_s: float) -> bool:
         """The server took no plan: ask for one later, or never when the wire has no such tensors.
 
-        Returns whether it is the first time. A form that others have pushed out meanwhile is learnt anew.
+        Returns whether it is the first time with this status; 0 is no server at all. A form that others have pushed out
+        meanwhile is learnt anew.
         """
         known = self._forms.get(form)
         if known is None:
             return False
-        first = not known.not_before_s
+        first = status not in self._refusals
+        self._refusals.add(status)
         known.not_before_s = math.inf if status == HTTPStatus.NOT_IMPLEMENTED else now_s + _TRY_AGAIN_S
         return first
 
