@@ -13,13 +13,14 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import Final
 
 import numpy as np
 
 from edgeward_agent.client.answers import Answer, ModelInfo
 from edgeward_agent.client.arrays import sendable
-from edgeward_agent.client.errors import InvalidRequest, ModelNotFound, ServerFailed
-from edgeward_agent.client.wish import check_texts, whole, wish_of
+from edgeward_agent.client.errors import ClientError, InvalidRequest, ModelNotFound, ServerFailed
+from edgeward_agent.client.wish import WishFields, check_texts, whole, wish_of
 from edgeward_agent.serving.interface import Interface, fits
 from edgeward_agent.serving.local import load_all
 from edgeward_agent.serving.refusal import Refusal
@@ -27,6 +28,12 @@ from edgeward_agent.serving.release import Version
 from edgeward_agent.serving.session import RunFailed
 from edgeward_agent.wire.tensors import DATATYPE, Array, floats_of_bf16
 from edgeward_contract.manifest import CaptureMode, Datatype, TensorSpec
+
+_HINTS: Final[dict[type[ClientError], str]] = {
+    InvalidRequest: "Compare it with what the model takes: `engine.model(NAME)`.",
+    ModelNotFound: "The Engine has the models that it was made with, by the names of their manifests or files.",
+    ServerFailed: "The message is the runtime's own: see whether the model is meant for such inputs.",
+}
 
 
 class Engine:
@@ -84,9 +91,14 @@ class Engine:
         Raises:
             ClientError: InvalidRequest, ModelNotFound or ServerFailed, as a server would have it.
         """
-        _, version, outputs, _, capture, _, _ = wish_of(
-            model, inputs, version, outputs, request_id, capture, deadline_us, priority
-        )
+        try:
+            wish = wish_of(model, inputs, version, outputs, request_id, capture, deadline_us, priority)
+            return self._infer(wish, inputs)
+        except ClientError as error:
+            raise _hinted(error) from None
+
+    def _infer(self, wish: WishFields, inputs: Mapping[str, Array]) -> Answer:
+        model, version, outputs, request_id, capture, _, _ = wish
         check_texts(request_id)
         found = self._find(model, version)
         if capture is not CaptureMode.OFF:
@@ -105,7 +117,10 @@ class Engine:
 
     def model(self, model: str, *, version: int | None = None) -> ModelInfo:
         """Raises InvalidRequest or ModelNotFound."""
-        found = self._find(model, whole(version))
+        try:
+            found = self._find(model, whole(version))
+        except ClientError as error:
+            raise _hinted(error) from None
         return ModelInfo(
             name=found.name,
             versions=(str(found.version),),
@@ -124,6 +139,13 @@ class Engine:
             wanted = f"'{model}'" if found is None else f"'{model}' version {version}"
             raise ModelNotFound(f"Request for unknown model: {wanted} is not found")
         return found
+
+
+def _hinted(error: ClientError) -> ClientError:
+    """The same error, without a hint that is about a server."""
+    if error.hint == type(error).hint:
+        error.hint = _HINTS[type(error)]
+    return error
 
 
 def _wanted(interface: Interface, outputs: Sequence[str]) -> list[str]:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from edgeward_agent.client import InvalidRequest, ModelNotFound, ServerFailed
+from edgeward_agent.client import ClientError, InvalidRequest, ModelNotFound, ServerFailed
+from edgeward_agent.engine import Engine
 from edgeward_agent.wire.tensors import Array
 from support.clients import WAYS, Asks, opened
 from support.serving import (
@@ -262,3 +263,25 @@ def test_what_cannot_be_answered_is_told_apart(client: Asks) -> None:
     with pytest.raises(ServerFailed, match="the model failed"):
         client.infer("table", {"index": np.array([9])})
     assert client.infer("toy", {"features": good})["score"][0, 0] == 3
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "words"),
+    [
+        ("nope", {}, "that it was made with"),
+        ("table", {"index": np.array([9])}, "the runtime's own"),
+        ("table", {"at": np.array([9])}, "`engine.model(NAME)`"),
+    ],
+)
+def test_what_the_engine_hints_at_is_no_server(
+    ways: dict[str, Asks], model: str, inputs: dict[str, Array], words: str
+) -> None:
+    engine = ways["engine"]
+    assert isinstance(engine, Engine)
+    with pytest.raises(ClientError) as caught:
+        engine.infer(model, inputs)
+    assert words in caught.value.hint
+    with pytest.raises(ModelNotFound) as not_found:
+        engine.model("nope")
+    for hint in (caught.value.hint, not_found.value.hint):
+        assert not {"server", "GET", "client", "log"} & set(hint.replace(".", " ").split())
