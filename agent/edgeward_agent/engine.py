@@ -118,7 +118,7 @@ class Engine:
     def model(self, model: str, *, version: int | None = None) -> ModelInfo:
         """Raises InvalidRequest or ModelNotFound."""
         try:
-            found = self._find(model, whole(version))
+            found = self._find(model, None if version is None else whole("version", version))
         except ClientError as error:
             raise _hinted(error) from None
         return ModelInfo(

@@ -146,7 +146,7 @@ def test_what_no_server_could_understand_is_said_before_it_is_asked(client: Asks
         client.infer("toy", {"features": np.zeros((1, FEATURES), np.float32)}, outputs=["score", "score"])
     with pytest.raises(InvalidRequest, match="expected an array of a type that the protocol has, got complex"):
         client.infer("number", {"in": np.array(1j)})
-    with pytest.raises(InvalidRequest, match="cannot be interpreted as an integer"):
+    with pytest.raises(InvalidRequest, match="expected version as a whole number, got"):
         client.infer("number", {"in": np.array(1.0)}, version=1.5)  # type: ignore[arg-type]
 
 
@@ -183,7 +183,7 @@ def test_an_id_may_be_long(client: Asks) -> None:
 @pytest.mark.parametrize("version", ["1", "1/infer HTTP/1.0", 1.0])
 def test_a_version_is_a_whole_number(client: Asks, version: Any) -> None:
     for ask_it in (client.model, lambda model, version: client.infer(model, {"in": np.array(1.0)}, version=version)):
-        with pytest.raises(InvalidRequest, match="cannot be interpreted as an integer"):
+        with pytest.raises(InvalidRequest, match="expected version as a whole number, got"):
             ask_it("number", version=version)
     assert client.model("number", version=np.int64(1)) == client.model("number", version=True)  # type: ignore[arg-type]
 

@@ -154,7 +154,7 @@ def model_path(model: str, version: int | None) -> str:
     """Raises InvalidRequest: the model's name is none, or the version."""
     check_texts(model)
     path = f"/v2/models/{quote(model, safe='')}"
-    return path if version is None else f"{path}/versions/{whole(version)}"
+    return path if version is None else f"{path}/versions/{whole('version', version)}"
 
 
 def refusal(response: Response) -> ClientError:

@@ -56,17 +56,17 @@ def wish_of(
             raise TypeError(f"expected the name of a model and an id as str, got {model!r} and {request_id!r}")
         if inputs.__class__ is not dict and not isinstance(inputs, Mapping):
             raise TypeError(f"expected arrays by input name, got {type(inputs).__name__}")
-        wanted = outputs if outputs.__class__ is tuple else tuple(outputs)
-        if isinstance(outputs, str) or (wanted and len(set(wanted)) != len(wanted)):
-            raise ValueError(f"expected names of outputs, each once, got {outputs!r}")
+        wanted = outputs if outputs.__class__ is tuple and not outputs else _names(outputs)
         if capture.__class__ is not CaptureMode:
             capture = CaptureMode(capture)
         if version is not None:
-            version = whole(version)
-        deadline_us = operator.index(deadline_us)
+            version = whole("version", version)
+        if deadline_us.__class__ is not int:
+            deadline_us = whole("deadline_us", deadline_us)
         if not 0 <= deadline_us <= _MAX_DEADLINE_US:
             raise ValueError(f"expected a deadline from 0 to {_MAX_DEADLINE_US} µs, got {deadline_us}")
-        priority = operator.index(priority)
+        if priority.__class__ is not int:
+            priority = whole("priority", priority)
         if not 0 <= priority <= _MAX_PRIORITY:
             raise ValueError(f"expected a priority from 0 to {_MAX_PRIORITY}, got {priority}")
         return model, version, wanted, request_id, capture, deadline_us, priority
@@ -85,9 +85,20 @@ def check_texts(*names: object) -> None:
             raise InvalidRequest(f"expected names and ids as str that UTF-8 has, got {name!a:.60}") from None
 
 
-def whole(version: int | None) -> int | None:
-    """Raises InvalidRequest: a version is no whole number."""
+def whole(name: str, number: object) -> int:
+    """Raises InvalidRequest: what was given by this name is no whole number."""
     try:
-        return None if version is None else operator.index(version)
-    except TypeError as error:
-        raise InvalidRequest(str(error)) from None
+        return operator.index(number)  # type: ignore[arg-type]
+    except TypeError:
+        raise InvalidRequest(f"expected {name} as a whole number, got {number!r:.60}") from None
+
+
+def _names(outputs: Sequence[str]) -> tuple[str, ...]:
+    """Raises ValueError: they are none, or one comes twice."""
+    try:
+        wanted = tuple(outputs)
+        if isinstance(outputs, str) or len(set(wanted)) != len(wanted):
+            raise TypeError
+    except TypeError:
+        raise ValueError(f"expected names of outputs, each once, got {outputs!r:.60}") from None
+    return wanted
