@@ -440,6 +440,19 @@ def test_what_is_no_server_of_the_protocol_is_said(reply: bytes | None, code: in
     assert done.code == code and first.startswith(wanted) and second.startswith("  Check the address"), done.err
 
 
+@pytest.mark.parametrize("body", [b'{"error":"not loaded"}', b"<html>login</html>", b"", b'{"outputs":[]}'])
+def test_a_server_that_says_200_to_everything_is_not_measured(body: bytes) -> None:
+    def behave(at: int, _: object) -> bytes:
+        return metadata() if server.asked[at].startswith(b"GET ") else answer(body)
+
+    with pretending(behave) as server:
+        done = bench("toy", "--url", server.place, "--requests", "400")
+    first, second = done.err.splitlines()
+    wanted = f"error: {server.place}: expected an answer of the model 'toy', got status 200 and "
+    assert done.code == 2 and done.out == "" and first.startswith(wanted), done.err
+    assert second.startswith("  Check the address, and that the model is loaded")
+
+
 def test_what_a_server_says_cannot_move_the_cursor() -> None:
     rude = b'{"error":"\\u001b[2J\\u0007\\u0000\\u202e gone"}'
 

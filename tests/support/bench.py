@@ -18,7 +18,9 @@ from edgeward_agent.bench.noise import Noise, Surroundings
 from edgeward_agent.bench.quantiles import Floats
 from edgeward_agent.bench.wire import Place
 
-OK_BODY = b'{"model_name":"toy","model_version":"1","outputs":[]}'
+OK_BODY = (
+    b'{"model_name":"toy","model_version":"1","outputs":[{"name":"risk","datatype":"FP32","shape":[1],"data":[0.5]}]}'
+)
 Behave = Callable[[int, socket.socket], bytes | None]
 """Given the number of the request and the connection: the answer, or None to close the connection without one."""
 

@@ -15,12 +15,13 @@ from edgeward_agent.bench.cases import Feeds
 from edgeward_agent.bench.connection import Connection
 from edgeward_agent.bench.driving import Block, Silence, drive
 from edgeward_agent.bench.errors import CannotMeasure, ServerLost
+from edgeward_agent.bench.first import check_answers, wrong_with
 from edgeward_agent.bench.measuring import warm_up
 from edgeward_agent.bench.quantiles import quantile
 from edgeward_agent.bench.schedule import Arrivals, Load, intended_starts
 from edgeward_agent.bench.targets import OverSocket, wait_until
 from edgeward_agent.bench.wire import Place, infer_request, parse_place
-from support.bench import Behave, Pretender, answer, pretending, stall_once
+from support.bench import OK_BODY, Behave, Pretender, answer, pretending, stall_once
 
 FEEDS: Feeds = {"features": np.zeros((1, 3), np.float32)}
 CONSTANT_100 = intended_starts(100, 2, Arrivals.CONSTANT, np.random.default_rng(0))
@@ -214,6 +215,62 @@ def test_a_server_that_is_not_there_is_said() -> None:
     assert drive([Connection(place, 1.0)], [b""], Load(count=1), 1.0, Silence()).gone.endswith("connection refused")
     with pytest.raises(ServerLost, match="toy: expected a server that answers, got: .*connection refused"):
         warm_up([OverSocket("toy", place, [b""], clients=1, timeout_s=1)])
+
+
+BINARY = b'{"model_name":"toy","outputs":[{"name":"risk","parameters":{"binary_data_size":4}}]}'
+
+
+@pytest.mark.parametrize(
+    ("body", "json_bytes", "told"),
+    [
+        (OK_BODY, "", ""),
+        (BINARY + bytes(4), str(len(BINARY)), ""),
+        (BINARY + bytes(3), str(len(BINARY)), "outputs of 4 bytes in an answer that has 3 of them"),
+        (BINARY, "", "outputs of 4 bytes in an answer that has 0 of them"),
+        (BINARY + bytes(4), "", 'status 200 and no JSON: \'{"model_name":"toy","outputs":'),
+        (b'{"error":"not loaded"}', "", "status 200 and the error 'not loaded'"),
+        (b"<html>log in</html>", "", "status 200 and no JSON: '<html>log in</html>'"),
+        (b"", "", "status 200 and nothing"),
+        (b'{"model_name":"toy"}', "", "status 200 and no outputs"),
+        (b'{"model_name":"toy","outputs":[]}', "", "status 200 and no outputs"),
+        (b'{"model_name":"toy","outputs":"1"}', "", "status 200 and outputs: expected a list, got '1'"),
+        (b'{"model_name":"toy","outputs":[{"name":"y"}]}', "", "status 200 and outputs[0].parameters: expected a"),
+        (b'{"outputs":[{"name":"y","data":[1]}]}', "", "status 200 and model_name: expected a value, got nothing"),
+        (OK_BODY.replace(b"toy", b"big"), "", "one of 'big'"),
+    ],
+)
+def test_what_is_no_answer_of_the_model_is_told_from_one(body: bytes, json_bytes: str, told: str) -> None:
+    found = wrong_with(body, json_bytes, "toy")
+    assert found.startswith(told) and bool(found) == bool(told)
+
+
+def test_the_first_answer_to_each_case_is_read_and_no_other() -> None:
+    def behave(at: int, _: object) -> bytes:
+        if at == 1:
+            return answer(BINARY + bytes(4), "200 OK", f"inference-header-content-length: {len(BINARY)}")
+        return answer() if at < 3 else answer(b"{}")
+
+    with pretending(behave) as server:
+        requests = [infer_request(server.place, "toy", FEEDS, {})] * 3
+        target = OverSocket("toy", server.place, requests, clients=1, timeout_s=5, model="toy")
+        assert warm_up([target])["toy"] > 0
+        with pytest.raises(CannotMeasure, match="toy: expected an answer of the model 'toy', got status 200"):
+            target.check()
+        target.close()
+
+
+def test_an_answer_that_breaks_off_or_takes_too_long_is_no_first_one() -> None:
+    def behave(at: int, _: object) -> bytes | None:
+        if at == 0:
+            return None
+        time.sleep(0.3)
+        return answer()
+
+    with pretending(behave) as server:
+        requests = [infer_request(server.place, "toy", FEEDS, {})]
+        for words in ("the server closed the connection", "no answer within 0.1 s"):
+            with pytest.raises(CannotMeasure, match=f"toy: expected an answer, got {words}"):
+                check_answers("toy", server.place, "toy", requests, 0.1)
 
 
 def test_a_large_request_goes_out_in_pieces() -> None:

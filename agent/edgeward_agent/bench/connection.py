@@ -96,15 +96,25 @@ class Connection:
         self._finished()
         return True
 
+    @property
+    def status(self) -> int:
+        """Of the answer that is complete."""
+        return int(self._parser.get_status_code())
+
+    @property
+    def body(self) -> bytes:
+        """Of the answer that is complete."""
+        return b"".join(self._body)
+
     def refusal(self) -> str:
         """What the server said instead of an answer; empty when it answered."""
-        status = self._parser.get_status_code()
+        status = self.status
         if status == HTTPStatus.OK:
             return ""
         try:
-            words = parse_json(b"".join(self._body)).text("error", max_length=10_000)
+            words = parse_json(self.body).text("error", max_length=10_000)
         except (ContractError, UnicodeDecodeError):
-            words = b"".join(self._body)[:120].decode(errors="replace")
+            words = self.body[:120].decode(errors="replace")
         return f"status {status}: {visible(' '.join(words.split())[:200])}".rstrip(": ")
 
     def close(self) -> None:

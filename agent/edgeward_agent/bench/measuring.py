@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from edgeward_agent.bench.driving import Block
-from edgeward_agent.bench.errors import CannotMeasure, ServerLost
+from edgeward_agent.bench.errors import ServerLost
 from edgeward_agent.bench.machine import Probe
 from edgeward_agent.bench.quantiles import Floats
 from edgeward_agent.bench.schedule import Load, Plan, order
@@ -60,18 +60,13 @@ class Measured:
 def warm_up(targets: Sequence[Target], clients: int = 1) -> dict[str, float]:
     """Seconds for one request on each path when `clients` ask, after the first, which pay for arenas and connections.
 
-    Raises CannotMeasure when a path gives no answers, ServerLost when nobody is there.
+    Raises CannotMeasure when what a path gives is no answer, ServerLost when nobody is there.
     """
     return {target.name: _warmed(target, clients) for target in targets}
 
 
 def _warmed(target: Target, clients: int) -> float:
-    first = _there(target, Load(count=1))
-    if first.failed:
-        raise CannotMeasure(
-            f"{target.name}: expected an answer, got {first.failure}",
-            "Give inputs that the model takes: --input NAME=@FILE.npy, or another --shape.",
-        )
+    target.check()
     few = _there(target, Load(count=_WARM_LEAST, seconds=_WARM_S))
     more = _there(target, Load(count=_WARM_MOST, seconds=_WARM_S, clients=clients))
     block = more if len(more.latencies_us) else few

@@ -87,7 +87,7 @@ def _over(
 ) -> OverSocket:
     bits = bf16.names(specs)
     requests = [infer_request(place, model, feeds, options.headers, patient=ours, bits=bits) for feeds in cases.feeds]
-    return OverSocket(name, place, requests, clients=options.wishes.clients, timeout_s=options.timeout_s)
+    return OverSocket(name, place, requests, clients=options.wishes.clients, timeout_s=options.timeout_s, model=model)
 
 
 def names(targets: Sequence[Target]) -> list[str]:

@@ -14,6 +14,7 @@ from edgeward_agent.bench.cases import Feeds
 from edgeward_agent.bench.connection import Connection
 from edgeward_agent.bench.driving import SPIN_NS, Block, Silence, drive, last_sending, unsent_words
 from edgeward_agent.bench.errors import CannotMeasure
+from edgeward_agent.bench.first import check_answers
 from edgeward_agent.bench.quantiles import Floats
 from edgeward_agent.bench.schedule import Load
 from edgeward_agent.bench.wire import Place
@@ -26,10 +27,13 @@ TCP: Final = "TCP"
 
 
 class Target(Protocol):
-    """Something that can be asked. `run` raises CannotMeasure."""
+    """Something that can be asked. `check` raises CannotMeasure and ServerLost, `run` raises CannotMeasure."""
 
     @property
     def name(self) -> str: ...
+
+    def check(self) -> None:
+        """Ask for the first time, and read what comes, before the clock runs."""
 
     def run(self, load: Load) -> Block: ...
 
@@ -44,6 +48,10 @@ class InProcess:
         self._session = session
         self._outputs = list(session.interface.outputs)
         self._feeds = feeds
+
+    def check(self) -> None:
+        """The session gives all outputs, or fails."""
+        self.run(Load(count=1))
 
     def run(self, load: Load) -> Block:
         try:
@@ -97,14 +105,21 @@ class InProcess:
 
 
 class OverSocket:
-    """A server, asked by as many kept connections as there are clients."""
+    """A server, asked by as many kept connections as there are clients. `model` is what its answers call the model."""
 
-    def __init__(self, name: str, place: Place, requests: Sequence[bytes], *, clients: int, timeout_s: float) -> None:
+    def __init__(
+        self, name: str, place: Place, requests: Sequence[bytes], *, clients: int, timeout_s: float, model: str = ""
+    ) -> None:
         self.name = name
+        self._place = place
+        self._model = model
         self._requests = requests
         self._timeout_s = timeout_s
         self._connections = [Connection(place, timeout_s) for _ in range(clients)]
         self._silence = Silence()
+
+    def check(self) -> None:
+        check_answers(self.name, self._place, self._model, self._requests, self._timeout_s)
 
     def run(self, load: Load) -> Block:
         return drive(self._connections[: load.clients], self._requests, load, self._timeout_s, self._silence)

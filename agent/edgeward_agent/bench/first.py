@@ -1,0 +1,141 @@
+"""Reads the first answer to each case, before the clock runs: whatever says 200 to everything answers nothing.
+
+While the clock runs only the status is looked at, since to read an answer takes longer than some models do.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from edgeward_agent.bench.connection import Connection
+from edgeward_agent.bench.errors import CannotMeasure, NobodyThere, ServerLost
+from edgeward_agent.bench.wire import Place
+from edgeward_agent.visible import visible
+from edgeward_contract.schema import ContractError, Fields, parse_json
+
+_LONGEST_S: Final = 1.0
+_JSON_BYTES: Final = b"inference-header-content-length"
+_SHOWN: Final = 60
+
+
+class _Reader(Connection):
+    """Also keeps where the JSON of an answer ends, which costs a call for each header."""
+
+    json_bytes = ""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.json_bytes = ""
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == _JSON_BYTES:
+            self.json_bytes = value.decode("latin-1").strip()
+
+
+def check_answers(name: str, place: Place, model: str, requests: Sequence[bytes], timeout_s: float) -> None:
+    """Ask each request once, as many as a second has room for, and read what is answered.
+
+    Args:
+        name: of the way of asking, for errors.
+        model: as the answers have to call it; empty when any name will do.
+
+    Raises:
+        ServerLost: nobody is there.
+        CannotMeasure: the server refuses, or what it answers is no answer of the model.
+    """
+    reader = _Reader(place, timeout_s)
+    began = time.monotonic()
+    try:
+        for request in requests:
+            _check(name, reader, model, request, timeout_s)
+            if time.monotonic() - began > _LONGEST_S:
+                break
+    finally:
+        reader.close()
+
+
+def _check(name: str, reader: _Reader, model: str, request: bytes, timeout_s: float) -> None:
+    try:
+        _ask(reader, request, timeout_s)
+    except NobodyThere as error:
+        raise ServerLost(
+            f"{name}: expected a server that answers, got: no connection could be made,"
+            f" {(error.strerror or str(error)).lower()}",
+            "Start it again, and see its own log.",
+        ) from None
+    except OSError as error:
+        raise _refused(name, error.strerror or str(error)) from None
+    if refusal := reader.refusal():
+        raise _refused(name, refusal)
+    if wrong := wrong_with(reader.body, reader.json_bytes, model):
+        raise CannotMeasure(
+            f"{name}: expected an answer of the model '{visible(model)}', got {wrong}",
+            "Check the address, and that the model is loaded; a proxy or a log-in may have answered in its place.",
+        )
+
+
+def _refused(name: str, words: str) -> CannotMeasure:
+    return CannotMeasure(
+        f"{name}: expected an answer, got {words}",
+        "Give inputs that the model takes: --input NAME=@FILE.npy, or another --shape.",
+    )
+
+
+def _ask(reader: Connection, request: bytes, timeout_s: float) -> None:
+    """Wait for the whole answer. Raises OSError; TimeoutError when it is not there in time."""
+    until = time.monotonic() + timeout_s
+    reader.begin(request)
+    while True:
+        left_s = max(0.0, until - time.monotonic())
+        readable, writable, _ = select.select([reader], [reader] if reader.sending else [], [], left_s)
+        if not readable and not writable:
+            raise TimeoutError(f"no answer within {timeout_s:g} s")
+        if readable and reader.receive():
+            return
+        if writable and reader.sending:
+            reader.send()
+
+
+def wrong_with(body: bytes, json_bytes: str, model: str) -> str:
+    """Why the body of an answer with status 200 is no answer of the model; empty when it is one. Pure.
+
+    Args:
+        json_bytes: the header Inference-Header-Content-Length; empty where all of the body is JSON.
+        model: as the answer has to call it; empty when any name will do.
+    """
+    header = body[: int(json_bytes)] if json_bytes.isdecimal() else body
+    try:
+        fields = parse_json(header, limit_bytes=len(body))
+    except ContractError:
+        words = " ".join(body[:300].decode(errors="replace").split())[:_SHOWN]
+        return f"status 200 and no JSON: '{visible(words)}'" if words else "status 200 and nothing"
+    try:
+        return _wrong(fields, len(body) - len(header), model)
+    except ContractError as error:
+        return f"status 200 and {visible(str(error))}"
+
+
+def _wrong(fields: Fields, data_bytes: int, model: str) -> str:
+    if fields.has("error"):
+        return f"status 200 and the error '{visible(str(fields.raw('error'))[:200])}'"
+    if not fields.has("outputs") or not (outputs := fields.objects("outputs")):
+        return "status 200 and no outputs"
+    if model and (found := fields.text("model_name")) != model:
+        return f"one of '{visible(found)}'"
+    told_bytes = sum(map(_size_bytes, outputs))
+    if told_bytes != data_bytes:
+        return f"outputs of {told_bytes:,} bytes in an answer that has {data_bytes:,} of them"
+    return ""
+
+
+def _size_bytes(output: Fields) -> int:
+    """What follows the JSON for this output; 0 where the JSON holds it. Raises ContractError when nothing does."""
+    output.text("name")
+    if not output.has("data"):
+        return output.object("parameters").integer("binary_data_size", minimum=0)
+    if not isinstance(output.raw("data"), list):
+        raise ContractError(output.at("data"), "expected a list, got something else")
+    return 0
