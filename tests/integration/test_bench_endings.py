@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,32 @@ def test_an_interrupted_run_shows_what_it_has_and_leaves_no_server(model: Path, 
     assert not Path(f"/proc/{server}").exists()
     if number == signal.SIGINT:
         assert "interrupted" in out + err and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("mode", "shown"),
+    [(("--soak", "10m"), {"TCP"}), (("--duration", "10m", "--through", "unix,tcp"), {"unix socket", "TCP"})],
+)
+def test_what_the_first_round_has_is_shown_without_a_verdict(
+    model: Path, mode: tuple[str, ...], shown: set[str]
+) -> None:
+    """Rounds of half a minute, windows of ten seconds: nobody waits for the end of one to end a run."""
+    command = [sys.executable, "-m", "edgeward_agent", "bench", str(model), *mode, "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            wait_until(lambda: len(_children(process.pid)) == 1)
+            (server,) = _children(process.pid)
+            wait_until(lambda: looking.process_cpu_s(server) > 0.5)
+            time.sleep(6)  # a person who has seen enough: the warm-up, and a turn of each path
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 130, err
+    found = json.loads(out)
+    assert found["interrupted"] and found["verdict"] is None and found["settings"]["rounds"] == 1
+    assert {path["name"] for path in found["paths"] if path["n"] > 100} == shown
+    assert found["soak"] is None or len(found["soak"]["windows"]) == 1
 
 
 def _interrupt_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:

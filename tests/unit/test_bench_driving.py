@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import gc
 import math
+import os
+import signal
 import socket
 import threading
 import time
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
 from edgeward_agent.bench.cases import Feeds
 from edgeward_agent.bench.connection import Connection
-from edgeward_agent.bench.driving import Block, Silence, drive
+from edgeward_agent.bench.driving import Block, Cut, drive
 from edgeward_agent.bench.errors import CannotMeasure, ServerLost
 from edgeward_agent.bench.first import check_answers, wrong_with
-from edgeward_agent.bench.measuring import warm_up
-from edgeward_agent.bench.quantiles import quantile
-from edgeward_agent.bench.schedule import Arrivals, Load, intended_starts
-from edgeward_agent.bench.targets import OverSocket, wait_until
+from edgeward_agent.bench.measuring import measure, planned, warm_up
+from edgeward_agent.bench.quantiles import Floats, quantile
+from edgeward_agent.bench.schedule import Arrivals, Load, Plan, intended_starts
+from edgeward_agent.bench.silence import Silence
+from edgeward_agent.bench.targets import InProcess, OverSocket, wait_until
 from edgeward_agent.bench.wire import Place, infer_request, parse_place
-from support.bench import OK_BODY, Behave, Pretender, answer, pretending, stall_once
+from edgeward_agent.serving.session import Session
+from support.bench import OK_BODY, Behave, Pretender, answer, block, pretending, stall_once
 
 FEEDS: Feeds = {"features": np.zeros((1, 3), np.float32)}
 CONSTANT_100 = intended_starts(100, 2, Arrivals.CONSTANT, np.random.default_rng(0))
@@ -271,6 +278,99 @@ def test_an_answer_that_breaks_off_or_takes_too_long_is_no_first_one() -> None:
         for words in ("the server closed the connection", "no answer within 0.1 s"):
             with pytest.raises(CannotMeasure, match=f"toy: expected an answer, got {words}"):
                 check_answers("toy", server.place, "toy", requests, 0.1)
+
+
+def interrupting(at_request: int, after_s: float) -> Behave:
+    """Ctrl-C while the request of that number is under way, and no answer to it."""
+
+    def behave(at: int, _: socket.socket) -> bytes:
+        if at == at_request:
+            time.sleep(after_s)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.5)
+        return answer()
+
+    return behave
+
+
+@pytest.mark.parametrize("starts_s", [None, CONSTANT_100])
+@pytest.mark.parametrize("late", [0, 1])
+def test_ctrl_c_keeps_what_was_answered_and_counts_what_had_waited_too_long(late: int, starts_s: Floats | None) -> None:
+    count = 1000 if starts_s is None else 0
+    behave = interrupting(50, 0.305 if late else 0.0)
+    with pytest.raises(Cut) as told:
+        asked(behave, Load(count=count, starts_s=starts_s, grace_s=0.3))
+    found = told.value.block
+    assert np.count_nonzero(np.isfinite(found.latencies_us)) == 50 and found.gone == ""
+    assert found.failed == len(found.latencies_us) - 50 and (found.failed > 0) == bool(late)
+    assert found.failure == ("no answer when the run was interrupted" if late else "")
+
+
+class Interrupted:
+    """A session that Ctrl-C meets at that call."""
+
+    def __init__(self, at: int) -> None:
+        self.interface = SimpleNamespace(outputs=())
+        self._left = at
+
+    def run(self, *_: object) -> list[object]:
+        self._left -= 1
+        if self._left < 0:
+            time.sleep(0.05)
+            raise KeyboardInterrupt
+        return []
+
+
+@pytest.mark.parametrize(
+    ("load", "late"),
+    [(Load(count=100), 0), (Load(starts_s=np.zeros(100)), 0), (Load(starts_s=np.zeros(100), grace_s=0.02), 90)],
+)
+def test_ctrl_c_keeps_what_this_process_answered(load: Load, late: int) -> None:
+    target = InProcess("in process", cast(Session, Interrupted(10)), [FEEDS])
+    with pytest.raises(Cut) as told:
+        target.run(load)
+    assert len(told.value.block.latencies_us) == 10 + late and told.value.block.failed == late
+
+
+@dataclass
+class Counted:
+    """Asked as often as told, and interrupted at the request of that number."""
+
+    name: str
+    most: int
+    asked: list[Load] = field(default_factory=list)
+
+    def check(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def run(self, load: Load) -> Block:
+        before = sum(each.count for each in self.asked)
+        self.asked.append(load)
+        if before + load.count > self.most:
+            raise Cut(block([1.0] * (self.most - before)))
+        return block([1.0] * load.count)
+
+
+@pytest.mark.parametrize(
+    ("most", "first", "second", "begun"),
+    [
+        (250, [100, 100, 50], [100, 100, 40], {}),
+        (205, [100, 100, 5], [100, 100, 20], {}),
+        (45, [], [], {"a": 45, "b": 60}),
+        (0, [], [], {}),
+    ],
+)
+def test_a_round_that_is_interrupted_is_kept_as_far_as_it_came(
+    most: int, first: list[int], second: list[int], begun: dict[str, int]
+) -> None:
+    targets = Counted("a", most), Counted("b", 1000)
+    plan = Plan(rounds=20, requests=100, seconds=15.0)
+    found = measure(targets, plan.rounds, planned(plan, targets, 0), lambda *_: None)
+    kept = {name: [len(each.latencies_us) for each in blocks] for name, blocks in found.blocks.items()}
+    assert found.interrupted and kept == {"a": first, "b": second}
+    assert {name: len(each.latencies_us) for name, each in found.begun.items()} == begun
+    assert all((load.count, load.first) == (20, at * 20) for at, load in enumerate(targets[0].asked))
 
 
 def test_a_large_request_goes_out_in_pieces() -> None:

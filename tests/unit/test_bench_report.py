@@ -527,7 +527,7 @@ def test_one_round_is_one() -> None:
     once = replace(EVERY["plain"], settings=replace(SETTINGS, rounds=1, planned_rounds=1))
     assert "24 golden cases, 1 round in turn, 5.2 s" in " ".join(render(once, FILE).split())
     broken_off = replace(once, interrupted=True)
-    assert render(broken_off, FILE).startswith("interrupted after 1 of 1 round, ")
+    assert render(broken_off, FILE).startswith("interrupted in round 1 of 1, ")
 
 
 def test_failures_are_told() -> None:

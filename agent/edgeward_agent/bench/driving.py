@@ -21,9 +21,9 @@ from edgeward_agent.bench.connection import Connection
 from edgeward_agent.bench.errors import NobodyThere
 from edgeward_agent.bench.quantiles import Floats
 from edgeward_agent.bench.schedule import Load
+from edgeward_agent.bench.silence import Silence
 
 SPIN_NS: Final = 200_000  # the system wakes a sleeper up to this late
-_MOST_IN_VAIN: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,35 +48,29 @@ class Block:
     gone: str = ""
 
 
-@dataclass(slots=True)
-class Silence:
-    """What has been lost since the last answer, from block to block: when is a server gone, and not only late?
+class Cut(KeyboardInterrupt):
+    """Ctrl-C in the middle of a block. `block` is what was answered until then.
 
-    Losses alone do not say so: a stall longer than the time-out loses as many requests at once as there are clients.
+    What was under way is left out, unless it had waited for longer than the grace of its load: then it has no answer.
     """
 
-    lost: int = 0
-    unreached: int = 0
-    since_ns: int = 0
-
-    def broken(self) -> None:
-        self.lost = self.unreached = self.since_ns = 0
-
-    def lose(self, error: OSError, sent_ns: int, now_ns: int, timeout_ns: int) -> str:
-        """Count a request that has no answer. Returns how the server went away; empty while it may only be late."""
-        self.lost += 1
-        self.unreached += isinstance(error, NobodyThere)
-        self.since_ns = self.since_ns or sent_ns
-        silent_ns = now_ns - self.since_ns
-        if self.unreached >= _MOST_IN_VAIN:
-            return f"no connection could be made, {_words(error)}"
-        if self.lost >= _MOST_IN_VAIN and silent_ns >= _MOST_IN_VAIN * timeout_ns:
-            return f"nothing was answered for {silent_ns / 1e9:.3g} s"
-        return ""
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        self.block = block
 
 
-def _words(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
+def joined(blocks: Sequence[Block]) -> Block:
+    """What was asked in several turns as one block; at least one."""
+    if len(blocks) == 1:
+        return blocks[0]
+    return Block(
+        latencies_us=np.concatenate([each.latencies_us for each in blocks]),
+        sent_us=np.concatenate([each.sent_us for each in blocks]),
+        seconds=sum(each.seconds for each in blocks),
+        failed=sum(each.failed for each in blocks),
+        failure=next((each.failure for each in blocks if each.failure), ""),
+        gone=next((each.gone for each in blocks if each.gone), ""),
+    )
 
 
 class _Run:
@@ -106,6 +100,15 @@ class _Run:
         self._until = last_sending(self._began, load)
 
     def run(self) -> Block:
+        """Raises Cut."""
+        try:
+            self._ask()
+        except KeyboardInterrupt:
+            self._count_what_is_late()
+            raise Cut(self._block()) from None
+        return self._block()
+
+    def _ask(self) -> None:
         while not self._gone:
             due = self._begin_what_is_due()
             if not self._busy and due is None:
@@ -115,6 +118,8 @@ class _Run:
             self._gone = self._gone or f"no connection could be made, {self._failure.lower()}"
         if self._gone:
             self._count_what_is_left()
+
+    def _block(self) -> Block:
         return Block(
             latencies_us=np.array(self._latencies, dtype=np.float64),
             sent_us=np.array(self._sent, dtype=np.float64),
@@ -225,6 +230,14 @@ class _Run:
         for _ in range(owed):
             self._fail(self._gone)
 
+    def _count_what_is_late(self) -> None:
+        """When the run is interrupted: to leave out what hangs would make a server that hangs look quick."""
+        latest = perf_counter_ns() - self._load.grace_s * 1e9
+        due = [intended for intended, _ in self._busy.values()]
+        due += [] if self._starts is None else self._starts[self._asked :]
+        for _ in range(sum(intended <= latest for intended in due)):
+            self._fail("no answer when the run was interrupted")
+
     def _fail(self, words: str) -> None:
         self._failed += 1
         self._failure = self._failure or words
@@ -246,7 +259,10 @@ def unsent_words(load: Load) -> str:
 def drive(
     connections: Sequence[Connection], requests: Sequence[bytes], load: Load, timeout_s: float, silence: Silence
 ) -> Block:
-    """Run one block. A server that goes away ends it: `gone` says so, and what it left unanswered is in it."""
+    """Run one block. A server that goes away ends it: `gone` says so, and what it left unanswered is in it.
+
+    Raises Cut.
+    """
     with suppress(NobodyThere):  # whoever asks finds out, and counts it
         for connection in connections:
             connection.open()

@@ -28,7 +28,7 @@ class ServerLost(AgentError):
 
 
 class Interrupted(CannotMeasure):
-    """Ctrl-C before the first round was over: there is nothing to show."""
+    """Ctrl-C before anything was measured: there is nothing to show."""
 
 
-NOTHING_YET: Final = Interrupted("interrupted before the first round was over", "Let it run for a moment longer.")
+NOTHING_YET: Final = Interrupted("interrupted before anything was measured", "Let it run for a moment longer.")

@@ -12,6 +12,7 @@ from typing import Final
 
 from edgeward_agent.bench.connection import Connection
 from edgeward_agent.bench.errors import CannotMeasure, NobodyThere, ServerLost
+from edgeward_agent.bench.silence import words_of
 from edgeward_agent.bench.wire import Place
 from edgeward_agent.visible import visible
 from edgeward_contract.schema import ContractError, Fields, parse_json
@@ -62,8 +63,7 @@ def _check(name: str, reader: _Reader, model: str, request: bytes, timeout_s: fl
         _ask(reader, request, timeout_s)
     except NobodyThere as error:
         raise ServerLost(
-            f"{name}: expected a server that answers, got: no connection could be made,"
-            f" {(error.strerror or str(error)).lower()}",
+            f"{name}: expected a server that answers, got: no connection could be made, {words_of(error)}",
             "Start it again, and see its own log.",
         ) from None
     except OSError as error:

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from edgeward_agent.bench.driving import Block
+from edgeward_agent.bench.driving import Block, Cut, joined
 from edgeward_agent.bench.errors import ServerLost
 from edgeward_agent.bench.machine import Probe
 from edgeward_agent.bench.quantiles import Floats
@@ -31,10 +31,10 @@ Loads = Callable[[int], Mapping[str, Load]]
 
 @dataclass(slots=True, kw_only=True)
 class Measured:
-    """Blocks by path, one for each round, and the probe's times around them. Rounds are complete or not there.
+    """Blocks by path, one for each round, and the probe's times around them. Each round is complete but the last.
 
-    `begun` is what the first round had when Ctrl-C ended it; empty when there is a complete one. `lost` says how the
-    server went away; empty when it was there all the time.
+    That one may be short, or not there on some paths, where Ctrl-C ended it. `begun` is what the first round had then;
+    empty when it is complete. `lost` says how the server went away; empty when it was there all the time.
     """
 
     blocks: dict[str, list[Block]]
@@ -47,7 +47,12 @@ class Measured:
 
     @property
     def rounds(self) -> int:
-        return min((len(each) for each in self.blocks.values()), default=0)
+        """The one that was interrupted counts."""
+        return max((len(each) for each in self.blocks.values()), default=0)
+
+    def add(self, blocks: Mapping[str, Block]) -> None:
+        for name, block in blocks.items():
+            self.blocks[name].append(block)
 
     def keep_begun(self, paths: Sequence[str]) -> None:
         """Go on with these paths of the first round alone, which were asked before it was interrupted."""
@@ -89,7 +94,7 @@ def measure(
     progress: Progress,
     before: Callable[[int], None] = lambda _: None,
 ) -> Measured:
-    """Run the rounds. Ctrl-C ends it after the last complete one, a server that goes away after the one it left in.
+    """Run the rounds. Ctrl-C ends it in the middle of one, a server that goes away after the one it left in.
 
     Args:
         before: called with the number of each round before it begins.
@@ -104,18 +109,20 @@ def measure(
             for number in range(rounds):
                 before(number)
                 blocks = {}
-                for name, block in _round(targets, loads(number), number):
-                    blocks[name] = block
+                _ask(targets, loads(number), number, blocks)
                 measured.probes.append(probe.times(PROBE_BETWEEN))
-                for name, block in blocks.items():
-                    measured.blocks[name].append(block)
+                done, blocks = blocks, {}
+                measured.add(done)
                 _tell(progress, number + 1, rounds, began)
-                measured.lost = next((block.gone for block in blocks.values() if block.gone), "")
+                measured.lost = next((block.gone for block in done.values() if block.gone), "")
                 if measured.lost:
                     break
     except KeyboardInterrupt:
         measured.interrupted = True
-        measured.begun = {} if measured.rounds else blocks
+        if measured.rounds:
+            measured.add(blocks)
+        else:
+            measured.begun = blocks
     measured.seconds = time.monotonic() - began
     return measured
 
@@ -131,10 +138,24 @@ def planned(plan: Plan, targets: Sequence[Target], seed: int) -> Loads:
     return loads
 
 
-def _round(targets: Sequence[Target], loads: Mapping[str, Load], number: int) -> Iterator[tuple[str, Block]]:
+def _ask(targets: Sequence[Target], loads: Mapping[str, Load], number: int, blocks: dict[str, Block]) -> None:
+    """One round, into `blocks`. A long one is asked in turns, so that whoever ends it has something of each path."""
     named = {target.name: target for target in targets}
-    for name in order(list(named), number):
-        yield name, named[name].run(loads[name])
+    for turn in range(next(iter(loads.values())).turns):
+        for name in order(list(named), number + turn):
+            _ask_one(named[name], loads[name].turn(turn), blocks)
+        if any(block.gone for block in blocks.values()):
+            break
+
+
+def _ask_one(target: Target, load: Load, blocks: dict[str, Block]) -> None:
+    before = [blocks[target.name]] if target.name in blocks else []
+    try:
+        blocks[target.name] = joined([*before, target.run(load)])
+    except Cut as cut:
+        if before or len(cut.block.latencies_us):
+            blocks[target.name] = joined([*before, cut.block])
+        raise
 
 
 def _tell(progress: Progress, done: int, of: int, began: float) -> None:

@@ -37,6 +37,7 @@ def _verdict(report: Report) -> Iterator[str]:
     told = cut_short(report)
     note = f'<p class="warning">{escape(_capital(told))}</p>' if told else ""
     if found is None:
+        yield note
         return
     yield (
         f'<header class="card verdict {found.word.lower()}"><p class="eyebrow">edgeward-agent bench</p>{note}'

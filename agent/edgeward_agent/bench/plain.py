@@ -22,7 +22,6 @@ from edgeward_agent.bench.preparing import (
 )
 from edgeward_agent.bench.report import Added, Report, path_result
 from edgeward_agent.bench.schedule import Plan, plan_closed, plan_open
-from edgeward_agent.bench.targets import Target
 from edgeward_agent.bench.verdict import judge
 
 
@@ -37,22 +36,20 @@ def run(options: Options, progress: Progress) -> Report:
         watching = watch(opened)
         plan = make_plan(costs, prepared, options)
         measured = measure(opened.targets, plan.rounds, planned(plan, opened.targets, options.seed), progress)
+        asked = [name for name in names(opened.targets) if not measured.begun or name in measured.begun]
+        judged = None if measured.begun else opened.judged
+        if measured.begun:
+            measured.keep_begun(asked)
         check_something(measured)
         seen = watching.look()
         noise = noise_of(measured.probes, seen)
-        verdict = judge(
-            opened.judged,
-            measured.latencies(opened.judged),
-            prepared.budget,
-            slowdown=slowdown(noise, options),
-        )
+        slowed = slowdown(noise, options)
+        verdict = judge(judged, measured.latencies(judged), prepared.budget, slowdown=slowed) if judged else None
         report = report_maker(prepared, options, measured, seen, noise)(verdict)
         return replace(
             report,
-            paths=tuple(
-                path_result(name, measured.blocks[name], opened=bool(plan.rate)) for name in names(opened.targets)
-            ),
-            added=added(opened.targets, measured),
+            paths=tuple(path_result(name, measured.blocks[name], opened=bool(plan.rate)) for name in asked),
+            added=added(asked, measured),
             server=server(opened),
         )
 
@@ -79,9 +76,9 @@ def patience(costs_s: Mapping[str, float], prepared: Prepared) -> float:
     return max(prepared.budget.latency_us / 1e6, 2 * max(costs_s.values()))
 
 
-def added(targets: Sequence[Target], measured: Measured) -> tuple[Added, ...]:
+def added(paths: Sequence[str], measured: Measured) -> tuple[Added, ...]:
     """What each path takes longer than the first."""
-    base, *others = names(targets)
+    base, *others = paths
     return tuple(
         Added(path=name, over=base, difference=difference(measured.latencies(base), measured.latencies(name)))
         for name in others

@@ -14,7 +14,7 @@ import numpy as np
 from edgeward_agent.bench import cases as making
 from edgeward_agent.bench.budget import Budget
 from edgeward_agent.bench.cases import Cases, shape_text
-from edgeward_agent.bench.errors import CannotMeasure, Interrupted
+from edgeward_agent.bench.errors import NOTHING_YET, CannotMeasure
 from edgeward_agent.bench.graph import axis_names
 from edgeward_agent.bench.machine import Watch, own_cpu_s
 from edgeward_agent.bench.measuring import Measured
@@ -195,4 +195,4 @@ def report_maker(
 def check_something(measured: Measured) -> None:
     """Raises Interrupted."""
     if measured.rounds == 0:
-        raise Interrupted("interrupted before the first round was over", "Let it run for a moment longer.")
+        raise NOTHING_YET

@@ -82,7 +82,7 @@ def _kept_so_far(made: Path, output: Path | None) -> Interrupted:
         shutil.copyfile(made, output)
         kept = f"it is in {output}"
     return Interrupted(
-        f"interrupted before the first round was over; the quantised model was made, and {kept}",
+        f"interrupted before anything was measured; the quantised model was made, and {kept}",
         "Let it run for a moment longer.",
     )
 

@@ -25,6 +25,7 @@ _LONGEST_DEFAULT_S: Final = 30.0  # for a slow model, which needs more time unti
 _OPEN_ROUND_S: Final = 0.5
 _MOST_OPEN_S: Final = 60.0
 _MOST_GRACE_S: Final = 1.0
+_TURN_S: Final = 3.0  # as long as somebody waits who wants to see something of each path
 
 
 class Arrivals(StrEnum):
@@ -40,8 +41,9 @@ class Load:
 
     Closed loops end after `count` requests or after `seconds`, whichever comes first; 0 is no limit. `starts_s` are
     the intended starts from the beginning of the block; what waits to be sent `grace_s` after the last of them is not
-    sent any more, and counts as never answered. `first` is the number of the first case, so that blocks go
-    round all of them.
+    sent any more, and counts as never answered; so does what has waited for as long when the run is interrupted.
+    `first` is the number of the first case, so that blocks go round all of them. `turns` is in how many parts `count`
+    is asked, each path in turn: the same for all paths of a round.
     """
 
     count: int = 0
@@ -50,6 +52,13 @@ class Load:
     clients: int = 1
     first: int = 0
     grace_s: float = math.inf
+    turns: int = 1
+
+    def turn(self, number: int) -> Load:
+        """The part of that number, from 0."""
+        before = self.count * number // self.turns
+        count = self.count * (number + 1) // self.turns - before
+        return replace(self, count=count, first=self.first + before, turns=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +82,8 @@ class Plan:
         """The block of this round: the same for every path."""
         first = round_number * self.requests
         if not self.rate:
-            return Load(count=self.requests, clients=self.clients, first=first)
+            turns = max(1, min(int(self.seconds / _TURN_S), self.requests // self.clients))
+            return Load(count=self.requests, clients=self.clients, first=first, grace_s=self.grace_s, turns=turns)
         starts = intended_starts(self.rate, self.seconds, self.arrivals, generator)
         return Load(starts_s=starts, clients=self.clients, first=first, grace_s=self.grace_s)
 
@@ -126,7 +136,14 @@ def plan_closed(costs_s: Sequence[float], wishes: Wishes) -> Plan:
     total = wishes.requests or max(wishes.least_rounds * wishes.clients, fits)
     rounds = max(1, min(ROUNDS, total // max(1, wishes.clients)))
     requests = math.ceil(total / rounds)
-    return Plan(rounds=rounds, requests=requests, seconds=requests * cost, clients=wishes.clients)
+    seconds = requests * cost
+    return Plan(
+        rounds=rounds,
+        requests=requests,
+        seconds=seconds,
+        clients=wishes.clients,
+        grace_s=grace(seconds, wishes.patience_s),
+    )
 
 
 def _by_default(cost_s: float, wishes: Wishes) -> int:

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from edgeward_agent.bench.drift import LEAST_WINDOWS, MEMORY, P99, trend
-from edgeward_agent.bench.driving import Block
+from edgeward_agent.bench.driving import Block, Cut
 from edgeward_agent.bench.histogram import Tallies, Tally
 from edgeward_agent.bench.machine import Probe
 from edgeward_agent.bench.measuring import PROBE_BEFORE, PROBE_BETWEEN, Measured, Progress, undisturbed, warm_up
@@ -43,7 +43,10 @@ _MOST_WINDOWS: Final = 60
 
 @dataclass(slots=True, kw_only=True)
 class Watched:
-    """What is kept of a long run: sums, and one line for each window."""
+    """What is kept of a long run: sums, and one line for each window.
+
+    Windows beyond `complete` were interrupted: they say nothing of growth, and nothing is judged by one alone.
+    """
 
     budget_us: float
     windows: list[Window] = field(default_factory=list)
@@ -52,6 +55,7 @@ class Watched:
     late: list[int] = field(default_factory=list)
     failure: str = ""
     busy_s: float = 0.0
+    complete: int = 0
 
     def add(self, begin_s: float, block: Block, resident_bytes: int | None) -> None:
         window = self.latencies.add(block.latencies_us)
@@ -84,15 +88,17 @@ def run(options: Options, progress: Progress) -> Report:
         check_something(measured)
         seen = watching.look()
         noise = noise_of(measured.probes, seen)
-        verdict = _verdict(target.name, watched, prepared, slowdown(noise, options))
+        verdict = _verdict(target.name, watched, prepared, slowdown(noise, options)) if watched.complete else None
         soaked = Soaked(
-            path=target.name, seconds=measured.seconds, windows=tuple(watched.windows), trends=_trends(watched.windows)
+            path=target.name,
+            seconds=measured.seconds,
+            windows=tuple(watched.windows),
+            trends=_trends(watched.windows[: watched.complete]),
         )
         report = report_maker(prepared, options, measured, seen, noise)(verdict)
-        code = EXITS[Outcome.OVER] if measured.lost else soak_exit(verdict, soaked, noise, options)
         return replace(
             report,
-            exit_code=INTERRUPTED if measured.interrupted else code,
+            exit_code=_exit(verdict, soaked, measured, noise, options),
             paths=(_path(target.name, watched, opened=bool(options.wishes.rate)),),
             server=server(opened),
             soak=soaked,
@@ -108,20 +114,27 @@ def _soak(
     probe, generator = Probe(), np.random.default_rng(options.seed)
     measured.probes.append(probe.times(PROBE_BEFORE))
     began = time.monotonic()
+
+    def keep(begin_s: float, block: Block) -> None:
+        watched.add(begin_s, block, opened.daemon.resident_bytes() if opened.daemon else None)
+        measured.blocks.setdefault(target.name, []).append(_EMPTY)
+
     try:
         with undisturbed():
             for number in range(count):
                 begin_s = time.monotonic() - began
                 block = target.run(_load(options, length_s, generator, watched.latencies.n, patience_s))
                 measured.probes.append(probe.times(PROBE_BETWEEN))
-                watched.add(begin_s, block, opened.daemon.resident_bytes() if opened.daemon else None)
-                measured.blocks.setdefault(target.name, []).append(_EMPTY)
+                keep(begin_s, block)
+                watched.complete += 1
                 progress(f"window {number + 1} of {count}", (number + 1) / count, (count - number - 1) * length_s)
                 measured.lost = block.gone
                 if measured.lost:
                     break
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         measured.interrupted = True
+        if isinstance(error, Cut) and len(error.block.latencies_us):
+            keep(begin_s, error.block)
     measured.seconds = time.monotonic() - began
     return measured
 
@@ -135,11 +148,11 @@ def window_count(seconds: float) -> int:
 
 
 def _load(options: Options, length_s: float, generator: np.random.Generator, first: int, patience_s: float) -> Load:
-    wishes = options.wishes
+    wishes, grace_s = options.wishes, grace(length_s, patience_s)
     if not wishes.rate:
-        return Load(seconds=length_s, clients=wishes.clients, first=first)
+        return Load(seconds=length_s, clients=wishes.clients, first=first, grace_s=grace_s)
     starts = intended_starts(wishes.rate, length_s, wishes.arrivals, generator)
-    return Load(starts_s=starts, clients=wishes.clients, first=first, grace_s=grace(length_s, patience_s))
+    return Load(starts_s=starts, clients=wishes.clients, first=first, grace_s=grace_s)
 
 
 def _window(begin_s: float, tally: Tally, failed: int, resident_bytes: int | None) -> Window:
@@ -165,6 +178,12 @@ def _trends(windows: list[Window]) -> tuple[Trend, ...]:
         trend(MEMORY, [each.resident_bytes for each in windows], MOST_MEMORY_GROWTH),
     )
     return tuple(each for each in found if each is not None)
+
+
+def _exit(verdict: Verdict | None, soaked: Soaked, measured: Measured, noise: Noise, options: Options) -> int:
+    if verdict is None or measured.interrupted:
+        return INTERRUPTED
+    return EXITS[Outcome.OVER] if measured.lost else soak_exit(verdict, soaked, noise, options)
 
 
 def soak_exit(verdict: Verdict, soaked: Soaked, noise: Noise, options: Options) -> int:

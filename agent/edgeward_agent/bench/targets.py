@@ -12,11 +12,12 @@ import numpy as np
 
 from edgeward_agent.bench.cases import Feeds
 from edgeward_agent.bench.connection import Connection
-from edgeward_agent.bench.driving import SPIN_NS, Block, Silence, drive, last_sending, unsent_words
+from edgeward_agent.bench.driving import SPIN_NS, Block, Cut, drive, last_sending, unsent_words
 from edgeward_agent.bench.errors import CannotMeasure
 from edgeward_agent.bench.first import check_answers
 from edgeward_agent.bench.quantiles import Floats
 from edgeward_agent.bench.schedule import Load
+from edgeward_agent.bench.silence import Silence
 from edgeward_agent.bench.wire import Place
 from edgeward_agent.errors import ServingError
 from edgeward_agent.serving.session import Session
@@ -27,7 +28,7 @@ TCP: Final = "TCP"
 
 
 class Target(Protocol):
-    """Something that can be asked. `check` raises CannotMeasure and ServerLost, `run` raises CannotMeasure."""
+    """Something that can be asked. `check` raises CannotMeasure and ServerLost, `run` raises CannotMeasure and Cut."""
 
     @property
     def name(self) -> str: ...
@@ -75,11 +76,14 @@ class InProcess:
         taken: list[float] = []
         began = perf_counter_ns()
         end = began + int(load.seconds * 1e9)
-        while (not load.count or len(taken) < load.count) and (not load.seconds or perf_counter_ns() < end):
-            feeds = self._feeds[(load.first + len(taken)) % len(self._feeds)]
-            start = perf_counter_ns()
-            self._session.run(self._outputs, feeds)
-            taken.append((perf_counter_ns() - start) / 1000)
+        try:
+            while (not load.count or len(taken) < load.count) and (not load.seconds or perf_counter_ns() < end):
+                feeds = self._feeds[(load.first + len(taken)) % len(self._feeds)]
+                start = perf_counter_ns()
+                self._session.run(self._outputs, feeds)
+                taken.append((perf_counter_ns() - start) / 1000)
+        except KeyboardInterrupt:
+            raise Cut(_block(taken, taken, began)) from None
         return _block(taken, taken, began)
 
     def _open(self, load: Load, starts_s: Floats) -> Block:
@@ -87,21 +91,21 @@ class InProcess:
         sent: list[float] = []
         began = perf_counter_ns()
         until = last_sending(began, load)
-        for at, start_s in enumerate(starts_s):
-            if perf_counter_ns() > until:
-                break
-            intended = began + int(start_s * 1e9)
-            wait_until(intended)
-            start = perf_counter_ns()
-            self._session.run(self._outputs, self._feeds[(load.first + at) % len(self._feeds)])
-            now = perf_counter_ns()
-            taken.append((now - intended) / 1000)
-            sent.append((now - start) / 1000)
-        block, unsent = _block(taken, sent, began), len(starts_s) - len(taken)
-        if not unsent:
-            return block
-        late = np.append(block.latencies_us, [np.inf] * unsent)
-        return replace(block, latencies_us=late, failed=unsent, failure=unsent_words(load))
+        try:
+            for at, start_s in enumerate(starts_s):
+                if perf_counter_ns() > until:
+                    break
+                intended = began + int(start_s * 1e9)
+                wait_until(intended)
+                start = perf_counter_ns()
+                self._session.run(self._outputs, self._feeds[(load.first + at) % len(self._feeds)])
+                now = perf_counter_ns()
+                taken.append((now - intended) / 1000)
+                sent.append((now - start) / 1000)
+        except KeyboardInterrupt:
+            late = np.count_nonzero(starts_s <= (perf_counter_ns() - began) / 1e9 - load.grace_s)
+            raise Cut(_with_unsent(_block(taken, sent, began), int(late) - len(taken), load)) from None
+        return _with_unsent(_block(taken, sent, began), len(starts_s) - len(taken), load)
 
 
 class OverSocket:
@@ -127,6 +131,13 @@ class OverSocket:
     def close(self) -> None:
         for connection in self._connections:
             connection.close()
+
+
+def _with_unsent(block: Block, unsent: int, load: Load) -> Block:
+    if unsent <= 0:
+        return block
+    late = np.append(block.latencies_us, [np.inf] * unsent)
+    return replace(block, latencies_us=late, failed=unsent, failure=unsent_words(load))
 
 
 def wait_until(moment_ns: int) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 
 from edgeward_agent.bench.noise import Surroundings
 from edgeward_agent.bench.report import OutputDifference, Report, Trend
-from edgeward_agent.bench.sweeping_words import UNREACHED, setting_words
+from edgeward_agent.bench.sweeping_words import setting_words
 from edgeward_agent.bench.targets import IN_PROCESS, TCP, UNIX
 from edgeward_agent.bench.verdict import Outcome, Verdict, Why
 from edgeward_agent.bench.words import counted, digits, exact, latency, percent, rounded_up, seconds
@@ -134,10 +134,8 @@ def cut_short(report: Report) -> str:
     """Why there is less than was planned; empty when there is not."""
     used = report.settings
     done, of, spent = used.rounds, used.planned_rounds, seconds(used.duration_s)
-    if report.interrupted and any(row.failure == UNREACHED for row in report.sweep):
-        return f"interrupted in round 1 of {of}, {spent}: this is what was measured"
     if report.interrupted:
-        return f"interrupted after {done} of {counted(of, 'round')}, {spent}: this is what was measured"
+        return f"interrupted in round {done} of {of}, {spent}: this is what was measured"
     if report.lost:
         return (
             f"the server went away in round {done} of {of}, after {spent} ({report.lost}): what it owed counts as late"

@@ -62,7 +62,7 @@ Exit codes:
   3    inconclusive: too few requests, too much noise, or no server
   70   a bug of ours: the traceback says where
   130  Ctrl-C: what was measured until then is shown
-  143  SIGTERM, the same
+  143  SIGTERM: nothing is shown
 """
 _SECTIONS: Final = {
     "What it is held to": ("budget", "force"),
