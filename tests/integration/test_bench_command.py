@@ -116,6 +116,24 @@ def test_an_open_loop_counts_from_the_intended_start(model: Path) -> None:
 def test_an_open_loop_in_this_process_too(model: Path) -> None:
     found = bench(model, "--rate", "50", "--duration", "1s", "--through", "process", *WIDE_BUDGET, "--json").json
     assert [path["name"] for path in found["paths"]] == ["in process"] and found["server"] is None
+    assert found["settings"]["clients"] == 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "clients", "paths"),
+    [
+        (["--clients", "4"], 4, ["unix socket", "TCP"]),
+        (["--clients", "4", "--compare"], 4, ["TCP", "TCP, again.onnx"]),
+        (["--rate", "50", "--through", "process,tcp"], 1, ["in process", "TCP"]),
+    ],
+)
+def test_the_session_has_one_caller_and_is_never_held_beside_several(
+    model: Path, tmp_path: Path, mode: list[str], clients: int, paths: list[str]
+) -> None:
+    other = [risk_model(tmp_path / "again.onnx")] if "--compare" in mode else []
+    found = bench(model, *mode, *other, "--duration", "0.6s", *WIDE_BUDGET, "--json").json
+    assert found["settings"]["clients"] == clients and [path["name"] for path in found["paths"]] == paths
+    assert all(each["over"].partition(",")[0] in paths for each in found["added"])
 
 
 @pytest.mark.parametrize("through", ["process", "tcp"])

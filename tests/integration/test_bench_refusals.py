@@ -377,6 +377,11 @@ def test_models_of_other_inputs_are_not_compared(model: Path, tmp_path: Path) ->
         (["--sweep", "threads", "--rate", "5"], "--sweep asks as fast as it can"),
         (["--sweep", "threads", "--timeout", "5s"], "--timeout is for answers of a server"),
         (["--through", "process", "--timeout", "5s"], "--timeout is for answers of a server"),
+        *(
+            ([*mode, "--through", paths, "--clients", "4"], "--through process has one caller: leave --clients out, or")
+            for paths in ("process", "process,tcp")
+            for mode in ([], ["--rate", "50"], ["--soak", "1m"], ["--compare", "x.onnx"], ["--quantize"])
+        ),
         (["--shape", "features=1,30", "--input", "x.npz"], "--shape is for random input, and --input gives it"),
     ],
 )

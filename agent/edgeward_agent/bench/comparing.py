@@ -207,8 +207,12 @@ def _answers(subject: Subject, cases: Cases) -> Sequence[Mapping[str, Array]]:
 
 
 def _open_both(stack: ExitStack, pair: Pair, options: Options) -> tuple[Opened, Opened]:
-    """The session and TCP unless asked otherwise: two more sockets would only share the time among more rows."""
-    chosen = options if options.through or options.wishes.rate else replace(options, through=("process", "tcp"))
+    """The session and TCP unless asked otherwise: two more sockets would only share the time among more rows.
+
+    With several clients TCP alone, since the session has one caller.
+    """
+    through = ("process", "tcp") if options.wishes.clients == 1 else ("tcp",)
+    chosen = options if options.through or options.wishes.rate else replace(options, through=through)
     first = open_model(stack, pair.first.at_hand, pair.first.cases, chosen)
     return first, open_model(stack, pair.second, pair.first.cases, chosen, suffix=f", {pair.label}")
 

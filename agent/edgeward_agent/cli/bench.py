@@ -105,7 +105,7 @@ _SECTIONS: Final = {
     "--clients",
     metavar="N",
     type=click.IntRange(1, 256),
-    help=f"Connections.  [default: 1; {_OPEN_LOOP_CLIENTS} with --rate]",
+    help=f"Connections; this process has one caller.  [default: 1; {_OPEN_LOOP_CLIENTS} with --rate, without process]",
 )
 @click.option("--requests", metavar="N", type=click.IntRange(1), help="On each path, instead of --duration.")
 @click.option(
@@ -207,7 +207,7 @@ def bench(
             duration_s=duration,
             rate=rate or 0.0,
             arrivals=Arrivals(arrivals or Arrivals.POISSON),
-            clients=clients or (_OPEN_LOOP_CLIENTS if rate else 1),
+            clients=clients or (_OPEN_LOOP_CLIENTS if rate and "process" not in through else 1),
         ),
         budget=budget,
         through=through,
@@ -278,6 +278,10 @@ def check_idle(given: Mapping[str, bool], options: Options) -> None:
         raise click.UsageError("--arrivals goes with --rate.")
     if given["--clients"] and options.sweep is not None:
         raise click.UsageError("--sweep asks in this process, one request at a time: leave --clients out.")
+    if "process" in options.through and options.wishes.clients > 1:
+        raise click.UsageError(
+            "--through process has one caller: leave --clients out, or give the other paths, --through unix,tcp."
+        )
     if given["--timeout"] and (options.sweep is not None or set(options.through) == {"process"}):
         raise click.UsageError("--timeout is for answers of a server, and this process is asked: leave it out.")
     if options.shapes and options.source is not None:
