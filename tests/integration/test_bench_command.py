@@ -296,6 +296,25 @@ def test_a_soak_watches_latency_and_memory(model: Path) -> None:
     assert soak["path"] == "TCP" and found["paths"][0]["n"] == sum(window["n"] for window in soak["windows"])
 
 
+@pytest.mark.parametrize("through", ["process", "tcp"])
+def test_a_soak_at_a_low_rate_keeps_its_time_and_has_empty_windows(model: Path, through: str) -> None:
+    slow = ("--rate", "2.5", "--through", through, "--force", *WIDE_BUDGET, "--json")
+    found = bench(model, "--soak", "3s", *slow).json
+    windows = found["soak"]["windows"]
+    assert 3 <= found["soak"]["seconds"] < 6 and len(windows) == 8
+    assert any(each["n"] == 0 and each["p99_us"] is None for each in windows)
+    assert sum(each["n"] for each in windows) == found["paths"][0]["n"] > 0
+
+
+def test_a_rate_that_brings_nothing_is_refused_with_the_time_that_would_do(model: Path) -> None:
+    for mode in ("--soak", "--duration"):
+        done = bench(model, "--rate", "0.2", mode, "8s")
+        assert done.code == 2 and "expected at least 5 to be due on each path, got 1.6 in 8 s" in done.err
+        assert done.err.splitlines()[-1] == f"  Ask for more: {mode} 25s, or a higher rate."
+    done = bench(model, "--rate", "2.5", "--duration", "2s", "--seed", "101")
+    assert done.code == 2 and "expected requests that are due, got none by chance" in done.err
+
+
 def test_a_server_elsewhere_is_measured_by_the_name_of_its_model() -> None:
     def behave(at: int, _: object) -> bytes:
         return metadata() if server.asked[at].startswith(b"GET ") else answer()

@@ -14,6 +14,7 @@ from edgeward_agent.bench import bf16
 from edgeward_agent.bench.budget import Budget, parse_budget, parse_time_s, quantile_name
 from edgeward_agent.bench.cases import random
 from edgeward_agent.bench.drift import LEAST_WINDOWS, trend
+from edgeward_agent.bench.errors import CannotMeasure
 from edgeward_agent.bench.histogram import Tallies, Tally, bars
 from edgeward_agent.bench.noise import Surroundings, assess
 from edgeward_agent.bench.quantiles import Floats, Sorted, bounds, quantile
@@ -165,9 +166,39 @@ def test_constant_arrivals_are_even() -> None:
 
 
 @given(st.floats(0.1, 500), st.floats(0.01, 5), st.sampled_from(list(Arrivals)))
-def test_no_block_is_empty_and_none_is_late(rate: float, seconds: float, arrivals: Arrivals) -> None:
+def test_all_starts_lie_in_their_block(rate: float, seconds: float, arrivals: Arrivals) -> None:
     starts = intended_starts(rate, seconds, arrivals, np.random.default_rng(4))
-    assert len(starts) >= 1 and np.all(np.diff(starts) >= 0)
+    assert np.all(np.diff(starts) >= 0) and np.all((starts >= 0) & (starts < seconds))
+
+
+@pytest.mark.parametrize("arrivals", Arrivals)
+def test_short_blocks_keep_the_rate_and_some_are_empty(arrivals: Arrivals) -> None:
+    generator = np.random.default_rng(4)
+    blocks = [intended_starts(0.4, 1.0, arrivals, generator, begin_s=float(at)) for at in range(1000)]
+    assert sum(map(len, blocks)) == pytest.approx(400, rel=0.1 if arrivals is Arrivals.POISSON else 1e-9)
+    begun = np.concatenate([starts + at for at, starts in enumerate(blocks)])
+    if arrivals is Arrivals.CONSTANT:
+        assert np.allclose(np.diff(begun), 2.5)
+    else:
+        assert np.quantile(np.diff(begun), 0.5) == pytest.approx(2.5 * math.log(2), rel=0.15)  # as an exponential
+
+
+@pytest.mark.parametrize(
+    ("wishes", "paths", "found", "way_out"),
+    [
+        (Wishes(rate=0.01, duration_s=2.0), 1, "at least 5 to be due on each path, got 0.02 in 2 s", "--duration 500s"),
+        (Wishes(rate=1.0, duration_s=8.0), 2, "at least 5 to be due on each path, got 4 in 4 s", "--duration 10s"),
+        (Wishes(rate=0.05), 1, "at least 5 to be due on each path, got 3 in 60 s", "--duration 100s"),
+        (Wishes(rate=5.0, requests=2), 1, "at least 5 to be due on each path, got 2 in 0.4 s", "--requests 5"),
+        (Wishes(rate=0.1, duration_s=2.0, arrivals=Arrivals.CONSTANT), 1, "at least 1 to be due", "--duration 10s"),
+    ],
+)
+def test_a_rate_that_brings_nothing_in_that_time_is_refused(
+    wishes: Wishes, paths: int, found: str, way_out: str
+) -> None:
+    with pytest.raises(CannotMeasure, match=found) as told:
+        plan_open(paths, wishes)
+    assert told.value.hint == f"Ask for more: {way_out}, or a higher rate."
 
 
 def test_every_path_gets_the_same_schedule_and_every_round_another() -> None:

@@ -8,6 +8,7 @@ counts, because the clock runs from the intended start.
 from __future__ import annotations
 
 import select
+import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -35,7 +36,7 @@ class Block:
         sent_us: the same from when it was really sent: what a loop without a schedule would have reported. What was
             never sent is not in it.
         failed: how many had no answer; `failure` is what the first of them was told.
-        seconds: from the first intended start to the last answer.
+        seconds: to the last answer; in an open loop to its end, if that is later.
         gone: why the block ended before its end, the server being gone; empty when it was there all the time. What
             was under way then had no answer, and in an open loop neither had what was still to come.
     """
@@ -114,6 +115,7 @@ class _Run:
             if not self._busy and due is None:
                 break
             self._take(due)
+        self._wait_for_the_end()
         if self._unreached and self._unreached == self._asked:
             self._gone = self._gone or f"no connection could be made, {self._failure.lower()}"
         if self._gone:
@@ -128,6 +130,11 @@ class _Run:
             failure=self._failure,
             gone=self._gone,
         )
+
+    def _wait_for_the_end(self) -> None:
+        """What was due is answered; the next block's requests are not due yet."""
+        if self._starts is not None and not self._gone:
+            time.sleep(max(0.0, self._load.seconds - (perf_counter_ns() - self._began) / 1e9))
 
     def _begin_what_is_due(self) -> int | None:
         """Returns when the next request is due; None when there is none."""
@@ -247,7 +254,7 @@ class _Run:
 
 def last_sending(began_ns: int, load: Load) -> float:
     """The moment after which nothing is sent any more, in nanoseconds."""
-    if load.starts_s is None or not np.isfinite(load.grace_s):
+    if load.starts_s is None or not len(load.starts_s) or not np.isfinite(load.grace_s):
         return np.inf
     return began_ns + (float(load.starts_s[-1]) + load.grace_s) * 1e9
 

@@ -31,4 +31,7 @@ class Interrupted(CannotMeasure):
     """Ctrl-C before anything was measured: there is nothing to show."""
 
 
+NOTHING_DUE: Final = CannotMeasure(
+    "--rate: expected requests that are due, got none by chance", "Measure for longer, or give another --seed."
+)
 NOTHING_YET: Final = Interrupted("interrupted before anything was measured", "Let it run for a moment longer.")

@@ -14,7 +14,7 @@ import numpy as np
 from edgeward_agent.bench import cases as making
 from edgeward_agent.bench.budget import Budget
 from edgeward_agent.bench.cases import Cases, shape_text
-from edgeward_agent.bench.errors import NOTHING_YET, CannotMeasure
+from edgeward_agent.bench.errors import NOTHING_DUE, NOTHING_YET, CannotMeasure
 from edgeward_agent.bench.graph import axis_names
 from edgeward_agent.bench.machine import Watch, own_cpu_s
 from edgeward_agent.bench.measuring import Measured
@@ -193,6 +193,8 @@ def report_maker(
 
 
 def check_something(measured: Measured) -> None:
-    """Raises Interrupted."""
+    """Raises Interrupted when there was no time for anything, CannotMeasure when chance has left a path out."""
     if measured.rounds == 0:
         raise NOTHING_YET
+    if not all(any(len(block.latencies_us) for block in each) for each in measured.blocks.values()):
+        raise NOTHING_YET if measured.interrupted else NOTHING_DUE

@@ -15,6 +15,7 @@ from typing import Final
 
 import numpy as np
 
+from edgeward_agent.bench.errors import CannotMeasure
 from edgeward_agent.bench.quantiles import Floats, least_samples
 
 MOST_REQUESTS: Final = 10_000
@@ -25,6 +26,7 @@ _LONGEST_DEFAULT_S: Final = 30.0  # for a slow model, which needs more time unti
 _OPEN_ROUND_S: Final = 0.5
 _MOST_OPEN_S: Final = 60.0
 _MOST_GRACE_S: Final = 1.0
+_ROUNDING: Final = 1e-6
 _TURN_S: Final = 3.0  # as long as somebody waits who wants to see something of each path
 
 
@@ -40,10 +42,10 @@ class Load:
     """What one block asks. Without `starts_s` each of `clients` asks as soon as it has its answer.
 
     Closed loops end after `count` requests or after `seconds`, whichever comes first; 0 is no limit. `starts_s` are
-    the intended starts from the beginning of the block; what waits to be sent `grace_s` after the last of them is not
-    sent any more, and counts as never answered; so does what has waited for as long when the run is interrupted.
-    `first` is the number of the first case, so that blocks go round all of them. `turns` is in how many parts `count`
-    is asked, each path in turn: the same for all paths of a round.
+    the intended starts from the beginning of the block, which then lasts `seconds` at least; what waits to be sent
+    `grace_s` after the last of them is not sent any more, and counts as never answered; so does what has waited for as
+    long when the run is interrupted. `first` is the number of the first case, so that blocks go round all of them.
+    `turns` is in how many parts `count` is asked, each path in turn: the same for all paths of a round.
     """
 
     count: int = 0
@@ -84,8 +86,9 @@ class Plan:
         if not self.rate:
             turns = max(1, min(int(self.seconds / _TURN_S), self.requests // self.clients))
             return Load(count=self.requests, clients=self.clients, first=first, grace_s=self.grace_s, turns=turns)
-        starts = intended_starts(self.rate, self.seconds, self.arrivals, generator)
-        return Load(starts_s=starts, clients=self.clients, first=first, grace_s=self.grace_s)
+        begin_s = round_number * self.seconds
+        starts = intended_starts(self.rate, self.seconds, self.arrivals, generator, begin_s=begin_s)
+        return Load(starts_s=starts, seconds=self.seconds, clients=self.clients, first=first, grace_s=self.grace_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,14 +109,37 @@ class Wishes:
     least_rounds: int = 1
 
 
-def intended_starts(rate: float, seconds: float, arrivals: Arrivals, generator: np.random.Generator) -> Floats:
-    """Starts within `seconds`, ascending; at least one, so that no block is empty."""
+def intended_starts(
+    rate: float, seconds: float, arrivals: Arrivals, generator: np.random.Generator, *, begin_s: float = 0.0
+) -> Floats:
+    """Starts within `seconds`, ascending; none where none is due.
+
+    Args:
+        begin_s: how much of the run has passed: what is evenly spaced goes on from there.
+    """
     if arrivals is Arrivals.CONSTANT:
-        return np.arange(max(1, round(rate * seconds)), dtype=np.float64) / rate
+        first, last = (math.ceil(at * rate - _ROUNDING) for at in (begin_s, begin_s + seconds))
+        return np.maximum(0.0, np.arange(first, last, dtype=np.float64) / rate - begin_s)
     expected = rate * seconds
     gaps = generator.exponential(1 / rate, size=math.ceil(expected + 6 * math.sqrt(expected) + 10))
     starts: Floats = np.cumsum(gaps)
-    return starts[: max(1, int(np.searchsorted(starts, seconds)))]
+    return starts[: int(np.searchsorted(starts, seconds))]
+
+
+def least_due(arrivals: Arrivals) -> int:
+    """How many have to be expected for any to come: where five are, and independent, none comes in 1 of 150 runs."""
+    return 1 if arrivals is Arrivals.CONSTANT else 5
+
+
+def check_due(wishes: Wishes, seconds: float, remedy: str) -> None:
+    """Raises CannotMeasure when too few requests are due within `seconds` on a path; `remedy` is what to ask for."""
+    least, due = least_due(wishes.arrivals), wishes.rate * seconds
+    if due < least - _ROUNDING:
+        raise CannotMeasure(
+            f"--rate {wishes.rate:g}: expected at least {least} to be due on each path,"
+            f" got {due:.2g} in {seconds:.3g} s",
+            f"Ask for more: {remedy}, or a higher rate.",
+        )
 
 
 def grace(seconds: float, patience_s: float) -> float:
@@ -154,13 +180,19 @@ def _by_default(cost_s: float, wishes: Wishes) -> int:
 
 
 def plan_open(paths: int, wishes: Wishes) -> Plan:
-    """Blocks of at least half a second, for a queue needs time to build up."""
+    """Blocks of at least half a second, for a queue needs time to build up.
+
+    Raises CannotMeasure when too few requests would be due.
+    """
     wanted = wishes.requests or math.ceil(1.5 * least_samples(wishes.share))
     per_path_s = wanted / wishes.rate
     if wishes.duration_s:
         per_path_s = wishes.duration_s / paths
     elif not wishes.requests:
         per_path_s = min(max(per_path_s, DEFAULT_S / paths), _MOST_OPEN_S / paths)
+    least = least_due(wishes.arrivals)
+    longer = f"--requests {least}" if wishes.requests else f"--duration {math.ceil(least * paths / wishes.rate)}s"
+    check_due(wishes, per_path_s, longer)
     rounds = max(1, min(ROUNDS, int(per_path_s / max(_OPEN_ROUND_S, 2 / wishes.rate))))
     seconds = per_path_s / rounds
     return Plan(

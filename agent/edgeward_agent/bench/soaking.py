@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ import numpy as np
 
 from edgeward_agent.bench.drift import LEAST_WINDOWS, MEMORY, P99, trend
 from edgeward_agent.bench.driving import Block, Cut
+from edgeward_agent.bench.errors import NOTHING_DUE, NOTHING_YET
 from edgeward_agent.bench.histogram import Tallies, Tally
 from edgeward_agent.bench.machine import Probe
 from edgeward_agent.bench.measuring import PROBE_BEFORE, PROBE_BETWEEN, Measured, Progress, undisturbed, warm_up
@@ -22,7 +24,6 @@ from edgeward_agent.bench.preparing import (
     EXITS,
     INTERRUPTED,
     Prepared,
-    check_something,
     noise_of,
     prepare,
     report_maker,
@@ -32,7 +33,7 @@ from edgeward_agent.bench.preparing import (
 )
 from edgeward_agent.bench.quantiles import bounds
 from edgeward_agent.bench.report import CURVE, PathResult, Quantiles, Report, Round, Soaked, Trend, Window, finite
-from edgeward_agent.bench.schedule import Load, grace, intended_starts
+from edgeward_agent.bench.schedule import Load, check_due, grace, intended_starts, least_due
 from edgeward_agent.bench.targets import Target
 from edgeward_agent.bench.verdict import Outcome, Verdict, decide
 
@@ -75,6 +76,10 @@ def run(options: Options, progress: Progress) -> Report:
 
     Raises CannotMeasure, and ServerLost when there is no server to begin with.
     """
+    wishes = options.wishes
+    if wishes.rate:
+        least_s = math.ceil(least_due(wishes.arrivals) / wishes.rate)
+        check_due(wishes, options.soak_s, f"--soak {least_s}s")
     progress("loading the model", 0.0, 0.0)
     prepared = prepare(options)
     chosen = options if options.through or options.url else replace(options, through=("tcp",))
@@ -85,7 +90,7 @@ def run(options: Options, progress: Progress) -> Report:
         patience_s = patience(warm_up([target]), prepared)
         watching, watched = watch(opened), Watched(budget_us=prepared.budget.latency_us)
         measured = _soak(target, opened, watched, options, patience_s, progress)
-        check_something(measured)
+        _check_something(measured, watched)
         seen = watching.look()
         noise = noise_of(measured.probes, seen)
         verdict = _verdict(target.name, watched, prepared, slowdown(noise, options)) if watched.complete else None
@@ -123,7 +128,7 @@ def _soak(
         with undisturbed():
             for number in range(count):
                 begin_s = time.monotonic() - began
-                block = target.run(_load(options, length_s, generator, watched.latencies.n, patience_s))
+                block = target.run(_load(options, number, length_s, generator, watched.latencies.n, patience_s))
                 measured.probes.append(probe.times(PROBE_BETWEEN))
                 keep(begin_s, block)
                 watched.complete += 1
@@ -139,6 +144,12 @@ def _soak(
     return measured
 
 
+def _check_something(measured: Measured, watched: Watched) -> None:
+    """Raises Interrupted when there was no time for anything, CannotMeasure when chance has left nothing to do."""
+    if not watched.latencies.n:
+        raise NOTHING_YET if measured.interrupted else NOTHING_DUE
+
+
 _EMPTY: Final = Block(latencies_us=np.array([]), sent_us=np.array([]), seconds=0.0)  # its latencies are in the sums
 
 
@@ -147,12 +158,14 @@ def window_count(seconds: float) -> int:
     return min(_MOST_WINDOWS, max(LEAST_WINDOWS, int(seconds)))
 
 
-def _load(options: Options, length_s: float, generator: np.random.Generator, first: int, patience_s: float) -> Load:
+def _load(
+    options: Options, number: int, length_s: float, generator: np.random.Generator, first: int, patience_s: float
+) -> Load:
     wishes, grace_s = options.wishes, grace(length_s, patience_s)
     if not wishes.rate:
         return Load(seconds=length_s, clients=wishes.clients, first=first, grace_s=grace_s)
-    starts = intended_starts(wishes.rate, length_s, wishes.arrivals, generator)
-    return Load(starts_s=starts, clients=wishes.clients, first=first, grace_s=grace_s)
+    starts = intended_starts(wishes.rate, length_s, wishes.arrivals, generator, begin_s=number * length_s)
+    return Load(starts_s=starts, seconds=length_s, clients=wishes.clients, first=first, grace_s=grace_s)
 
 
 def _window(begin_s: float, tally: Tally, failed: int, resident_bytes: int | None) -> Window:
@@ -160,9 +173,9 @@ def _window(begin_s: float, tally: Tally, failed: int, resident_bytes: int | Non
         begin_s=begin_s,
         n=tally.n,
         failed=failed,
-        p50_us=finite(tally.quantile(0.5)),
-        p99_us=finite(tally.quantile(0.99)),
-        max_us=finite(tally.maximum_us),
+        p50_us=finite(tally.quantile(0.5)) if tally.n else None,
+        p99_us=finite(tally.quantile(0.99)) if tally.n else None,
+        max_us=finite(tally.maximum_us) if tally.n else None,
         resident_bytes=resident_bytes,
     )
 

@@ -102,6 +102,7 @@ class InProcess:
                 now = perf_counter_ns()
                 taken.append((now - intended) / 1000)
                 sent.append((now - start) / 1000)
+            wait_until(began + int(load.seconds * 1e9))
         except KeyboardInterrupt:
             late = np.count_nonzero(starts_s <= (perf_counter_ns() - began) / 1e9 - load.grace_s)
             raise Cut(_with_unsent(_block(taken, sent, began), int(late) - len(taken), load)) from None
