@@ -458,6 +458,14 @@ def test_a_server_that_says_200_to_everything_is_not_measured(body: bytes) -> No
     assert second.startswith("  Check the address, and that the model is loaded")
 
 
+def test_a_model_slower_than_the_time_out_is_no_wrong_input(tmp_path: Path) -> None:
+    slow = slow_model(tmp_path / "slow.onnx", rounds=60)
+    done = bench(slow, "--through", "tcp", "--timeout", "0.5ms", "--requests", "20")
+    first, second = done.err.splitlines()
+    assert done.code == 3 and first == "error: TCP: expected an answer within 0.0005 s, got none to 3 requests"
+    assert second.startswith("  Give a longer --timeout")
+
+
 def test_what_a_server_says_cannot_move_the_cursor() -> None:
     rude = b'{"error":"\\u001b[2J\\u0007\\u0000\\u202e gone"}'
 
@@ -470,7 +478,7 @@ def test_what_a_server_says_cannot_move_the_cursor() -> None:
     with pretending(behave) as server:
         for model in ("toy", "other"):
             done = bench(model, "--url", server.place)
-            assert done.code == 2 and "\\x1b[2J\\x07\\x00\\u202e gone" in done.err
+            assert done.code == (3 if model == "toy" else 2) and "\\x1b[2J\\x07\\x00\\u202e gone" in done.err
             assert not set("\x1b\x07\x00\u202e") & set(done.out + done.err)
 
 

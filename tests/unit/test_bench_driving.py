@@ -27,6 +27,7 @@ from edgeward_agent.bench.schedule import Arrivals, Load, Plan, intended_starts
 from edgeward_agent.bench.silence import Silence
 from edgeward_agent.bench.targets import InProcess, OverSocket, wait_until
 from edgeward_agent.bench.wire import Place, infer_request, parse_place
+from edgeward_agent.errors import AgentError
 from edgeward_agent.serving.session import Session
 from support.bench import OK_BODY, Behave, Pretender, answer, block, pretending, stall_once
 
@@ -266,18 +267,43 @@ def test_the_first_answer_to_each_case_is_read_and_no_other() -> None:
         target.close()
 
 
-def test_an_answer_that_breaks_off_or_takes_too_long_is_no_first_one() -> None:
-    def behave(at: int, _: object) -> bytes | None:
-        if at == 0:
-            return None
-        time.sleep(0.3)
+@pytest.mark.parametrize(
+    ("reply", "kind", "words", "way_out"),
+    [
+        (None, ServerLost, "got: the server closed the connection", "See the server's own log"),
+        (answer(b"", "400 Bad Request"), CannotMeasure, "got status 400", "Give inputs that the model takes"),
+        (answer(b"", "401 Unauthorized"), ServerLost, "got status 401", "Send a token that may ask"),
+        (answer(b"", "404 Not Found"), ServerLost, "got status 404", "Check that the model is ready there"),
+        (answer(b"", "429 Too Many"), ServerLost, "got status 429", "Measure when nobody else asks"),
+        (answer(b"", "500 No"), ServerLost, "got status 500", "See the server's own log"),
+        (answer(b"", "302 Found"), CannotMeasure, "got status 302", "Check the address, and that the model is"),
+        (answer(b"", "204 No Content"), CannotMeasure, "got status 204", "Check the address, and that the model is"),
+        (b"220 smtp\r\n\r\n", CannotMeasure, "expected an answer in HTTP, got: ", "Check the address"),
+    ],
+)
+def test_whose_fault_it_is_that_there_is_no_first_answer(
+    reply: bytes | None, kind: type[AgentError], words: str, way_out: str
+) -> None:
+    with pretending(lambda _, __: reply) as server, pytest.raises(kind, match=words) as told:
+        check_answers("toy", server.place, "toy", [infer_request(server.place, "toy", FEEDS, {})], 5)
+    assert told.value.hint.startswith(way_out)
+
+
+@pytest.mark.parametrize("late", [1, 2, 3])
+def test_a_slow_first_answer_is_waited_for_and_a_server_that_gives_none_in_time_is_no_wrong_input(late: int) -> None:
+    def behave(at: int, _: object) -> bytes:
+        time.sleep(0.4 if at < late else 0.0)
         return answer()
 
     with pretending(behave) as server:
-        requests = [infer_request(server.place, "toy", FEEDS, {})]
-        for words in ("the server closed the connection", "no answer within 0.1 s"):
-            with pytest.raises(CannotMeasure, match=f"toy: expected an answer, got {words}"):
-                check_answers("toy", server.place, "toy", requests, 0.1)
+        asked = ("toy", server.place, "toy", [infer_request(server.place, "toy", FEEDS, {})], 0.2)
+        if late < 3:
+            check_answers(*asked)
+            assert len(server.asked) == late + 1
+            return
+        with pytest.raises(ServerLost, match="expected an answer within 0.2 s, got none to 3 requests") as told:
+            check_answers(*asked)
+        assert told.value.hint.startswith("Give a longer --timeout")
 
 
 def interrupting(at_request: int, after_s: float) -> Behave:

@@ -8,18 +8,36 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Final
 
 from edgeward_agent.bench.connection import Connection
 from edgeward_agent.bench.errors import CannotMeasure, NobodyThere, ServerLost
 from edgeward_agent.bench.silence import words_of
 from edgeward_agent.bench.wire import Place
+from edgeward_agent.errors import AgentError
 from edgeward_agent.visible import visible
 from edgeward_contract.schema import ContractError, Fields, parse_json
 
 _LONGEST_S: Final = 1.0
 _JSON_BYTES: Final = b"inference-header-content-length"
 _SHOWN: Final = 60
+_MOST_LATE: Final = 3
+_START: Final = "Start it again, and see its own log."
+_LOG: Final = "See the server's own log; --input NAME=@FILE.npy shows whether another request fares better."
+_INPUT: Final = "Give inputs that the model takes: --input NAME=@FILE.npy, or another --shape."
+_ALLOWED: Final = "Send a token that may ask: --header 'Authorization: Bearer …'."
+_BUSY: Final = "Measure when nobody else asks, or raise the server's limit."
+_ELSEWHERE: Final = (
+    "Check the address, and that the model is loaded; a proxy or a log-in may have answered in its place."
+)
+_NOT_NOW: Final[dict[int, str]] = {
+    HTTPStatus.UNAUTHORIZED: _ALLOWED,
+    HTTPStatus.FORBIDDEN: _ALLOWED,
+    HTTPStatus.NOT_FOUND: "Check that the model is ready there; see GET /v2/models/NAME/ready.",
+    HTTPStatus.REQUEST_TIMEOUT: _BUSY,
+    HTTPStatus.TOO_MANY_REQUESTS: _BUSY,
+}
 
 
 class _Reader(Connection):
@@ -44,44 +62,54 @@ def check_answers(name: str, place: Place, model: str, requests: Sequence[bytes]
         model: as the answers have to call it; empty when any name will do.
 
     Raises:
-        ServerLost: nobody is there.
-        CannotMeasure: the server refuses, or what it answers is no answer of the model.
+        ServerLost: nobody is there, nothing is answered in time, or the server fails.
+        CannotMeasure: the server refuses the request, or what it answers is no answer of the model.
     """
     reader = _Reader(place, timeout_s)
-    began = time.monotonic()
+    began, answered = time.monotonic(), 0
     try:
-        for request in requests:
-            _check(name, reader, model, request, timeout_s)
-            if time.monotonic() - began > _LONGEST_S:
-                break
+        for at in range(max(len(requests), _MOST_LATE)):
+            answered += _answered(name, reader, model, requests[at % len(requests)], timeout_s)
+            enough = at + 1 >= len(requests) or time.monotonic() - began > _LONGEST_S
+            if answered and enough:
+                return
+            if not answered and at + 1 >= _MOST_LATE:
+                raise ServerLost(
+                    f"{name}: expected an answer within {timeout_s:g} s, got none to {at + 1} requests",
+                    "Give a longer --timeout; a budget beyond it cannot be judged.",
+                )
     finally:
         reader.close()
 
 
-def _check(name: str, reader: _Reader, model: str, request: bytes, timeout_s: float) -> None:
+def _answered(name: str, reader: _Reader, model: str, request: bytes, timeout_s: float) -> bool:
+    """False when there is nothing in time: the first one may take long, and what is late is no refusal."""
     try:
         _ask(reader, request, timeout_s)
+    except TimeoutError:
+        reader.close()
+        return False
     except NobodyThere as error:
-        raise ServerLost(
-            f"{name}: expected a server that answers, got: no connection could be made, {words_of(error)}",
-            "Start it again, and see its own log.",
-        ) from None
+        words = f"no connection could be made, {words_of(error)}"
+        raise ServerLost(f"{name}: expected a server that answers, got: {words}", _START) from None
+    except ConnectionAbortedError as error:
+        raise CannotMeasure(f"{name}: {error}", _ELSEWHERE) from None
     except OSError as error:
-        raise _refused(name, error.strerror or str(error)) from None
+        raise ServerLost(f"{name}: expected an answer, got: {words_of(error)}", _LOG) from None
     if refusal := reader.refusal():
-        raise _refused(name, refusal)
+        raise _refused(f"{name}: expected an answer, got {refusal}", reader.status)
     if wrong := wrong_with(reader.body, reader.json_bytes, model):
-        raise CannotMeasure(
-            f"{name}: expected an answer of the model '{visible(model)}', got {wrong}",
-            "Check the address, and that the model is loaded; a proxy or a log-in may have answered in its place.",
-        )
+        raise CannotMeasure(f"{name}: expected an answer of the model '{visible(model)}', got {wrong}", _ELSEWHERE)
+    return True
 
 
-def _refused(name: str, words: str) -> CannotMeasure:
-    return CannotMeasure(
-        f"{name}: expected an answer, got {words}",
-        "Give inputs that the model takes: --input NAME=@FILE.npy, or another --shape.",
-    )
+def _refused(words: str, status: int) -> AgentError:
+    """Whose fault it is: the asker's, the server's, or that of whoever answers in its place."""
+    if status in _NOT_NOW:
+        return ServerLost(words, _NOT_NOW[status])
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return ServerLost(words, _LOG)
+    return CannotMeasure(words, _INPUT if status >= HTTPStatus.BAD_REQUEST else _ELSEWHERE)
 
 
 def _ask(reader: Connection, request: bytes, timeout_s: float) -> None:
