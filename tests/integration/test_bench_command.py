@@ -86,6 +86,11 @@ def test_too_few_requests_decide_nothing(model: Path) -> None:
     assert re.search(r"--requests [3-9]\d\d|--requests \d{4}", done.out)
 
 
+def test_as_many_requests_are_asked_as_were_asked_for(model: Path) -> None:
+    found = bench(model, "--requests", "301", *WIDE_BUDGET, "--json").json
+    assert [path["n"] for path in found["paths"]] == [301, 301, 301]
+
+
 def test_a_release_brings_its_budget_and_its_cases(release: Path) -> None:
     found = bench(release, *QUICK, "--json").json
     assert found["verdict"]["budget"] == {"latency_us": 10_000.0, "share": 0.99, "said": "the manifest"}

@@ -391,7 +391,7 @@ def test_a_round_that_is_interrupted_is_kept_as_far_as_it_came(
     most: int, first: list[int], second: list[int], begun: dict[str, int]
 ) -> None:
     targets = Counted("a", most), Counted("b", 1000)
-    plan = Plan(rounds=20, requests=100, seconds=15.0)
+    plan = Plan(rounds=20, requests=2000, seconds=15.0)
     found = measure(targets, plan.rounds, planned(plan, targets, 0), lambda *_: None)
     kept = {name: [len(each.latencies_us) for each in blocks] for name, blocks in found.blocks.items()}
     assert found.interrupted and kept == {"a": first, "b": second}

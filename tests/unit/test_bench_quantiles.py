@@ -210,9 +210,9 @@ def test_every_start_has_as_many_rounds_and_no_request_is_lost() -> None:
         (15, 14, (14, 1)),
         (4, 6, (4, 1)),
     ):
-        plan, stay = whole_starts(Plan(rounds=rounds, requests=30, seconds=0.3), most)
+        plan, stay = whole_starts(Plan(rounds=rounds, requests=rounds * 30, seconds=0.3), most)
         assert (plan.rounds, stay) == wanted
-        assert 0 <= plan.rounds * plan.requests - rounds * 30 < plan.rounds
+        assert plan.requests == rounds * 30
         assert plan.rounds * plan.seconds == pytest.approx(rounds * 0.3)
 
 

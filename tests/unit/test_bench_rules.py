@@ -211,22 +211,33 @@ def test_every_path_gets_the_same_schedule_and_every_round_another() -> None:
 
 def test_a_quick_model_gets_many_requests_and_a_slow_one_what_it_needs() -> None:
     quick = plan_closed([1e-5, 1e-4], Wishes())
-    assert quick.rounds * quick.requests == 10_000
+    assert quick.requests == 10_000
     slow = plan_closed([0.008, 0.009, 0.009], Wishes())
-    assert slow.rounds * slow.requests >= 598
+    assert slow.requests >= 598
     awful = plan_closed([2.0, 2.0], Wishes())
-    assert 1 <= awful.rounds * awful.requests <= 10
-    assert plan_closed([0.001], Wishes(requests=37)).requests * 20 >= 37
+    assert 1 <= awful.requests <= 10
+    assert plan_closed([0.001], Wishes(requests=37)).requests == 37
     assert plan_closed([2.0, 2.0], Wishes(duration_s=2.0, least_rounds=6)).rounds == 6
     assert plan_closed([2.0, 2.0], Wishes(requests=3, least_rounds=6)).rounds == 3
     asked = plan_closed([0.001], Wishes(duration_s=2.0))
-    assert asked.rounds * asked.requests >= 2000
+    assert asked.requests >= 2000
+
+
+@pytest.mark.parametrize("requests", [1, 7, 19, 21, 301, 10_000])
+@pytest.mark.parametrize("clients", [1, 4])
+def test_as_many_requests_are_asked_as_were_asked_for(requests: int, clients: int) -> None:
+    plan = plan_closed([0.001], Wishes(requests=requests, clients=clients))
+    for each in (plan, plan.in_rounds(max(1, plan.rounds - 2))):
+        loads = [each.load(number, GENERATOR) for number in range(each.rounds)]
+        counts = [load.count for load in loads]
+        assert sum(counts) == requests and max(counts) - min(counts) <= 1
+        assert [load.first for load in loads] == [sum(counts[:at]) for at in range(len(counts))]
 
 
 def test_more_clients_take_no_longer_than_was_asked_for() -> None:
     """What a request costs is found with as many clients: a path that gets no quicker with them is not asked more."""
     plan = plan_closed([0.001], Wishes(duration_s=2.0, clients=32))
-    assert 2000 <= plan.rounds * plan.requests < 2000 + plan.rounds
+    assert plan.requests == 2000
     assert plan.rounds * plan.seconds == pytest.approx(2.0, rel=0.1)
 
 

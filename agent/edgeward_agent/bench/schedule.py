@@ -58,9 +58,14 @@ class Load:
 
     def turn(self, number: int) -> Load:
         """The part of that number, from 0."""
-        before = self.count * number // self.turns
-        count = self.count * (number + 1) // self.turns - before
+        before, count = part_of(self.count, number, self.turns)
         return replace(self, count=count, first=self.first + before, turns=1)
+
+
+def part_of(total: int, number: int, parts: int) -> tuple[int, int]:
+    """How many come before the part of that number, from 0, and how many are in it: as even as whole numbers can be."""
+    before = total * number // parts
+    return before, total * (number + 1) // parts - before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +73,7 @@ class Plan:
     """Rounds of one block for each path. Fixed before the first latency is seen, so that no result ends the run."""
 
     rounds: int
-    requests: int  # of one block; in an open loop what is expected of it
+    requests: int  # of all blocks of a path; in an open loop what is expected of them
     seconds: float  # of one block, about
     rate: float = 0.0
     arrivals: Arrivals = Arrivals.POISSON
@@ -77,15 +82,14 @@ class Plan:
 
     def in_rounds(self, rounds: int) -> Plan:
         """The same requests in as many rounds."""
-        times = self.rounds / rounds
-        return replace(self, rounds=rounds, requests=math.ceil(self.requests * times), seconds=self.seconds * times)
+        return replace(self, rounds=rounds, seconds=self.seconds * self.rounds / rounds)
 
     def load(self, round_number: int, generator: np.random.Generator) -> Load:
         """The block of this round: the same for every path."""
-        first = round_number * self.requests
+        first, count = part_of(self.requests, round_number, self.rounds)
         if not self.rate:
-            turns = max(1, min(int(self.seconds / _TURN_S), self.requests // self.clients))
-            return Load(count=self.requests, clients=self.clients, first=first, grace_s=self.grace_s, turns=turns)
+            turns = max(1, min(int(self.seconds / _TURN_S), count // self.clients))
+            return Load(count=count, clients=self.clients, first=first, grace_s=self.grace_s, turns=turns)
         begin_s = round_number * self.seconds
         starts = intended_starts(self.rate, self.seconds, self.arrivals, generator, begin_s=begin_s)
         return Load(starts_s=starts, seconds=self.seconds, clients=self.clients, first=first, grace_s=self.grace_s)
@@ -161,11 +165,10 @@ def plan_closed(costs_s: Sequence[float], wishes: Wishes) -> Plan:
     fits = int(wishes.duration_s / cost) if wishes.duration_s else _by_default(cost, wishes)
     total = wishes.requests or max(wishes.least_rounds * wishes.clients, fits)
     rounds = max(1, min(ROUNDS, total // max(1, wishes.clients)))
-    requests = math.ceil(total / rounds)
-    seconds = requests * cost
+    seconds = total / rounds * cost
     return Plan(
         rounds=rounds,
-        requests=requests,
+        requests=total,
         seconds=seconds,
         clients=wishes.clients,
         grace_s=grace(seconds, wishes.patience_s),
@@ -197,7 +200,7 @@ def plan_open(paths: int, wishes: Wishes) -> Plan:
     seconds = per_path_s / rounds
     return Plan(
         rounds=rounds,
-        requests=max(1, round(wishes.rate * seconds)),
+        requests=max(1, round(wishes.rate * per_path_s)),
         seconds=seconds,
         rate=wishes.rate,
         arrivals=wishes.arrivals,
