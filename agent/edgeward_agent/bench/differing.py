@@ -39,11 +39,10 @@ def _apart(name: str, first: Sequence[Array], second: Sequence[Array]) -> Output
     if left.dtype.kind not in "biuf" or right.dtype.kind not in "biuf":
         return _texts(name, left, right)
     a: Floats = left.astype(np.float64)
-    b: Floats = right.astype(np.float64)
-    both = np.isfinite(a) & np.isfinite(b)
+    both = np.isfinite(left) & np.isfinite(right)
     if len(a) and not both.any():
         return _uncompared(name, len(a))
-    apart = np.abs(a[both] - b[both])
+    apart = _distances(left, right)[both]
     scale = float(np.abs(a[np.isfinite(a)]).max(initial=0.0))
     large = np.abs(a[both]) >= max(scale * _LEAST_OF_SCALE, np.finfo(np.float64).tiny)
     return OutputDifference(
@@ -53,7 +52,7 @@ def _apart(name: str, first: Sequence[Array], second: Sequence[Array]) -> Output
         max_rel=float((apart[large] / np.abs(a[both][large])).max(initial=0.0)),
         mean_abs=float(apart.mean()) if len(apart) else 0.0,
         scale=scale,
-        equal_share=float(np.mean(_same(a, b))) if len(a) else 1.0,
+        equal_share=float(np.mean(_same(left, right))) if len(a) else 1.0,
         argmax_agreement=_argmax_agreement(first, second),
         not_finite=int(np.count_nonzero(~both)),
     )
@@ -74,8 +73,20 @@ def _uncompared(name: str, elements: int) -> OutputDifference:
     )
 
 
-def _same(a: Floats, b: Floats) -> npt.NDArray[np.bool_]:
-    return np.asarray((a == b) | ((a != a) & (b != b)))
+def _distances(left: Array, right: Array) -> Floats:
+    """|left - right|: as floats, 2^60 and 2^60 + 1 would be one number."""
+    if "f" in (left.dtype.kind, right.dtype.kind):
+        with np.errstate(invalid="ignore"):  # infinity less infinity; what is not finite is left out
+            return np.abs(left.astype(np.float64) - right.astype(np.float64))
+    # Modulo 2^64 a difference of one type is exact; only an unsigned one can lie further from a signed one.
+    whole = np.uint64 if left.dtype == right.dtype else object
+    a, b = left.astype(whole), right.astype(whole)
+    apart: Floats = np.where(np.greater(left, right), a - b, b - a).astype(np.float64)
+    return apart
+
+
+def _same(left: Array, right: Array) -> npt.NDArray[np.bool_]:
+    return np.asarray((left == right) | ((left != left) & (right != right)))
 
 
 def _texts(name: str, left: Array, right: Array) -> OutputDifference:
