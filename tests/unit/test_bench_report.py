@@ -623,6 +623,12 @@ def test_outputs_of_another_form_are_named() -> None:
 def test_texts_are_the_same_or_not() -> None:
     (found,) = outputs_apart([{"t": np.array(["a", "b"], object)}], [{"t": np.array(["a", "c"], object)}])
     assert found.equal_share == 0.5 and found.argmax_agreement is None
+    (none,) = outputs_apart([{"t": np.array(["a", "b"], object)}], [{"t": np.array(["c", "b\0"], object)}])
+    shown = with_outputs(none)
+    assert re.search(r"\n  t( +-){3} +0 % +-\n", render(shown, FILE)) and "Warning" not in render(shown, FILE)
+    (output,) = json.loads(document(shown))["compared"]["outputs"]
+    assert [output[each] for each in ("max_abs", "max_rel", "mean_abs", "scale")] == [None] * 4
+    assert output["equal_share"] == 0 and output["not_finite"] == 0
 
 
 # -- the page and the document

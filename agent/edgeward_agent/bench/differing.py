@@ -41,7 +41,7 @@ def _apart(name: str, first: Sequence[Array], second: Sequence[Array]) -> Output
     a: Floats = left.astype(np.float64)
     both = np.isfinite(left) & np.isfinite(right)
     if len(a) and not both.any():
-        return _uncompared(name, len(a))
+        return _without_numbers(name, len(a), equal_share=math.nan, not_finite=len(a))
     apart = _distances(left, right)[both]
     scale = float(np.abs(a[np.isfinite(a)]).max(initial=0.0))
     large = np.abs(a[both]) >= max(scale * _LEAST_OF_SCALE, np.finfo(np.float64).tiny)
@@ -58,8 +58,8 @@ def _apart(name: str, first: Sequence[Array], second: Sequence[Array]) -> Output
     )
 
 
-def _uncompared(name: str, elements: int) -> OutputDifference:
-    """That NaN stands where NaN stands is no agreement."""
+def _without_numbers(name: str, elements: int, *, equal_share: float, not_finite: int) -> OutputDifference:
+    """Nothing that could be told apart by how much: text, or NaN, which in the place of NaN is no agreement."""
     return OutputDifference(
         name=name,
         elements=elements,
@@ -67,9 +67,9 @@ def _uncompared(name: str, elements: int) -> OutputDifference:
         max_rel=math.nan,
         mean_abs=math.nan,
         scale=math.nan,
-        equal_share=math.nan,
+        equal_share=equal_share,
         argmax_agreement=None,
-        not_finite=elements,
+        not_finite=not_finite,
     )
 
 
@@ -90,18 +90,8 @@ def _same(left: Array, right: Array) -> npt.NDArray[np.bool_]:
 
 
 def _texts(name: str, left: Array, right: Array) -> OutputDifference:
-    equal = float(np.mean(left.astype(str) == right.astype(str))) if len(left) else 1.0
-    return OutputDifference(
-        name=name,
-        elements=len(left),
-        max_abs=0.0,
-        max_rel=0.0,
-        mean_abs=0.0,
-        scale=0.0,
-        equal_share=equal,
-        argmax_agreement=None,
-        not_finite=0,
-    )
+    equal = float(np.mean(left.astype(object) == right.astype(object))) if len(left) else 1.0
+    return _without_numbers(name, len(left), equal_share=equal, not_finite=0)
 
 
 def _argmax_agreement(first: Sequence[Array], second: Sequence[Array]) -> float | None:

@@ -119,7 +119,7 @@ class OutputDifference:
         equal_share: of all elements; NaN in the same place is equal.
         argmax_agreement: share of the finite rows whose largest element is the same one; None for a single element.
         not_finite: elements that are not finite in one of them or in both, and were not compared. Where these are all
-            of them, the differences, the scale and the share are not numbers.
+            of them, the differences, the scale and the share are not numbers. Text has a share alone.
     """
 
     name: str
