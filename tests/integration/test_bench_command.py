@@ -15,6 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+from edgeward_agent.bench import inlining
 from edgeward_agent.bench import machine as looking
 from edgeward_agent.bench.cases import Cases
 from edgeward_agent.bench.comparing import Pair, in_process, starts
@@ -251,6 +252,20 @@ def test_quantising_shows_both_and_keeps_the_file_where_asked(tmp_path: Path) ->
     assert "answers to 20 of 40 cases from cases.npz" in done.out and f"written to {kept}" in " ".join(done.out.split())
     assert onnx.load(kept).graph.node and b"DequantizeLinear" in kept.read_bytes()
     assert "Warning: calibrated with random numbers" in bench(big, *common).out
+
+
+def test_a_model_whose_weights_lie_beside_it_is_quantised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow_model(tmp_path / "whole.onnx", rounds=1)
+    parts = tmp_path / "parts.onnx"
+    onnx.save(onnx.load(tmp_path / "whole.onnx"), parts, save_as_external_data=True, location="w.data")
+    common = (parts, "--quantize", "--through", "process", *QUICK, *WIDE_BUDGET)
+    done = bench(*common)
+    assert done.code in (0, NOISY) and "not kept: --output FILE does" in " ".join(done.out.split()), done.err
+    monkeypatch.setattr(inlining, "MOST_BYTES", 500_000)
+    done = bench(*common)
+    told = done.err.replace("\xa0", " ")
+    assert done.code == 2 and "expected a model of at most 488 KiB, weights included, got 1.0 MiB" in told
+    assert "hold it beside this one with --compare" in told
 
 
 def test_a_sweep_tries_every_combination_and_marks_the_best(model: Path) -> None:

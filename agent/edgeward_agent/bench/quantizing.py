@@ -25,6 +25,7 @@ from edgeward_agent.bench import cases as making
 from edgeward_agent.bench.cases import Cases, Feeds
 from edgeward_agent.bench.comparing import Pair, measure_pair
 from edgeward_agent.bench.errors import CannotMeasure, Interrupted
+from edgeward_agent.bench.inlining import in_one_file
 from edgeward_agent.bench.measuring import Progress
 from edgeward_agent.bench.options import Options
 from edgeward_agent.bench.preparing import Prepared, prepare
@@ -146,12 +147,13 @@ def _tools() -> object:
 
 def _quantise(tools: object, subject: Subject, calibration: Cases, made: Path) -> None:
     """Raises CannotMeasure when the tools cannot, or find nothing to quantise."""
-    prepared = made.with_name("prepared.onnx")
+    whole, prepared = made.with_name("whole.onnx"), made.with_name("prepared.onnx")
     kind, form = getattr(tools, "QuantType"), getattr(tools, "QuantFormat")  # noqa: B009
     with _silent():
         try:
+            in_one_file(subject.file, whole)
             importlib.import_module("onnxruntime.quantization.shape_inference").quant_pre_process(
-                subject.file, prepared, skip_symbolic_shape=True
+                whole, prepared, skip_symbolic_shape=True
             )
             getattr(tools, "quantize_static")(  # noqa: B009
                 prepared,
@@ -162,6 +164,8 @@ def _quantise(tools: object, subject: Subject, calibration: Cases, made: Path) -
                 activation_type=kind.QUInt8,
                 weight_type=kind.QInt8,
             )
+        except CannotMeasure:
+            raise
         except Exception as error:  # the tools raise whatever happens to them
             words = " ".join(str(error).split())[:200] or type(error).__name__
             raise CannotMeasure(
