@@ -335,7 +335,13 @@ def test_a_rate_that_brings_nothing_is_refused_with_the_time_that_would_do(model
     assert done.code == 2 and "expected requests that are due, got none by chance" in done.err
 
 
-def test_a_server_elsewhere_is_measured_by_the_name_of_its_model() -> None:
+def test_a_server_elsewhere_is_measured_by_the_name_of_its_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "toy" / "1").mkdir(parents=True)  # as a repository of Triton has it
+    risk_model(tmp_path / "toy" / "1" / "model.onnx")
+    monkeypatch.chdir(tmp_path)
+
     def behave(at: int, _: object) -> bytes:
         return metadata() if server.asked[at].startswith(b"GET ") else answer()
 

@@ -31,7 +31,7 @@ class Options:
     """At most one of `compare`, `quantize`, `sweep` and `soak_s` is given.
 
     Attributes:
-        model: a file or a release folder; with `url` it may be the name of a model on that server.
+        model: a file or a release folder; with `url`, what is neither is the name of a model on that server.
         source: the person's own inputs, None for golden or random ones.
         name: of the model on the server, where the file does not say it.
     """

@@ -24,7 +24,7 @@ from edgeward_agent.bench.paths import Opened
 from edgeward_agent.bench.quantiles import Floats
 from edgeward_agent.bench.remote import inputs_of
 from edgeward_agent.bench.report import SCHEMA, ModelFacts, Report, Server, Settings
-from edgeward_agent.bench.subject import Subject, budget_of, load
+from edgeward_agent.bench.subject import Subject, budget_of, file_of, load
 from edgeward_agent.bench.verdict import Outcome, Verdict
 from edgeward_agent.bench.wire import parse_place
 from edgeward_agent.errors import ServingError
@@ -61,7 +61,7 @@ class Prepared:
 def prepare(options: Options) -> Prepared:
     """Load the model, or ask the server for its inputs. Raises CannotMeasure, ServerLost."""
     path = Path(options.model)
-    subject = load(path) if not options.url or path.exists() else None
+    subject = load(path) if not options.url or file_of(path).is_file() else None  # a folder may just be called so
     name = options.name or (subject.name if subject else options.model)
     specs = subject.inputs if subject else ()
     if options.url:
