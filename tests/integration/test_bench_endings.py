@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,34 @@ def _bench_beside(model: Path, scratch: Path | str, *arguments: str) -> subproce
         text=True,
         env=os.environ | {"TMPDIR": str(scratch)},
     )
+
+
+def _a_full_disk() -> int:
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+def _a_reader_that_has_gone() -> int:
+    read, write = os.pipe()
+    os.close(read)
+    return write
+
+
+@pytest.mark.parametrize(
+    ("output", "told"),
+    [(_a_full_disk, "standard output: the result was not written: no space left"), (_a_reader_that_has_gone, "")],
+)
+def test_what_cannot_be_shown_costs_neither_the_page_nor_the_exit_code(
+    model: Path, tmp_path: Path, output: Callable[[], int], told: str
+) -> None:
+    html, shown = tmp_path / "page.html", output()
+    arguments = ("--through", "process", "--duration", "0.4s", "--budget", "1us@p50", "--force", "--html", html)
+    command = [sys.executable, "-m", "edgeward_agent", "bench", str(model), *map(str, arguments)]
+    try:
+        done = subprocess.run(command, stdout=shown, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    finally:
+        os.close(shown)
+    assert done.returncode == 1 and "OVER" in html.read_text(), done.stderr
+    assert told in done.stderr and len(done.stderr.splitlines()) == (2 if told else 0)
 
 
 def _ended(pid: int) -> bool:

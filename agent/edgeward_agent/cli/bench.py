@@ -3,45 +3,39 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import signal
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Final, TextIO
+from typing import Final
 
 import click
 
 from edgeward_agent import log
 from edgeward_agent.bench.budget import Budget
 from edgeward_agent.bench.cases import SEED, Shapes
-from edgeward_agent.bench.document import document
 from edgeward_agent.bench.errors import NOTHING_YET, Interrupted
 from edgeward_agent.bench.options import Axes, Options
-from edgeward_agent.bench.page import page
 from edgeward_agent.bench.preparing import INTERRUPTED
 from edgeward_agent.bench.progress import Telling
 from edgeward_agent.bench.report import Report
 from edgeward_agent.bench.running import bench as measure
 from edgeward_agent.bench.schedule import Arrivals, Wishes
-from edgeward_agent.bench.terminal import render
 from edgeward_agent.bench.words import Screen
 from edgeward_agent.cli import bench_options as typed
 from edgeward_agent.cli.app import complain, os_words
 from edgeward_agent.cli.bench_places import check_overwrites, check_writable
+from edgeward_agent.cli.bench_showing import screen_of, show
 from edgeward_agent.cli.exits import FAILED, USAGE, exit_code
 from edgeward_agent.cli.sections import Sectioned, typed_words
 from edgeward_agent.errors import AgentError
 from edgeward_contract.schema import ContractError
 
-_NARROWEST, _WIDEST = 40, 100
 _OPEN_LOOP_CLIENTS: Final = 16
 _TERMINATED: Final = 143  # 128 + SIGTERM
 _BUG: Final = 70  # EX_SOFTWARE of sysexits.h
-_NOT_WRITTEN: Final = "The result above holds, and so does the exit code; make room, or give another path next time."
 _EPILOG: Final = """
 \b
 Examples:
@@ -235,8 +229,8 @@ def bench(
         check_overwrites(options, html)
         check_writable("--output", output)
         check_writable("--html", html)
-        report = _measured(options, _screen(sys.stderr))
-        _show(report, as_json=as_json, html=html)
+        report = _measured(options, screen_of(sys.stderr))
+        show(report, as_json=as_json, html=html)
     sys.exit(report.exit_code)
 
 
@@ -337,30 +331,3 @@ def _ending_orderly() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _show(report: Report, *, as_json: bool, html: Path | None) -> None:
-    """The page comes last: a disk that is full by now must not cost the rest."""
-    with contextlib.suppress(BrokenPipeError):  # the reader went away, as `| head` does
-        click.echo(document(report) if as_json else render(report, _screen(sys.stdout)), nl=False)
-    if html is None:
-        return
-    try:
-        html.write_text(page(report), encoding="utf-8")
-    except OSError as error:
-        complain(f"--html {html}: the page was not written: {(error.strerror or str(error)).lower()}", _NOT_WRITTEN)
-        return
-    if not as_json:
-        with contextlib.suppress(BrokenPipeError):
-            click.echo(f"\n  The page: {html}")
-
-
-def _screen(stream: TextIO | None) -> Screen:
-    """A stream that was closed before we began is None."""
-    live = stream is not None and stream.isatty()
-    width = shutil.get_terminal_size().columns if live else 80
-    return Screen(
-        width=min(_WIDEST, max(_NARROWEST, width)),
-        unicode=stream is not None and live and "utf" in (stream.encoding or "").lower(),
-        colour=live and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
-    )
