@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from edgeward_agent.bench import inlining
 from edgeward_agent.bench import machine as looking
@@ -33,7 +33,7 @@ from edgeward_contract.manifest import Budget
 from edgeward_contract.serving_options import ServingOptions
 from support.bench import answer, metadata, pretending
 from support.bench_command import NOISY, QUICK, WIDE_BUDGET, Done, bench, save_arrays
-from support.onnx_files import risk_model
+from support.onnx_files import risk_model, save
 from support.serving import identity_model, manifest_for, slow_model, write_release
 
 
@@ -276,6 +276,23 @@ def test_a_sweep_tries_every_combination_and_marks_the_best(model: Path) -> None
     assert sum("fastest" in each for each in marks) == 1  # and one that also does the most says that it is the fastest
     assert {mark for each in marks for mark in each} <= {"fastest", "most"}
     assert found["verdict"]["outcome"] == "pass" and found["exit_code"] == 0
+
+
+def test_a_batch_that_cannot_be_swept_is_said(tmp_path: Path) -> None:
+    free = risk_model(tmp_path / "free.onnx")
+    nothing = helper.make_node("Constant", [], ["y"], value_floats=[1.0])
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    none = save(tmp_path / "none.onnx", helper.make_graph([nothing], "none", [], [out]))
+    for path, shape, expected, got in (
+        (none, (), "a model with inputs", "one without any"),
+        (risk_model(tmp_path / "fixed.onnx", batch=8), (), "a model whose first axis is free", "one that fixes it"),
+        (free, ("--shape", "features=8,3"), "requests of one case each", "requests with 8 in their first axis"),
+    ):
+        refused = bench(path, "--sweep", "batch=1:2", *shape)
+        assert refused.code == 2 and f"--sweep batch: expected {expected}, got {got}" in refused.err
+        found = bench(path, "--sweep", "batch", *shape, *QUICK, *WIDE_BUDGET, "--json").json
+        assert [row["batch"] for row in found["sweep"]] == [1]
+        assert f"the batch was not swept: that needs {expected}, and this is {got}" in found["notes"]
 
 
 def test_a_sweep_names_the_threads_that_a_session_has_and_nothing_twice(model: Path) -> None:

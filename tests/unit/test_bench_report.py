@@ -326,6 +326,27 @@ def test_what_has_nothing_to_quantise_is_not_advised_to() -> None:
     assert commands == ["edgeward-agent bench m.onnx --sweep threads,batch"]
 
 
+@pytest.mark.parametrize(
+    ("inputs", "cores", "shape", "axes"),
+    [
+        (("x FP32 [?, 3]", "a [b FP32 [?]"), 2, "x=1,3", ["threads,batch"]),
+        (("x FP32 [?, 3]",), 1, "x=1", ["batch"]),
+        (("x FP32 [?, 3]", "y FP32 [1, ?]"), 2, "x=1,3", ["threads"]),
+        (("x FP32 [?, 3]",), 2, "x=8,3", ["threads"]),
+        (("x FP32 [?, 3]",), 2, "x=10x3", ["threads"]),
+        ((), 1, "x=1,3", []),
+    ],
+)
+def test_only_what_can_vary_is_advised_to_be_swept(
+    inputs: tuple[str, ...], cores: int, shape: str, axes: list[str]
+) -> None:
+    over = EVERY["over"]
+    report = replace(over, model=replace(over.model, inputs=inputs), machine=replace(MACHINE, cores=cores))
+    for typed in (("m.onnx", "--shape", shape), ("m.onnx", f"--shape={shape}")):
+        commands = [each.command for each in advise(report, typed, quantizable=False)]
+        assert [each.rpartition("--sweep ")[2] for each in commands] == axes
+
+
 def test_a_rate_to_try_is_round_and_modest() -> None:
     assert [sensible_rate(each) for each in (10_000, 120, 20, 4)] == [100, 20, 5, 1]
 

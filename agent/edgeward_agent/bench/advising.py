@@ -6,6 +6,7 @@ import math
 import re
 import shlex
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from edgeward_agent.bench.options import PLACEHOLDER
@@ -20,6 +21,8 @@ _LENGTH: Final = frozenset({"--requests", "--duration"})
 _ELSEWHERE: Final = frozenset({"--url", "--name", "--header"})
 _MODES: Final = frozenset({"--compare", "--quantize", "--calibration", "--output", "--sweep", "--soak"})
 _SWEPT: Final = frozenset({"--rate", "--arrivals", "--clients", "--through"})  # a sweep has its own ways
+_FREE: Final = re.compile(r" \[\?[^\[]*$")  # the shape of an input whose first axis has any size
+_SINGLE: Final = re.compile(r"=\s*1\s*(,|x|$)")  # NAME=1,3 of --shape
 _USER: Final = re.compile(r"://[^/@]*@")
 
 
@@ -40,11 +43,19 @@ def advise(report: Report, command: tuple[str, ...], *, quantizable: bool) -> tu
         return (Advice(command="", why=_after_a_loss(report)),)
     return tuple(
         Advice(command=_line(command, idea) if idea.flags else "", why=idea.why)
-        for idea in _ideas(report, report.verdict, quantizable=quantizable)
+        for idea in _ideas(report, report.verdict, quantizable=quantizable, axes=_axes(report, command))
     )[:2]
 
 
-def _ideas(report: Report, verdict: Verdict, *, quantizable: bool) -> list[Idea]:
+def _axes(report: Report, command: tuple[str, ...]) -> str:
+    """What a sweep could vary, as `--sweep` takes it; a batch is put together from requests of one case each."""
+    inputs = report.model.inputs
+    sized = [word for before, word in pairwise(("", *command)) if before == "--shape" or word.startswith("--shape=")]
+    batch = inputs and all(map(_FREE.search, inputs)) and all(map(_SINGLE.search, sized))
+    return ",".join(["threads"] * (report.machine.cores > 1) + ["batch"] * bool(batch))
+
+
+def _ideas(report: Report, verdict: Verdict, *, quantizable: bool, axes: str) -> list[Idea]:
     if report.sweep:
         more = _longer(report, verdict, "more requests for each setting")
         return [more] if verdict.outcome is Outcome.INCONCLUSIVE else []
@@ -53,7 +64,7 @@ def _ideas(report: Report, verdict: Verdict, *, quantizable: bool) -> list[Idea]
     if report.soak:
         return _after_a_long_run(report)
     if verdict.outcome is Outcome.OVER:
-        return _when_over(report, verdict, quantizable=quantizable)
+        return _when_over(report, verdict, quantizable=quantizable, axes=axes)
     if report.compared is not None:
         return _after_comparing(report)
     if not report.settings.rate:
@@ -69,9 +80,10 @@ def _longer(report: Report, verdict: Verdict, why: str) -> Idea:
     return Idea(flags=f"{'--soak' if report.soak else '--duration'} {minutes}m", why=why, instead_of=_LENGTH)
 
 
-def _swept() -> Idea:
+def _swept(axes: str) -> list[Idea]:
     instead_of = _MODES | _SWEPT | _ELSEWHERE
-    return Idea(flags="--sweep threads,batch", why="whether another setting is quicker", instead_of=instead_of)
+    why = "whether another setting is quicker"
+    return [Idea(flags=f"--sweep {axes}", why=why, instead_of=instead_of)] if axes else []
 
 
 def _unsure(report: Report, verdict: Verdict) -> bool:
@@ -91,7 +103,7 @@ def _when_unsure(report: Report, verdict: Verdict) -> list[Idea]:
     return [*quieter, _longer(report, verdict, "more requests; or choose a budget that is not the latency itself")]
 
 
-def _when_over(report: Report, verdict: Verdict, *, quantizable: bool) -> list[Idea]:
+def _when_over(report: Report, verdict: Verdict, *, quantizable: bool, axes: str) -> list[Idea]:
     if report.settings.rate and (overload(report) or _waits(report)):
         if carried := carried_rate(report):
             why = f"about what it can carry: it answered {digits(report.paths[-1].per_second)} a second"
@@ -103,9 +115,9 @@ def _when_over(report: Report, verdict: Verdict, *, quantizable: bool) -> list[I
     if not report.model.path:  # there is no file that could be changed
         return []
     if report.compared is not None or not quantizable:
-        return [_swept()]
+        return _swept(axes)
     why = "INT8 is often two to four times as fast; shows what it costs in accuracy"
-    return [Idea(flags="--quantize", why=why, instead_of=_MODES | _ELSEWHERE), _swept()]
+    return [Idea(flags="--quantize", why=why, instead_of=_MODES | _ELSEWHERE), *_swept(axes)]
 
 
 def _makes_it(report: Report, verdict: Verdict, place: str) -> bool:

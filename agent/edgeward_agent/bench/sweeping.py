@@ -4,10 +4,9 @@ own cost is the same on top of each.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -24,33 +23,17 @@ from edgeward_agent.bench.quantiles import CONFIDENCE, least_samples, quantile
 from edgeward_agent.bench.report import Report, SweepRow, finite
 from edgeward_agent.bench.schedule import MOST_REQUESTS, Load
 from edgeward_agent.bench.subject import Subject
+from edgeward_agent.bench.sweeping_settings import Setting, settings_of, short
 from edgeward_agent.bench.sweeping_words import FASTEST, MOST, UNREACHED, setting_name
 from edgeward_agent.bench.targets import InProcess
 from edgeward_agent.bench.verdict import Outcome, Verdict, judge
 from edgeward_agent.errors import ModelError
-from edgeward_agent.serving.cores import usable_cores
-from edgeward_agent.serving.session import Session, Tuning, providers
-from edgeward_contract.manifest import TensorSpec
+from edgeward_agent.serving.session import Session, Tuning
 from edgeward_contract.serving_options import ServingOptions
 
-BATCHES: Final = (1, 2, 4, 8, 16)
-_MOST_ROWS: Final = 48
 _SECONDS: Final = 20.0
 _LONGEST_S: Final = 60.0
 _ROUNDS: Final = 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """One row to be."""
-
-    threads: int
-    provider: str
-    batch: int
-
-    @property
-    def name(self) -> str:
-        return setting_name(self.threads, short(self.provider), self.batch)
 
 
 def run(options: Options, axes: Axes, progress: Progress) -> Report:
@@ -58,7 +41,7 @@ def run(options: Options, axes: Axes, progress: Progress) -> Report:
     progress("loading the model", 0.0, 0.0)
     prepared = prepare(options)
     subject = prepared.at_hand
-    settings = settings_of(axes, subject)
+    settings, unswept = settings_of(axes, subject, prepared.cases)
     targets, failures = _open(subject, settings, prepared.cases)
     progress("warming up", 0.0, 0.0)
     costs = warm_up(targets)
@@ -84,60 +67,7 @@ def run(options: Options, axes: Axes, progress: Progress) -> Report:
     missed = [_failed(each, UNREACHED) for each in settings if each.name in {target.name for target in targets} - asked]
     rows = marked([_row(each, measured, verdicts[each.name]) for each in settings if each.name in asked])
     report = report_maker(prepared, options, measured, seen, noise)(verdicts[_best(rows)])
-    return replace(report, sweep=(*rows, *missed, *failures))
-
-
-def settings_of(axes: Axes, subject: Subject) -> list[Setting]:
-    """Every combination once. Raises CannotMeasure when there are too many, or the batch is fixed in the model."""
-    chosen = itertools.product(_providers(axes, subject), _threads(axes, subject), _batches(axes, subject.inputs))
-    found = [Setting(threads=each, provider=provider, batch=batch) for provider, each, batch in dict.fromkeys(chosen)]
-    if len(found) > _MOST_ROWS:
-        raise CannotMeasure(
-            f"--sweep: expected at most {_MOST_ROWS} combinations, got {len(found)}",
-            "Name the values: --sweep threads=1:2,batch=1:8.",
-        )
-    return found
-
-
-def _providers(axes: Axes, subject: Subject) -> Sequence[str]:
-    return (subject.session.provider,) if axes.providers is None else axes.providers or providers()
-
-
-def _threads(axes: Axes, subject: Subject) -> Sequence[int]:
-    """As a session has them."""
-    wanted = (subject.serving.threads,) if axes.threads is None else axes.threads
-    return [min(each, usable_cores()) for each in wanted] or thread_counts(usable_cores())
-
-
-def _batches(axes: Axes, specs: Sequence[TensorSpec]) -> Sequence[int]:
-    batches = (1,) if axes.batches is None else axes.batches or BATCHES
-    if max(batches) == 1 or all(spec.shape[:1] == (-1,) for spec in specs):
-        return batches
-    if axes.batches:
-        raise CannotMeasure(
-            "--sweep batch: expected a model whose first axis is free, got one that fixes it",
-            "Export it with a dynamic batch axis, or sweep threads and ep alone.",
-        )
-    return (1,)
-
-
-def thread_counts(most: int) -> tuple[int, ...]:
-    """Powers of two up to the number of processors, and that number."""
-    powers = [2**each for each in range(most.bit_length()) if 2**each <= most]
-    return tuple(sorted({*powers, most}))
-
-
-def short(provider: str) -> str:
-    """`cpu`, `cuda`, `coreml`."""
-    return provider.removesuffix("ExecutionProvider").lower()
-
-
-def long(name: str) -> str:
-    """The execution provider that a person calls so. Raises ValueError."""
-    for each in providers():
-        if short(each) == name.lower() or each == name:
-            return each
-    raise ValueError(f"expected an execution provider of {', '.join(map(short, providers()))}, got '{name}'")
+    return replace(report, notes=(*report.notes, *unswept), sweep=(*rows, *missed, *failures))
 
 
 def _open(subject: Subject, settings: Sequence[Setting], cases: Cases) -> tuple[list[InProcess], list[SweepRow]]:

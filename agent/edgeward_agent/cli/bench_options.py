@@ -14,7 +14,7 @@ from edgeward_agent.bench.budget import Budget, parse_budget, parse_time_s
 from edgeward_agent.bench.cases import Cases, Feeds, Shapes, Source, as_type, checked, from_npz
 from edgeward_agent.bench.errors import CannotMeasure
 from edgeward_agent.bench.options import PATHS, PLACEHOLDER, Axes
-from edgeward_agent.bench.sweeping import long
+from edgeward_agent.bench.sweeping_settings import long
 from edgeward_agent.cli.inputs import read_pairs, read_request
 from edgeward_agent.client import InvalidRequest, ModelInfo
 from edgeward_contract.manifest import TensorSpec
