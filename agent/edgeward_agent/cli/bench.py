@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
@@ -25,17 +24,14 @@ from edgeward_agent.bench.running import bench as measure
 from edgeward_agent.bench.schedule import Arrivals, Wishes
 from edgeward_agent.bench.words import Screen
 from edgeward_agent.cli import bench_options as typed
-from edgeward_agent.cli.app import complain, os_words
+from edgeward_agent.cli.app import complain
+from edgeward_agent.cli.bench_errors import Judging
 from edgeward_agent.cli.bench_places import check_overwrites, check_writable
 from edgeward_agent.cli.bench_showing import screen_of, show
-from edgeward_agent.cli.exits import FAILED, USAGE, exit_code
-from edgeward_agent.cli.sections import Sectioned, typed_words
-from edgeward_agent.errors import AgentError
-from edgeward_contract.schema import ContractError
+from edgeward_agent.cli.sections import typed_words
 
 _OPEN_LOOP_CLIENTS: Final = 16
 _TERMINATED: Final = 143  # 128 + SIGTERM
-_BUG: Final = 70  # EX_SOFTWARE of sysexits.h
 _EPILOG: Final = """
 \b
 Examples:
@@ -69,7 +65,7 @@ _SECTIONS: Final = {
 
 
 @click.command(
-    cls=Sectioned, sections=_SECTIONS, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]}
+    cls=Judging, sections=_SECTIONS, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]}
 )
 @click.argument("model", callback=typed.not_empty)
 @click.option(
@@ -88,6 +84,7 @@ _SECTIONS: Final = {
     "--rate",
     metavar="N",
     type=click.FloatRange(min=0, min_open=True, max=100_000),
+    callback=typed.rate,
     help="Open loop: N requests a second, each counted from when it was due.",
 )
 @click.option(
@@ -225,12 +222,11 @@ def bench(
     )
     check(options)
     log.set_up("error")
-    with _no_error_is_a_verdict():
-        check_overwrites(options, html)
-        check_writable("--output", output)
-        check_writable("--html", html)
-        report = _measured(options, screen_of(sys.stderr))
-        show(report, as_json=as_json, html=html)
+    check_overwrites(options, html)
+    check_writable("--output", output)
+    check_writable("--html", html)
+    report = _measured(options, screen_of(sys.stderr))
+    show(report, as_json=as_json, html=html)
     sys.exit(report.exit_code)
 
 
@@ -280,29 +276,6 @@ def check_idle(given: Mapping[str, bool], options: Options) -> None:
         raise click.UsageError("--timeout is for answers of a server, and this process is asked: leave it out.")
     if options.shapes and options.source is not None:
         raise click.UsageError("--shape is for random input, and --input gives it: leave one of them out.")
-
-
-@contextlib.contextmanager
-def _no_error_is_a_verdict() -> Iterator[None]:
-    """1 says that a model is over its budget: whatever stops us ends with another code."""
-    try:
-        yield
-    except AgentError as error:
-        complain(str(error), error.hint)
-        code = exit_code(error)
-        sys.exit(USAGE if code == FAILED else code)
-    except ContractError as error:
-        complain(str(error), error.hint)
-        sys.exit(USAGE)
-    except OSError as error:
-        complain(os_words(error), "Check the path, its permissions and the room on the disk.")
-        sys.exit(USAGE)
-    except MemoryError as error:
-        complain(str(error) or "not enough memory", "Give smaller sizes with --shape, or fewer cases.")
-        sys.exit(USAGE)
-    except Exception:
-        traceback.print_exc()
-        sys.exit(_BUG)
 
 
 def _measured(options: Options, screen: Screen) -> Report:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from typing import Final
 
 import click
 
-from edgeward_agent.bench.budget import Budget, parse_budget, parse_time_s
+from edgeward_agent.bench.budget import Budget, begin, parse_budget, parse_time_s
 from edgeward_agent.bench.cases import Cases, Feeds, Shapes, Source, as_type, checked, from_npz
 from edgeward_agent.bench.errors import CannotMeasure
 from edgeward_agent.bench.options import PATHS, PLACEHOLDER, Axes
@@ -20,6 +21,7 @@ from edgeward_agent.client import InvalidRequest, ModelInfo
 from edgeward_contract.manifest import TensorSpec
 
 _AXES = "threads, ep, batch"
+_MOST_DIGITS: Final = 40  # of a number; from 4,300 on Python makes none of it
 
 
 def budget(_: click.Context, __: click.Parameter, value: str | None) -> Budget | None:
@@ -27,6 +29,13 @@ def budget(_: click.Context, __: click.Parameter, value: str | None) -> Budget |
         return parse_budget(value) if value is not None else None
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def rate(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
+    """Click's range lets through what compares with nothing."""
+    if value is not None and math.isnan(value):
+        raise click.BadParameter(f"expected requests a second, got {value}")
+    return value
 
 
 def not_empty(_: click.Context, __: click.Parameter, value: str | None) -> str:
@@ -103,16 +112,16 @@ def _with_axis(axes: Axes, name: str, values: str) -> Axes:
 
 
 def _numbers(chosen: Sequence[str]) -> tuple[int, ...]:
-    if not all(each.isdecimal() and 0 < int(each) <= 4096 for each in chosen):
-        raise ValueError(f"expected numbers such as 1:2:4, got '{':'.join(chosen)}'")
+    if not all(each.isdecimal() and len(each) <= _MOST_DIGITS and 0 < int(each) <= 4096 for each in chosen):
+        raise ValueError(f"expected numbers such as 1:2:4, got '{begin(':'.join(chosen))}'")
     return tuple(int(each) for each in chosen)
 
 
 def _shape(value: str) -> tuple[str, tuple[int, ...]]:
     name, equals, text = value.rpartition("=")
     sizes = [each.strip() for each in text.replace("x", ",").split(",")]
-    if not equals or not name or not all(each.isdecimal() for each in sizes):
-        raise click.BadParameter(f"expected NAME=SIZES such as image=1,3,224,224, got {value!r}")
+    if not equals or not name or not all(each.isdecimal() and len(each) <= _MOST_DIGITS for each in sizes):
+        raise click.BadParameter(f"expected NAME=SIZES such as image=1,3,224,224, got {begin(value)!r}")
     return name, tuple(map(int, sizes))
 
 
