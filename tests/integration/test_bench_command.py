@@ -64,6 +64,13 @@ def test_a_model_is_measured_on_every_path_and_passes(model: Path) -> None:
     assert done.out.isascii() and done.err == ""
 
 
+def test_the_outermost_path_is_judged_in_whatever_order_they_are_typed(model: Path) -> None:
+    found = bench(model, "--through", "tcp,process", "--requests", "60", "--force", "--json").json
+    assert [path["name"] for path in found["paths"]] == ["in process", "TCP"] and found["verdict"]["path"] == "TCP"
+    told = " ".join(bench("--help").out.split())
+    assert "Some of process,unix,tcp; the last in that order is judged." in told
+
+
 def test_what_cannot_be_met_is_over(model: Path) -> None:
     done = bench(model, *QUICK, "--budget", "1us@p50")
     assert done.code == 1

@@ -12,7 +12,7 @@ from edgeward_agent.bench.schedule import Wishes
 from edgeward_agent.bench.targets import IN_PROCESS, TCP, UNIX
 
 PATHS = {"process": IN_PROCESS, "unix": UNIX, "tcp": TCP}
-"""Ways of asking, by the words of `--through`; the last one that is measured is the one that is judged."""
+"""Ways of asking, by the words of `--through`; of those that are measured the last in this order is judged."""
 PLACEHOLDER = "…"
 """Stands for the value of a header wherever it would be repeated: it may be a token."""
 

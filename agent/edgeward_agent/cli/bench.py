@@ -78,7 +78,7 @@ _SECTIONS: Final = {
     "--through",
     metavar="PATHS",
     callback=typed.through,
-    help="Some of process,unix,tcp; the last one is judged.  [default: all; tcp with --rate, --soak]",
+    help="Some of process,unix,tcp; the last in that order is judged.  [default: all; tcp with --rate, --soak]",
 )
 @click.option(
     "--rate",
