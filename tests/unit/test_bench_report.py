@@ -515,6 +515,17 @@ def test_a_sweep_whose_best_row_is_best_at_both_fits_eighty_columns() -> None:
     assert shown.count("threads") == 1 and "* fastest, most\n" in shown
 
 
+def test_names_and_commands_are_written_as_they_are_in_a_file_too() -> None:
+    named = replace(EVERY["plain"], model=replace(EVERY["plain"].model, title="µnet é.onnx"))
+    command = "edgeward-agent bench 'µs – é.onnx' --header 'X: …' --rate 100"
+    found = replace(named, next=(values.Advice(command=command, why="≥ 1"),))
+    lines = render(found, FILE).splitlines()
+    assert lines[0] == "PASS  µnet é.onnx makes its budget of 10 ms at p99, the default"
+    assert f"Next  {command}" in lines and "      >= 1" in lines
+    shown = render(found, Screen(encoding="latin-1"))
+    assert shown.encode("latin-1") and "µnet é.onnx makes" in shown and "'µs ? é.onnx'" in shown
+
+
 @pytest.mark.parametrize("name", EVERY)
 def test_a_file_gets_plain_ascii(name: str) -> None:
     shown = render(EVERY[name], FILE)

@@ -1,4 +1,4 @@
-"""The report for a terminal as wide as it is, or as plain ASCII for a file or a pipe. Pure."""
+"""The report for a terminal as wide as it is, or drawn in ASCII for a file or a pipe. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def render(report: Report, screen: Screen) -> str:
     """The whole report; it ends with a newline."""
     parts = [list(part(report, screen)) for part in _PARTS]
     lines = [line for part in parts if part for line in ("", *part)][1:]
-    return screen.fit("\n".join(lines)) + "\n"
+    commands = {each.command for each in report.next if each.command}
+    fitted = (line if any(each in line for each in commands) else screen.fit(line) for line in lines)
+    return screen.encodable("\n".join(fitted)) + "\n"
 
 
 def _verdict(report: Report, screen: Screen) -> Iterator[str]:

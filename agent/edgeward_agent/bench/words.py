@@ -14,10 +14,17 @@ _NBSP: Final = "\u00a0"  # between a number and its unit, which belong on one li
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Screen:
-    """What the output can show. `unicode` is false in a file or a pipe, and where the encoding has no blocks."""
+    """What the output can show.
+
+    Attributes:
+        width: columns.
+        unicode: whether to draw with blocks; false in a file or a pipe, and where the encoding has none.
+        encoding: what text is written in, whatever it is drawn with.
+    """
 
     width: int = 80
     unicode: bool = False
+    encoding: str = "utf-8"
     colour: bool = False
 
     @property
@@ -33,17 +40,22 @@ class Screen:
         return "█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
 
     def fit(self, text: str) -> str:
-        """In ASCII where nothing else can be shown."""
+        """Our own signs in ASCII where nothing is drawn; names stay as they are, for they are pasted."""
         text = text.replace(_NBSP, " ")
         if self.unicode:
             return text
         for sign, plain in _PLAIN.items():
             text = text.replace(sign, plain)
-        return text.encode("ascii", "replace").decode()
+        return text
+
+    def encodable(self, text: str) -> str:
+        """With ? for what cannot be written there at all."""
+        return text.encode(self.encoding, "replace").decode(self.encoding)
 
 
 _PLAIN: Final = {
-    "µ": "u",
+    "µs": "us",
+    "∞": "inf",
     "–": "-",
     "…": "...",
     "×": "x",

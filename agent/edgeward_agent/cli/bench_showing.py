@@ -48,9 +48,11 @@ def _print(result: str | bytes) -> None:
 def screen_of(stream: TextIO | None) -> Screen:
     """What can be shown there. A stream that was closed before we began is None."""
     live = stream is not None and stream.isatty()
+    encoding = (stream.encoding if stream is not None else "") or "ascii"
     width = shutil.get_terminal_size().columns if live else 80
     return Screen(
         width=min(_WIDEST, max(_NARROWEST, width)),
-        unicode=stream is not None and live and "utf" in (stream.encoding or "").lower(),
+        unicode=live and "utf" in encoding.lower(),
+        encoding=encoding,
         colour=live and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
     )
