@@ -90,6 +90,16 @@ def test_all_axes_whose_size_is_open_are_named_at_once_and_what_is_advised_can_b
     assert "free axis of my side [n, ?, 2], got none" in bench(several, *typed[:2]).err
 
 
+def test_a_name_that_is_no_utf_8_is_said_in_one_line(model: Path, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"bad\xff.onnx")
+    odd.write_bytes(model.read_bytes())
+    for arguments in ((odd,), (model, "--compare", odd), (model, "--output", odd), ("toy", "--url=x", f"--name={odd}")):
+        first, second = bench(*arguments, "--json").err.splitlines()
+        assert first.endswith("bad\\udcff.onnx: expected a name in UTF-8, got bytes that are none")
+        assert second == "  Rename it, or bench a copy of the file."
+    assert "hush" not in bench("toy", "--url", "http://127.0.0.1:1", "--header", "X: hush\udcff").err
+
+
 def test_a_model_that_may_not_be_read_is_said_in_words(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever runs the tests may be allowed everything."""
     opened = Path.open
