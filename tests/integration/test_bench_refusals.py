@@ -120,6 +120,7 @@ def test_a_model_that_may_not_be_read_is_said_in_words(model: Path, monkeypatch:
     [
         (["--input", "features=1,2"], "expected 3 elements for shape [1, 3], got 2"),
         (["--input", "gone.npz"], "gone.npz: expected an .npz of plain arrays, got: No such file"),
+        (["-i", "features=1,2,3", "-i", "features=4,5,6"], "--input features: expected once, got it again: 'features"),
         (["--input", "nothing=1"], "expected NAME=VALUE with a name of features"),
         (["--shape", "other=1,3"], "--shape other: expected an input of the model (features)"),
         (["--shape", "features=1,4"], "input features: expected shape [?, 3], got [1, 4]"),
@@ -378,6 +379,7 @@ def test_models_of_other_inputs_are_not_compared(model: Path, tmp_path: Path) ->
         ),
         (["--timeout", "501h"], "'--timeout': expected a length of time such as 10s, 10m or 1h, at most 500h"),
         (["--rate", "nan"], "'--rate': expected requests a second, got nan"),
+        (["--shape", "x=1,3", "--shape", "x=2,3"], "'--shape': expected NAME=SIZES once for each input, got x again"),
         (["--sweep", "cores"], "'--sweep': expected some of threads, ep, batch"),
         (["--sweep", "ep=tpu"], "'--sweep': ep: expected an execution provider of "),
         (["--sweep", "batch=0"], "'--sweep': batch: expected numbers such as 1:2:4"),

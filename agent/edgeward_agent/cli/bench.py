@@ -116,7 +116,7 @@ _SECTIONS: Final = {
     multiple=True,
     metavar="NAME=SIZES",
     callback=typed.shapes,
-    help="Of random input: x=1,3,224,224.",
+    help="Of random input, once for each: x=1,3,224,224.",
 )
 @click.option(
     "--compare", metavar="OTHER.onnx", type=click.Path(path_type=Path), help="Latency and answers side by side."

@@ -62,7 +62,12 @@ def through(_: click.Context, __: click.Parameter, value: str | None) -> tuple[s
 
 
 def shapes(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> Shapes:
-    return dict(_shape(value) for value in values)
+    found: dict[str, tuple[int, ...]] = {}
+    for name, sizes in map(_shape, values):
+        if name in found:
+            raise click.BadParameter(f"expected NAME=SIZES once for each input, got {name} again")
+        found[name] = sizes
+    return found
 
 
 def headers(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:

@@ -24,6 +24,8 @@ def read_pairs(pairs: Sequence[str], model: ModelInfo) -> dict[str, Array]:
         if not equals or name not in specs:
             known = ", ".join(sorted(specs))
             raise InvalidRequest(f"--input: expected NAME=VALUE with a name of {known}, got {pair[:80]!r}")
+        if name in inputs:
+            raise InvalidRequest(f"--input {name}: expected once, got it again: {pair[:80]!r}")
         try:
             inputs[name] = (
                 _from_file(Path(value[1:]), specs[name]) if value[:1] == "@" else _from_text(value, specs[name])
