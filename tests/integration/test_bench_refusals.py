@@ -427,6 +427,27 @@ def test_a_header_that_is_refused_is_not_repeated(header: str) -> None:
     assert done.exit_code in (2, 3) and "hush" not in done.stderr
 
 
+@pytest.mark.parametrize("name", ["Content-Length", "transfer-encoding", "HOST", "Connection"])
+def test_a_header_that_frames_the_request_is_refused(name: str) -> None:
+    done = CliRunner().invoke(app, ["bench", "toy", "--url", "http://127.0.0.1:1", "--header", f"{name}: 3"])
+    assert done.exit_code == 2 and f"expected a header of your own, got {name}, which belongs to" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("http://me:hush@127.0.0.1:1", "got a user in that of …@127.0.0.1:1"),
+        ("http://127.0.0.1:1/v2?token=hush", "got a query in that of http://127.0.0.1:1/v2"),
+        ("http://me:hu#sh@127.0.0.1:1", "got '…@127.0.0.1:1'"),
+        ("me:hush@127.0.0.1:1?token=hush", "got '…@127.0.0.1:1'"),
+    ],
+)
+def test_an_address_carries_no_secret(url: str, found: str) -> None:
+    done = bench("toy", "--url", url)
+    assert done.code == 2 and found in done.err and "hush" not in done.err and len(done.err.splitlines()) == 2
+    assert "--header 'Authorization: Bearer …'" in done.err or "Give the address before /v2" in done.err
+
+
 def test_no_model_at_all_is_a_wrong_command_and_not_this_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

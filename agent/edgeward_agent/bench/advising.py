@@ -23,7 +23,6 @@ _MODES: Final = frozenset({"--compare", "--quantize", "--calibration", "--output
 _SWEPT: Final = frozenset({"--rate", "--arrivals", "--clients", "--through"})  # a sweep has its own ways
 _FREE: Final = re.compile(r" \[\?[^\[]*$")  # the shape of an input whose first axis has any size
 _SINGLE: Final = re.compile(r"=\s*1\s*(,|x|$)")  # NAME=1,3 of --shape
-_USER: Final = re.compile(r"://[^/@]*@")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,15 +186,13 @@ def _without(command: tuple[str, ...], options: set[str]) -> list[str]:
 
 
 def _without_secrets(words: list[str]) -> list[str]:
-    """Headers carry tokens, and addresses may carry passwords: what is shown gets mailed and pasted."""
+    """Headers carry tokens, and what is shown gets mailed and pasted. An address with one is refused."""
     told = []
     for before, word in zip(["", *words], words, strict=False):
         if before == "--header":
             word = _name_alone(word)
         elif word.startswith("--header="):
             word = f"--header={_name_alone(word.removeprefix('--header='))}"
-        elif before == "--url" or word.startswith("--url="):
-            word = _USER.sub("://…@", word)
         told.append(word)
     return told
 

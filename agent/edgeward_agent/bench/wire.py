@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -38,7 +39,7 @@ class Place:
 
 
 def parse_place(url: str) -> Place:
-    """`http://HOST:PORT`, `https://HOST/PREFIX`, `unix:/PATH`. Raises CannotMeasure."""
+    """`http://HOST:PORT`, `https://HOST/PREFIX`, `unix:/PATH`. Raises CannotMeasure, which repeats no secret."""
     if url.startswith("unix:") and len(url) > len("unix:"):
         return Place(unix=url.removeprefix("unix:").removeprefix("//"))
     try:
@@ -48,12 +49,24 @@ def parse_place(url: str) -> Place:
         parts, port = urlsplit(""), None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise CannotMeasure(
-            f"--url: expected http://HOST:PORT, https://HOST/PREFIX or unix:PATH, got {url!r}",
+            f"--url: expected http://HOST:PORT, https://HOST/PREFIX or unix:PATH, got {_shown(url)!r}",
             "Give the address before /v2, such as http://127.0.0.1:8000 for Triton.",
+        )
+    if "@" in parts.netloc or parts.query:
+        found = "a user" if "@" in parts.netloc else "a query"
+        raise CannotMeasure(
+            f"--url: expected an address alone, got {found} in that of {_shown(url)}",
+            "Send what lets you in as a header: --header 'Authorization: Bearer …'.",
         )
     tls = parts.scheme == "https"
     prefix = parts.path.rstrip("/").removesuffix("/v2")
     return Place(host=parts.hostname, port=port or (443 if tls else 80), tls=tls, prefix=prefix)
+
+
+def _shown(url: str) -> str:
+    """Without what may be a password or a token."""
+    before, at, place = url.rpartition("@")
+    return f"{'…' if before else ''}{at}{re.split('[?#]', place)[0]}"
 
 
 def model_path(model: str) -> str:

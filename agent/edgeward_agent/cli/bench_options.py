@@ -77,6 +77,8 @@ def headers(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> d
         name, colon, text = (each.strip() for each in value.partition(":"))
         if not colon or not _HEADER_NAME.fullmatch(name):
             raise click.BadParameter("expected 'NAME: VALUE', got one without a name and a colon")
+        if name.lower() in _OURS:
+            raise click.BadParameter(f"expected a header of your own, got {name}, which belongs to the request itself")
         if text == PLACEHOLDER or text.endswith(f" {PLACEHOLDER}"):
             raise click.BadParameter(f"expected 'NAME: VALUE', got {name} with … where its value belongs")
         if not text.isprintable() or not _in_latin_1(text):
@@ -85,6 +87,22 @@ def headers(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> d
     return found
 
 
+_OURS: Final = frozenset(
+    {
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "expect",
+        "host",
+        "inference-header-content-length",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 
 
