@@ -39,10 +39,6 @@ class Device:
             health=self._health(await self.store.stats()),
         )
 
-    def clock_trusted(self) -> bool:
-        """A certificate is never from the future: a clock before its beginning is wrong."""
-        return clock_trusted(self.renewal, self.clock)
-
     def _health(self, outbox: Stats) -> DeviceHealth:
         return DeviceHealth(
             serving_ready=self.updater.serving_state is not None,
@@ -52,13 +48,16 @@ class Device:
             quarantined=outbox.quarantined,
             disk_free_bytes=disk_free_bytes(self.root),
             certificate_days_left=self.renewal.identity.days_left(self.clock.wall()),
-            clock_trusted=self.clock_trusted(),
+            clock_trusted=clock_trusted(self.renewal, self.clock),
             alarms=_joined((*self.updater.alarms, *outbox.alarms)),
         )
 
 
 def clock_trusted(renewal: Renewal, clock: Clock) -> bool:
-    return clock.wall() >= renewal.identity.certificate.not_valid_before_utc.timestamp()
+    """A certificate is never from the future: a clock before its beginning is wrong. And one that was just signed is
+    young: where it is old by the clock, that is wrong too.
+    """
+    return clock.wall() >= renewal.identity.certificate.not_valid_before_utc.timestamp() and not renewal.clock_ahead_s
 
 
 def disk_free_bytes(folder: Path) -> int:

@@ -15,8 +15,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from edgeward_agent.clock import SystemClock
+from edgeward_agent.clock import Clock, SystemClock
 from edgeward_agent.errors import LinkLost, LinkRefused
+from edgeward_agent.health import clock_trusted
 from edgeward_agent.identity import tls
 from edgeward_agent.identity.enrolment import EnrolmentFailed, Invitation, enrol
 from edgeward_agent.identity.keys import IdentityDamaged, load_identity
@@ -24,6 +25,7 @@ from edgeward_agent.identity.renewal import Renewal
 from edgeward_agent.link.https import hello
 from edgeward_agent.link.wire import Wire
 from edgeward_contract.schema import parse_json
+from edgeward_contract.topics import CERTIFICATE
 from support.agent import Agent, until
 from support.fleet import Fleet, running_fleet
 from support.pki import TestCa
@@ -237,6 +239,78 @@ def test_the_task_renews_by_itself_when_the_time_has_come(tmp_path: Path) -> Non
     run_with_stub(tmp_path, asked)
 
 
+class FastClock(SystemClock):
+    """Ahead of every other clock. It sleeps no time at all, and remembers how long it should have been; of so many
+    sleeps the last has no end.
+    """
+
+    def __init__(self, ahead_days: float, sleeps: int = 1) -> None:
+        self.ahead_s, self.passed_s = ahead_days * 86_400, 0.0
+        self.slept: list[float] = []
+        self.sleeps = sleeps
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.passed_s
+
+    def wall(self) -> float:
+        return super().wall() + self.passed_s + self.ahead_s
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        if len(self.slept) == self.sleeps:
+            await asyncio.Event().wait()
+        self.passed_s += seconds
+
+
+def test_a_clock_that_runs_ahead_makes_no_haste_and_is_not_trusted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def asked(stub: StubFleet) -> None:
+        clock = FastClock(ahead_days=60, sleeps=6)
+        renewal, wire = renewing(stub, tmp_path, clock=clock)
+        assert clock_trusted(renewal, clock)  # so far nobody can tell
+        task = asyncio.create_task(renewal.run())
+        await asyncio.to_thread(lambda: until(lambda: len(clock.slept) == 6))
+        task.cancel()
+        hours = [seconds / 3600 for seconds in clock.slept]
+        assert stub.seen.count(f"POST {CERTIFICATE}") == 6 and hours == pytest.approx([2, 4, 8, 16, 24, 24], abs=0.01)
+        assert not clock_trusted(renewal, clock)
+        clock.ahead_s = -clock.passed_s  # the fleet did not sleep with us
+        assert clock_trusted(renewal, clock)
+        wire.close()
+
+    run_with_stub(tmp_path, asked)
+    said = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert said[0] == "the clock is 61 days ahead of the fleet's, by the new certificate; set it"  # dated back by a day
+
+
+def test_an_ordinary_renewal_is_left_alone_for_an_hour_and_the_clock_is_trusted(tmp_path: Path) -> None:
+    async def asked(stub: StubFleet) -> None:
+        clock = FastClock(ahead_days=0)
+        renewal, wire = renewing(stub, tmp_path, begins=-29 * 1440 * MINUTES, ends=1440 * MINUTES, clock=clock)
+        task = asyncio.create_task(renewal.run())
+        await asyncio.to_thread(lambda: until(lambda: clock.slept))
+        task.cancel()
+        assert clock.slept[0] == pytest.approx(3600, abs=1) and clock_trusted(renewal, clock)
+        wire.close()
+
+    run_with_stub(tmp_path, asked)
+
+
+def test_a_fleet_that_says_when_to_ask_for_a_certificate_again_is_heeded(tmp_path: Path) -> None:
+    async def asked(stub: StubFleet) -> None:
+        clock = FastClock(ahead_days=60)
+        renewal, wire = renewing(stub, tmp_path, clock=clock)
+        stub.override = answering(problem(429, "expected fewer renewals", retry_after="1800"))
+        task = asyncio.create_task(renewal.run())
+        await asyncio.to_thread(lambda: until(lambda: clock.slept))
+        task.cancel()
+        assert clock.slept[0] >= 1800
+        wire.close()
+
+    run_with_stub(tmp_path, asked)
+
+
 def test_an_expired_certificate_is_said_in_one_line_and_serving_goes_on(tmp_path: Path) -> None:
     async def asked(stub: StubFleet) -> None:
         agent = Agent(tmp_path / "state")
@@ -255,11 +329,16 @@ def test_an_expired_certificate_is_said_in_one_line_and_serving_goes_on(tmp_path
 
 
 def renewing(
-    stub: StubFleet, folder: Path, *, begins: timedelta = -MINUTES, ends: timedelta = 1440 * 30 * MINUTES
+    stub: StubFleet,
+    folder: Path,
+    *,
+    begins: timedelta = -MINUTES,
+    ends: timedelta = 1440 * 30 * MINUTES,
+    clock: Clock | None = None,
 ) -> tuple[Renewal, Wire]:
     identity = stub.ca.enrolled(folder / "identity", stub.device_url, begins=begins, ends=ends)
     wire = Wire(stub.device_url, tls.mutual(identity), timeout_s=10)
-    return Renewal(identity, wire, clock=SystemClock(), timeout_s=10), wire
+    return Renewal(identity, wire, clock=clock or SystemClock(), timeout_s=10), wire
 
 
 def failing(stub: StubFleet, failure: str) -> Callable[[Request], Awaitable[Reply]]:

@@ -14,7 +14,7 @@ from edgeward_agent.errors import IdentityError
 from edgeward_agent.identity import keys
 from edgeward_agent.identity.enrolment import WrongFingerprint, fingerprint_digits
 from edgeward_agent.identity.keys import IdentityDamaged, NotEnrolled, expiry_line, load_identity
-from edgeward_agent.identity.renewal import renew_at_s
+from edgeward_agent.identity.renewal import renew_at_s, rest_s
 from support.pki import TestCa
 
 URL = "https://localhost:8444"
@@ -126,6 +126,11 @@ def test_half_a_fingerprint_is_none(text: str) -> None:
 def test_renewal_comes_at_two_thirds_of_the_lifetime_give_or_take_a_tenth() -> None:
     at = [renew_at_s(0, 30 * DAY_S, draw) / DAY_S for draw in (0.0, 0.5, 1.0)]
     assert at == pytest.approx([17.0, 20.0, 23.0])
+
+
+def test_a_new_certificate_rests_for_hours_and_at_most_for_a_day_or_a_quarter_of_its_life() -> None:
+    assert [rest_s(30 * DAY_S, early) / 3600 for early in (0, 1, 2, 4, 5, 3000)] == [1, 2, 4, 16, 24, 24]
+    assert rest_s(7200, early=3) == 1800
 
 
 def test_identity_errors_are_of_one_family() -> None:

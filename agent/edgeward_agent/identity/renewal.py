@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from edgeward_agent.clock import Clock
-from edgeward_agent.errors import IdentityError, LinkError, LinkRefused
+from edgeward_agent.errors import IdentityError, LinkError, LinkLost, LinkRefused
 from edgeward_agent.identity import keys, tls
 from edgeward_agent.identity.keys import Identity
 from edgeward_agent.link.backoff import delay_s
@@ -24,8 +24,13 @@ log = logging.getLogger(__name__)
 _AT: Final = 2 / 3  # of the lifetime
 _SPREAD: Final = 0.1  # of the lifetime, both ways, so that a fleet enrolled in one day does not renew in one hour
 _LONGEST_NAP_S: Final = 3600.0  # the wall clock may jump while we sleep
+_REST_S: Final = 3600.0  # a new certificate is left alone, whatever the clock says
+_LONGEST_REST_S: Final = 86_400.0
+_REST_SHARE: Final = 1 / 4  # of the lifetime: a short one must not end meanwhile
+_TOLERATED_S: Final = 2 * 86_400.0  # fleets date a certificate back by an hour, and people confuse time zones
 _RETRY_BASE_S: Final = 60.0
 _RETRY_CAP_S: Final = 3600.0
+_DAY_S: Final = 86_400
 _MAX_ANSWER_BYTES: Final = 64 * 1024
 
 
@@ -33,6 +38,11 @@ def renew_at_s(not_before_s: float, not_after_s: float, draw: float) -> float:
     """When to renew, in Unix time: at 2/3 of the lifetime ± 10 %. `draw` is uniform in [0, 1]."""
     lifetime_s = not_after_s - not_before_s
     return not_before_s + lifetime_s * (_AT + _SPREAD * (2 * draw - 1))
+
+
+def rest_s(lifetime_s: float, early: int) -> float:
+    """How long a new certificate is left alone. `early` of them in a row were due as soon as they were signed."""
+    return min(_REST_S * 2.0 ** min(early, 10), _LONGEST_REST_S, lifetime_s * _REST_SHARE)
 
 
 class Renewal:
@@ -52,16 +62,26 @@ class Renewal:
         self._clock = clock
         self._timeout_s = timeout_s
         self._draw = draw
+        self._renewed_at_s: float | None = None  # by the monotonic clock
+
+    @property
+    def clock_ahead_s(self) -> float:
+        """By how much the clock is ahead of the fleet's, which signed the newest certificate; 0 as far as is known."""
+        if self._renewed_at_s is None:
+            return 0.0
+        since_s = self._clock.monotonic() - self._renewed_at_s
+        ahead_s = self._clock.wall() - since_s - self._life_s()[0]
+        return ahead_s if ahead_s > _TOLERATED_S else 0.0
 
     async def run(self) -> None:
         """Renew when it is time, for ever. What goes wrong is logged and tried again."""
+        early = 0
         while True:
             await self._wait_until_due()
-            failures = 0
-            while not await self._tried():
-                failures += 1
-                wait_s = delay_s(failures, self._draw(), base_s=_RETRY_BASE_S, cap_s=_RETRY_CAP_S)
-                await self._clock.sleep(wait_s)
+            await self._renew_at_last()
+            begins_s, ends_s = self._life_s()
+            early = early + 1 if renew_at_s(begins_s, ends_s, 0.0) <= self._clock.wall() else 0
+            await self._leave_alone(rest_s(ends_s - begins_s, early))
 
     async def renew(self) -> Identity:
         """Get a certificate for a new key, connect with it, and only then make it the identity.
@@ -76,30 +96,49 @@ class Renewal:
         staged = keys.stage(old.folder, key=key, certificate_pem=certificate_pem, ca_pem=ca_pem, facts=old.facts)
         await self._connect(staged)
         self.identity = keys.install(old.folder)
+        self._renewed_at_s = self._clock.monotonic()
         self._wire.use(tls.mutual(self.identity))
         return self.identity
 
-    async def _wait_until_due(self) -> None:
+    def _life_s(self) -> tuple[float, float]:
+        """Beginning and end of the certificate, in Unix time."""
         certificate = self.identity.certificate
-        due_s = renew_at_s(
-            certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp(), self._draw()
-        )
+        return certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
+
+    async def _wait_until_due(self) -> None:
+        due_s = renew_at_s(*self._life_s(), self._draw())
         while (left_s := due_s - self._clock.wall()) > 0:
             await self._clock.sleep(min(left_s, _LONGEST_NAP_S))
 
-    async def _tried(self) -> bool:
+    async def _leave_alone(self, wait_s: float) -> None:
+        until_s = self._clock.monotonic() + wait_s
+        while (left_s := until_s - self._clock.monotonic()) > 0:
+            await self._clock.sleep(left_s)
+
+    async def _renew_at_last(self) -> None:
+        failures = 0
+        while (failure := await self._failure()) is not None:
+            failures += 1
+            wish_s = failure.retry_after_s if isinstance(failure, LinkLost) else None
+            wait_s = delay_s(failures, self._draw(), retry_after_s=wish_s, base_s=_RETRY_BASE_S, cap_s=_RETRY_CAP_S)
+            await self._clock.sleep(wait_s)
+
+    async def _failure(self) -> Exception | None:
+        """Why it was not renewed; None: it was."""
         now_s = self._clock.wall()
         try:
             renewed = await self.renew()
         except (LinkError, IdentityError) as error:
             expired = keys.expiry_line(self.identity, now_s)
             log.warning("%s", expired or f"the certificate was not renewed: {error}", extra=fields(error=error))
-            return False
+            return error
         except OSError as error:
             log.warning("the certificate was not renewed: the disk said no", extra=fields(error=error))
-            return False
+            return error
         log.info("certificate renewed", extra=fields(days=renewed.days_left(now_s)))
-        return True
+        if days := int(self.clock_ahead_s // _DAY_S):
+            log.warning("the clock is %d days ahead of the fleet's, by the new certificate; set it", days)
+        return None
 
     async def _ask(self, csr_pem: str) -> tuple[bytes, bytes]:
         body = canonical_json({"csr_pem": csr_pem})
