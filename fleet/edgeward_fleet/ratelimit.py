@@ -6,20 +6,33 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from edgeward_fleet.errors import TooMany
 
 _MAX_KEYS: Final = 10_000  # the least recently used goes: memory must not grow with the number of attackers
 
 
-class RateLimit:
-    """Each key may act `per_minute` times at once and then at that pace. Used from one thread, the event loop's."""
+class Period(NamedTuple):
+    """A length of time, and how it is said."""
 
-    def __init__(self, what: str, *, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._what = what
-        self._burst: Final = float(per_minute)
-        self._per_second: Final = per_minute / 60
+    seconds: float
+    words: str
+
+
+MINUTE: Final = Period(60, "a minute")
+HOUR: Final = Period(3600, "an hour")
+
+
+class RateLimit:
+    """Each key may act so many `times` at once and then at that pace. Used from one thread, the event loop's."""
+
+    def __init__(
+        self, what: str, times: int, period: Period = MINUTE, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._what: Final = f"{times} {what} {period.words}"
+        self._burst: Final = float(times)
+        self._per_second: Final = times / period.seconds
         self._clock: Final = clock
         self._buckets: Final[OrderedDict[str, tuple[float, float]]] = OrderedDict()  # key: (tokens, at)
 
@@ -34,6 +47,4 @@ class RateLimit:
             self._buckets.popitem(last=False)
         if not allowed:
             wait_s = math.ceil((1 - tokens) / self._per_second)
-            raise TooMany(
-                f"expected at most {self._burst:.0f} {self._what} a minute, got more", retry_after_s=max(1, wait_s)
-            )
+            raise TooMany(f"expected at most {self._what}, got more", retry_after_s=max(1, wait_s))

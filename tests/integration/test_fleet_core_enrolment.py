@@ -286,6 +286,18 @@ def test_a_renewal_gives_a_new_certificate_and_leaves_the_present_one_good(fleet
     assert events(fleet, "renew-1") == ["renewed", "renewed", "enrolled"]
 
 
+def test_a_device_that_renews_again_and_again_is_told_when_to_come_back(fleet: Fleet) -> None:
+    device = fleet.enrol("hasty-1")
+    request = {"csr_pem": signing_request(ec.generate_private_key(ec.SECP256R1()))}
+    link = fleet.device_client(device)
+    answers = [link.post(CERTIFICATE, json=request) for _ in range(11)]
+    assert [answer.status_code for answer in answers] == [200] * 10 + [429]
+    assert "expected at most 10 renewals of one device an hour, got more" in detail(answers[-1])
+    assert 0 < int(answers[-1].headers["retry-after"]) <= 360
+    assert events(fleet, "hasty-1").count("renewed") == 10
+    assert renewed(fleet, fleet.enrol("calm-1")).device_id == "calm-1"
+
+
 def test_an_expired_certificate_is_out_on_an_open_connection_too(fleet: Fleet, clock: MovableClock) -> None:
     device = fleet.enrol("old-1")
     link = fleet.device_client(device)

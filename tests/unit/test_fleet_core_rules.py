@@ -24,7 +24,7 @@ from edgeward_fleet.devices.model import Presence, presence
 from edgeward_fleet.enrolment import ca, passphrase
 from edgeward_fleet.errors import FleetError, Invalid, PassphraseError, TooMany
 from edgeward_fleet.hosts import host_name
-from edgeward_fleet.ratelimit import RateLimit
+from edgeward_fleet.ratelimit import HOUR, RateLimit
 from support.fleet import signing_request
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -133,7 +133,7 @@ class Ticking:
 
 def test_a_bucket_gives_its_burst_then_its_pace_and_says_how_long_to_wait() -> None:
     clock = Ticking()
-    limit = RateLimit("tries", per_minute=6, clock=clock)
+    limit = RateLimit("tries", 6, clock=clock)
     for _ in range(6):
         limit.take("a")
     with pytest.raises(TooMany, match="at most 6 tries a minute") as caught:
@@ -146,8 +146,17 @@ def test_a_bucket_gives_its_burst_then_its_pace_and_says_how_long_to_wait() -> N
         limit.take("a")
 
 
+def test_a_bucket_of_an_hour_says_so() -> None:
+    limit = RateLimit("tries", 2, HOUR, clock=Ticking())
+    limit.take("a")
+    limit.take("a")
+    with pytest.raises(TooMany, match="at most 2 tries an hour, got more") as caught:
+        limit.take("a")
+    assert caught.value.retry_after_s == 1800
+
+
 def test_buckets_do_not_grow_with_the_number_of_attackers() -> None:
-    limit = RateLimit("tries", per_minute=1, clock=Ticking())
+    limit = RateLimit("tries", 1, clock=Ticking())
     for number in range(10_001):
         limit.take(str(number))
     limit.take("0")  # the least recently used one was forgotten

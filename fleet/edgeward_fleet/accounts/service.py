@@ -43,8 +43,8 @@ class Accounts:
         self._clock = clock
         self._login_life = settings.login_life
         self._passwords = Passwords(settings.argon2)
-        self._by_address = RateLimit("logins from one address", per_minute=settings.logins_per_minute * 3)
-        self._by_account = RateLimit("logins for one account", per_minute=settings.logins_per_minute)
+        self._by_address = RateLimit("logins from one address", settings.logins_per_minute * 3)
+        self._by_account = RateLimit("logins for one account", settings.logins_per_minute)
 
     async def authenticate(self, secret: str, address: str) -> Principal:
         """Who `secret` stands for, now.

@@ -119,7 +119,7 @@ async def enrol(body: EnrolRequest, request: Request, services: AppServices) -> 
     )
 
 
-@device_router.post(topics.CERTIFICATE, responses=problems(401, 403))
+@device_router.post(topics.CERTIFICATE, responses=problems(401, 403, 429))
 async def renew(body: RenewRequest, caller: DeviceCaller, services: AppServices) -> RenewedView:
     """A new certificate for the device of this connection."""
     made = await services.enrolment.renew(caller, body.csr_pem)

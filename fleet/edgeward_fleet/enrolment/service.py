@@ -26,12 +26,13 @@ from edgeward_fleet.devices.service import serial_text
 from edgeward_fleet.enrolment import ca
 from edgeward_fleet.enrolment.authority import Authority
 from edgeward_fleet.errors import Conflict, Gone, Invalid, Unauthenticated
-from edgeward_fleet.ratelimit import RateLimit
+from edgeward_fleet.ratelimit import HOUR, RateLimit
 from edgeward_fleet.secrets import digest, new_id, new_secret
 from edgeward_fleet.settings import Settings
 from edgeward_fleet.wakeups import Wakeups
 
 MAX_TOKEN_HOURS: Final = 7 * 24
+_RENEWALS_PER_HOUR: Final = 10  # a device wants one in weeks; its failures come at first within minutes
 _ASK_AGAIN: Final = "Ask a fleet operator for a new token: `edgeward device token --site SITE`."
 
 
@@ -67,7 +68,8 @@ class Enrolment:
         self._settings: Final = settings
         self._clock: Final = clock
         self._wakeups: Final = wakeups
-        self._limit: Final = RateLimit("enrolments from one address", per_minute=settings.enrolments_per_minute)
+        self._limit: Final = RateLimit("enrolments from one address", settings.enrolments_per_minute)
+        self._renewals: Final = RateLimit("renewals of one device", _RENEWALS_PER_HOUR, HOUR)
 
     async def new_token(
         self, actor: Actor, site: str, device_id: str | None, life: timedelta | None = None
@@ -134,8 +136,10 @@ class Enrolment:
 
         Raises:
             Invalid: the signing request is no good.
+            TooMany: a device that asks again and again, as one whose clock is wrong may.
         """
         key = ca.public_key_of_request(csr_pem)
+        self._renewals.take(principal.device_id)
         now = self._clock()
 
         def work(session: Session) -> Identity:
