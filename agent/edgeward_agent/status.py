@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Mapping
 
 import msgspec
 
 from edgeward_agent.agent_socket import ask
-from edgeward_agent.errors import AgentError
+from edgeward_agent.errors import AgentError, UpdateError
 from edgeward_agent.health import disk_free_bytes
 from edgeward_agent.identity.keys import Identity, expiry_line, load_identity
 from edgeward_agent.link.observed import LinkCondition
@@ -212,5 +211,5 @@ def _models_on_disk(state: StateDir) -> tuple[Mapping[ModelName, ReportedModel],
         return {}, ()
     try:
         return reported_models(read_book(state.root), None, {}), ()
-    except sqlite3.Error as error:
+    except UpdateError as error:
         return {}, (f"journal-unreadable:{type(error).__name__}",)

@@ -200,6 +200,17 @@ def test_a_port_in_use_is_one_clear_line(agent: Agent) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_journal_that_cannot_be_opened_ends_the_agent_in_one_line_and_the_models_answer_on(agent: Agent) -> None:
+    (agent.state_dir / "agent.db").mkdir()
+    agent.start()
+    assert agent.process is not None and agent.process.wait(30) == 1
+    assert "error: agent.db: expected a database on a disk that works, got: unable to open database file\n" in agent.log
+    assert "Traceback" not in agent.log
+    assert agent.live()
+    assert agent.status().alarms == ("journal-unreadable:JournalUnusable",)
+    (agent.state_dir / "agent.db").rmdir()
+
+
 def test_a_damaged_configuration_is_one_clear_line(agent: Agent) -> None:
     agent.configure("[link]\nwait_s = 'abc'\n")
     done = edgeward_agent("run", "--state-dir", agent.state_dir)

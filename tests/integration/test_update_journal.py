@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from edgeward_agent.errors import AgentRunning
 from edgeward_agent.update.deployment import Deployment, Trial
-from edgeward_agent.update.journal import FILE, Journal, JournalFull, read_book
+from edgeward_agent.update.journal import FILE, Journal, JournalFull, JournalUnusable, read_book
 from edgeward_agent.update.machine import Event
 from edgeward_agent.update.slots import Installed, Slots
 from edgeward_contract.reported import UpdateState
@@ -120,7 +121,7 @@ def test_on_a_full_disk_the_ballast_is_given_up(tmp_path: Path, journal: CutJour
 def test_without_any_room_nothing_is_half_stored(journal: CutJournal) -> None:
     journal.open(DEPLOYMENT)
     journal.refusals = 2
-    with pytest.raises(JournalFull, match=r"expected room for a few kilobytes in agent\.db, the disk is full"):
+    with pytest.raises(JournalFull, match=r"expected room for a few kilobytes in agent\.db, got: .* is full"):
         journal.store(DEPLOYMENT.after(Event.ACCEPT), SLOTS)
     book = journal.load()
     assert (book.deployments[MODEL].state, book.slots) == (UpdateState.OFFERED, {})
@@ -150,6 +151,59 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
             journal.store(replace(DEPLOYMENT, detail="room again"))
             journal.restore_ballast()
         assert read_book(tmp_path).slots == {MODEL: SLOTS}
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_a_quota_is_waited_for_like_a_full_disk(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with closing(Journal(tmp_path / FILE)) as journal:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))
+        try:
+            with pytest.raises(
+                JournalFull, match=r"expected room for a few kilobytes in agent\.db, got: disk I/O error"
+            ):
+                for number in range(200):
+                    journal.open(replace(DEPLOYMENT, deployment=f"d{number}", detail="x" * 600))
+            kept = journal.load().deployments[MODEL]
+            with pytest.raises(JournalFull):
+                journal.open(replace(DEPLOYMENT, deployment="later", detail="x" * 20_000))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert journal.load().deployments[MODEL] == kept
+        journal.open(replace(DEPLOYMENT, deployment="later"))
+    assert read_book(tmp_path).deployments[MODEL].deployment == "later"
+
+
+def test_a_journal_that_became_read_only_is_waited_for_like_a_full_disk(journal: Journal) -> None:
+    journal._connection.execute("PRAGMA query_only = ON")
+    with pytest.raises(JournalFull, match="got: attempt to write a readonly database"):
+        journal.open(DEPLOYMENT)
+    journal._connection.execute("PRAGMA query_only = OFF")
+    journal.open(DEPLOYMENT)
+
+
+@pytest.mark.parametrize("look", [Journal, lambda path: read_book(path.parent)], ids=["opened", "read"])
+def test_a_journal_that_cannot_be_opened_is_said_in_one_line(tmp_path: Path, look: Callable[[Path], object]) -> None:
+    (tmp_path / FILE).mkdir()
+    with pytest.raises(
+        JournalUnusable, match=r"agent\.db: expected a database on a disk that works, got: unable to open"
+    ):
+        look(tmp_path / FILE)
+    assert (tmp_path / FILE).is_dir()
+
+
+def test_a_read_only_disk_is_said_in_one_line(tmp_path: Path) -> None:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "none", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs root")
+    try:
+        Journal(tmp_path / FILE).close()
+        subprocess.run(["mount", "-o", "remount,ro", str(tmp_path)], check=True)
+        with pytest.raises(
+            JournalUnusable, match=r"agent\.db: expected a file to write to, got: Read-only file system"
+        ):
+            Journal(tmp_path / FILE)
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
 

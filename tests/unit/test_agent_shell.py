@@ -350,6 +350,19 @@ def test_a_question_gets_its_lines_or_the_reason_why_not(tmp_path: Path) -> None
     assert not path.exists()
 
 
+def test_a_socket_that_cannot_be_removed_does_not_hide_what_went_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "agent.sock"
+
+    async def run() -> None:
+        async with answering(path, answer):
+            path.unlink()
+            path.mkdir()
+            raise LinkLost("the real reason")
+
+    with pytest.raises(LinkLost, match="the real reason"):
+        asyncio.run(run())
+
+
 def test_half_an_answer_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
     path = tmp_path / "agent.sock"
     with pytest.raises(AgentNotRunning):

@@ -11,6 +11,7 @@ from typing import Final
 from edgeward_agent.errors import AgentRunning, OutboxError, OutboxFull
 from edgeward_agent.outbox.model import StoreDamaged
 from edgeward_agent.outbox.pages import PAGE_BYTES
+from edgeward_agent.sqlite_trouble import Trouble, trouble_of
 
 RESERVE_PAGES: Final = 64  # for tombstones and bookkeeping when the store is full
 _AUTO_CHECKPOINT_PAGES: Final = 256  # a short log is quick to scan, and needs little room on a full disk
@@ -18,11 +19,6 @@ _AUTO_CHECKPOINT_PAGES: Final = 256  # a short log is quick to scan, and needs l
 # Said of an old file they would be written again, for which a full disk has no room. The second: after a long outage
 # the room goes back to the disk.
 _OF_A_NEW_FILE: Final = (f"page_size={PAGE_BYTES}", "auto_vacuum=INCREMENTAL")
-
-# A quota or a file-size limit answers with IOERR_WRITE where a full disk answers with FULL.
-_NO_ROOM: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_TRUNCATE}
-_DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
-_TAKEN: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 # `period_keys_copy` holds every column, on a page of its own: one damaged page must not take all records of a day.
 SCHEMA: Final = """
@@ -136,11 +132,11 @@ def translated() -> Iterator[None]:
 
 
 def _meaning(error: sqlite3.Error) -> Exception:
-    code = getattr(error, "sqlite_errorcode", 0)
-    if code in _NO_ROOM or code & 0xFF == sqlite3.SQLITE_FULL:
-        return OutboxFull(f"expected room on the disk for the outbox, found none ({error})")
-    if code & 0xFF in _DAMAGED:
-        return StoreDamaged(f"expected a sound database, got: {error}")
-    if code & 0xFF in _TAKEN:
-        return AgentRunning("expected to be alone with outbox.db, but another process has it open")
+    match trouble_of(error):
+        case Trouble.NO_ROOM:
+            return OutboxFull(f"expected room on the disk for the outbox, found none ({error})")
+        case Trouble.DAMAGED:
+            return StoreDamaged(f"expected a sound database, got: {error}")
+        case Trouble.TAKEN:
+            return AgentRunning("expected to be alone with outbox.db, but another process has it open")
     return OutboxError(f"expected the disk to work, got: {error}")

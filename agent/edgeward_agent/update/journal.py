@@ -9,13 +9,14 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from edgeward_agent.errors import AgentRunning, UpdateError
+from edgeward_agent.errors import AgentError, AgentRunning, UpdateError
+from edgeward_agent.sqlite_trouble import Trouble, trouble_of
 from edgeward_agent.update.deployment import Book, Deployment
 from edgeward_agent.update.slots import Slots
 from edgeward_contract.artifact import ModelName
@@ -39,7 +40,20 @@ class JournalFull(UpdateError):
     """A transition could not be stored, so it was not acted on."""
 
     reason = "disk"
-    hint = "Free some space on the disk of the state folder; updates go on by themselves then."
+    hint = (
+        "Free some space on the disk of the state folder, raise its quota, or let it be written again;"
+        " updates go on by themselves then."
+    )
+
+
+class JournalUnusable(UpdateError):
+    """The file cannot be opened, or the disk fails."""
+
+    reason = "disk"
+
+
+class JournalDamaged(JournalUnusable):
+    """It is no database, or not a sound one. One that is to be opened is set aside."""
 
 
 class Journal:
@@ -47,7 +61,9 @@ class Journal:
 
     Raises:
         AgentRunning (on opening): another process owns the file.
-        JournalFull (on storing): no space, even with the ballast given up.
+        JournalFull (on storing, and on opening a new one): no space, even with the ballast given up; a quota; a disk
+            that became read-only.
+        JournalUnusable: anything else that SQLite says.
     """
 
     def __init__(self, path: Path) -> None:
@@ -60,13 +76,14 @@ class Journal:
         self._connection.close()
 
     def load(self) -> Book:
-        return _read(self._connection)
+        with _translated():
+            return _read(self._connection)
 
     def find(self, deployment: Deployment) -> Deployment | None:
         """The deployment of the same model, id and release that was opened earlier."""
-        row = self._connection.execute(
-            "SELECT body FROM deployments WHERE model = ? AND deployment = ? AND sha256 = ?", _key(deployment)
-        ).fetchone()
+        select = "SELECT body FROM deployments WHERE model = ? AND deployment = ? AND sha256 = ?"
+        with _translated():
+            row = self._connection.execute(select, _key(deployment)).fetchone()
         return msgspec.json.decode(row[0], type=Deployment) if row else None
 
     def take(self, desired: DesiredState) -> None:
@@ -106,24 +123,22 @@ class Journal:
             try:
                 self._ballast.write_bytes(bytes(_BALLAST_BYTES))
             except OSError:
-                self._ballast.unlink(missing_ok=True)
+                self._give_up_ballast()
+
+    def _give_up_ballast(self) -> None:
+        with suppress(OSError):  # on a disk that became read-only it has to stay
+            self._ballast.unlink(missing_ok=True)
 
     def _commit(self, statements: list[_Statement]) -> None:
         try:
-            self._transact(statements)
-        except sqlite3.OperationalError as error:
-            if not _is_full(error):
-                raise
-            self._ballast.unlink(missing_ok=True)
-            self._commit_once_more(statements)
+            self._commit_once(statements)
+        except JournalFull:
+            self._give_up_ballast()
+            self._commit_once(statements)
 
-    def _commit_once_more(self, statements: list[_Statement]) -> None:
-        try:
+    def _commit_once(self, statements: list[_Statement]) -> None:
+        with _translated():
             self._transact(statements)
-        except sqlite3.OperationalError as error:
-            if not _is_full(error):
-                raise
-            raise JournalFull(f"expected room for a few kilobytes in {FILE}, the disk is full") from None
 
     def _transact(self, statements: list[_Statement]) -> None:
         with _rolled_back_on_error(self._connection):
@@ -134,33 +149,26 @@ class Journal:
 
 
 def read_book(state_dir: Path) -> Book:
-    """What the journal says while no agent runs, for `edgeward-agent status`. Raises AgentRunning."""
+    """What the journal says while no agent runs, for `edgeward-agent status`. Raises AgentRunning, JournalUnusable."""
     path = state_dir / FILE
     if not path.exists():
         return Book()
-    connection = _open(path)
-    try:
+    with closing(_open(path)) as connection, _translated():
         return _read(connection)
-    finally:
-        connection.close()
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    path.touch(mode=0o600)  # SQLite gives the log the rights of the database
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
-    try:
-        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.executescript(_SCHEMA)
-    except sqlite3.OperationalError as error:
-        connection.close()
-        if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise AgentRunning(f"expected {FILE} to be free, another process has it open") from None
-        raise
-    except BaseException:
-        connection.close()
-        raise
+    with _translated():
+        path.touch(mode=0o600)  # SQLite gives the log the rights of the database
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
+        try:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.executescript(_SCHEMA)
+        except BaseException:
+            connection.close()
+            raise
     return connection
 
 
@@ -182,9 +190,7 @@ def _quarantine_if_damaged(path: Path) -> Path | None:
         return None
     try:
         connection = _open(path)
-    except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError):
-            raise
+    except JournalDamaged:
         return _set_aside(path)
     try:
         _read(connection)
@@ -214,8 +220,26 @@ def _rolled_back_on_error(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _is_full(error: sqlite3.OperationalError) -> bool:
-    return error.sqlite_errorcode == sqlite3.SQLITE_FULL
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn what SQLite and the system say into what `Journal` raises."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _meaning(error) from None
+    except OSError as error:
+        raise JournalUnusable(f"{FILE}: expected a file to write to, got: {error.strerror}") from None
+
+
+def _meaning(error: sqlite3.Error) -> AgentError:
+    match trouble_of(error):
+        case Trouble.NO_ROOM | Trouble.READ_ONLY:
+            return JournalFull(f"expected room for a few kilobytes in {FILE}, got: {error}")
+        case Trouble.DAMAGED:
+            return JournalDamaged(f"{FILE}: expected a sound database, got: {error}")
+        case Trouble.TAKEN:
+            return AgentRunning(f"expected {FILE} to be free, another process has it open")
+    return JournalUnusable(f"{FILE}: expected a database on a disk that works, got: {error}")
 
 
 def _key(deployment: Deployment) -> tuple[str, str, str]:
