@@ -42,6 +42,7 @@ from support.serving import (
     constant_release,
     failing_model,
     filling_model,
+    identity_model,
     passing_model,
     random_model,
     slow_model,
@@ -386,3 +387,14 @@ def test_what_could_not_be_had_is_not_taken_later(tmp_path: Path) -> None:
     model = filling_model(tmp_path / "model.onnx")
     done = subprocess.run([sys.executable, "-c", GROWN, model], check=True, capture_output=True, text=True)
     assert int(done.stdout) < 1000
+
+
+@pytest.mark.parametrize("shape", [[1, 1 << 60], [1, 1 << 31, 1 << 31], [1, 1 << 62]])
+def test_a_model_whose_inputs_fit_in_no_memory_is_refused_by_name(tmp_path: Path, shape: list[int]) -> None:
+    path = identity_model(tmp_path / "huge.onnx", onnx.TensorProto.FLOAT, shape)
+    with pytest.raises(ModelError, match=r"huge\.onnx: expected inputs that fit in memory, got: "):
+        Session(path).warm()
+    with pytest.raises(ModelError, match="expected inputs that fit in memory"):
+        Session(path, ServingOptions(shrink_arena=True))
+    with pytest.raises(RunFailed, match="expected a model that runs on zeros"):
+        Session(path).shrink()

@@ -123,12 +123,14 @@ class Session:
         prepared: the file is a graph that `prepare` wrote on this device.
 
     Raises (on construction):
-        ModelError: there is no such file, it is not ONNX, or it uses what the protocol cannot carry.
+        ModelError: there is no such file, it is not ONNX, it uses what the protocol cannot carry, or with
+            `shrink_arena` its inputs do not fit in memory.
     """
 
     def __init__(self, path: Path, options: ServingOptions | Tuning | None = None, *, prepared: bool = False) -> None:
         if not path.is_file():
             raise ModelError(f"{path}: expected an ONNX file, found none")
+        self._path = path
         wanted = options.options() if isinstance(options, Tuning) else options or ServingOptions()
         plan = plan_session(wanted)
         try:
@@ -210,7 +212,11 @@ class Session:
         return ""
 
     def warm(self) -> None:
-        """Run on zeros, so that the first patient does not pay for the arena. A model may refuse zeros."""
+        """Run on zeros, so that the first patient does not pay for the arena. A model may refuse zeros.
+
+        Raises:
+            ModelError: inputs as the model wants them do not fit in memory.
+        """
         feeds = self._zeros()
         results: list[Array] = []
         try:
@@ -253,7 +259,10 @@ class Session:
         del self._session
 
     def _zeros(self) -> dict[str, Array]:
-        return {name: _zeros(spec) for name, spec in self.interface.inputs.items()}
+        try:
+            return {name: _zeros(spec) for name, spec in self.interface.inputs.items()}
+        except (MemoryError, ValueError) as error:  # numpy's answer to a size that no address reaches is a ValueError
+            raise ModelError(f"{self._path}: expected inputs that fit in memory, got: {error}") from None
 
 
 def providers() -> tuple[str, ...]:

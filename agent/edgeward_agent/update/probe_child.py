@@ -85,7 +85,7 @@ def _examine(release_dir: Path, max_model_bytes: int) -> ProbeVerdict:
     session = _or(ProbeReason.LOAD_FAILED, lambda: Session(model, manifest.serving))
     _or(ProbeReason.MANIFEST_MISMATCH, lambda: check_interface(model, session.interface, manifest))
     golden = _or(ProbeReason.MANIFEST_MISMATCH, lambda: Golden(release_dir / "golden.npz", manifest))
-    session.warm()
+    _or(ProbeReason.TOO_LARGE, session.warm)
     timing = _run(session, golden, manifest)
     verdict = ProbeVerdict(
         reason=ProbeReason.OK,
