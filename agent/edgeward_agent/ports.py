@@ -116,7 +116,7 @@ class ProbeReason(StrEnum):
     CRASHED = "crashed"
     TOO_SLOW = "too_slow"
     TOO_LARGE = "too_large"
-    TIMEOUT = "timeout"
+    TIMEOUT = "timeout"  # out of time, or ended from outside: no fault of the model's that is known, so it is retried
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -265,6 +265,9 @@ def test_no_verdict_within_the_processor_time() -> None:
     [
         (-signal.SIGSEGV, b"", b"", ProbeReason.CRASHED, "SIGSEGV"),
         (-signal.SIGSEGV, b'{"reason":"ok"}', b"", ProbeReason.CRASHED, "SIGSEGV"),
+        (-signal.SIGABRT, b"", b"", ProbeReason.CRASHED, "SIGABRT"),
+        (-signal.SIGKILL, b"", b"", ProbeReason.TIMEOUT, "ended from outside by SIGKILL"),  # retried, a few times
+        (-signal.SIGTERM, b"", b"", ProbeReason.TIMEOUT, "ended from outside by SIGTERM"),
         (-64, b"", b"", ProbeReason.CRASHED, "SIGRTMAX"),
         (1, b'{"reason":"ok"}', b"Traceback\nValueError: no", ProbeReason.LOAD_FAILED, "ValueError: no"),
         (0, b"hello", b"", ProbeReason.LOAD_FAILED, "exit status 0 and no verdict"),

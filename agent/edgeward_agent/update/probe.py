@@ -17,6 +17,7 @@ from edgeward_agent.update.child import ChildEnd, last_words, run_child
 from edgeward_agent.update.confinement import Limits
 
 _CHILD: Final = "edgeward_agent.update.probe_child"
+_FROM_OUTSIDE: Final = frozenset({-signal.SIGKILL, -signal.SIGTERM})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +44,16 @@ def examine(release_dir: Path, probe: ChildProbe | None = None) -> ProbeVerdict:
 
 
 def read_verdict(end: ChildEnd) -> ProbeVerdict:
-    """What a child's end means: its own words, or the signal that it died of."""
+    """What a child's end means: its own words, or the signal that it died of. One that was ended from outside, as the
+    kernel does where memory is short, says as little of the model as one that was out of time.
+    """
     if end.status == -signal.SIGXCPU:
         return ProbeVerdict(reason=ProbeReason.TIMEOUT, detail="expected a verdict within its processor time, got none")
+    if end.status in _FROM_OUTSIDE:
+        return ProbeVerdict(
+            reason=ProbeReason.TIMEOUT,
+            detail=f"expected an answer, the probe was ended from outside by {end.signal_name}; see the kernel's log",
+        )
     if end.status < 0:
         return ProbeVerdict(
             reason=ProbeReason.CRASHED, detail=f"expected an answer, the probe died of {end.signal_name}"

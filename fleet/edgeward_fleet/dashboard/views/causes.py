@@ -45,7 +45,10 @@ UPDATES: Final[Mapping[str, Cause]] = {
     "too_large": Cause(
         words="it takes more memory than its budget", advice="Make the model smaller or its memory budget larger."
     ),
-    "timeout": Cause(words="its check did not end in time", advice="Look whether the device has a processor to spare."),
+    "timeout": Cause(
+        words="its check did not end in time, or was ended from outside",
+        advice="Look whether the device has a processor and memory to spare.",
+    ),
     "latency": Cause(
         words="its answers took longer than its budget under real load",
         advice="Compare with other devices: one alone is overloaded, many say that the model is too slow.",
