@@ -1,6 +1,6 @@
 """Looks for the usual causes of trouble. Each check says what it saw and, when that is not good, what to do.
 
-Nothing is changed, and the agent may run or not while it looks.
+Nothing is changed, but for a file that is written to the state folder and removed again; the agent may run or not.
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ import sqlite3
 import stat
 import time
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from edgeward_agent.access import ways
+from edgeward_agent.checks import Check, fail, ok, warn
 from edgeward_agent.client import Client
 from edgeward_agent.config import AgentConfig, ServingConfig, load_config
 from edgeward_agent.errors import AgentError, LinkError, LinkLost
@@ -29,15 +27,17 @@ from edgeward_agent.link.opening import wanted_broker
 from edgeward_agent.link.wire import CertificateNotTaken, FleetNotTrusted, Wire
 from edgeward_agent.listening import listen_tcp
 from edgeward_agent.process import agent_is_running
+from edgeward_agent.state_check import folder_check, reachable
 from edgeward_agent.state_dir import StateDir
 from edgeward_agent.status import recorded_serving
-from edgeward_agent.status_text import size
+from edgeward_agent.status_text import duration, size
 
 _FIRST_USER: Final = 1000  # below are those of the system (login.defs, UID_MIN)
 _SHELLS: Final = frozenset({"sh", "bash", "dash", "zsh", "fish", "ksh", "tcsh"})
 _OLDEST_SQLITE: Final = (3, 37, 0)
 _FEW_FILES: Final = 1024
 _LITTLE_TIME_DAYS: Final = 7
+_CLOCKS_DIFFER_S: Final = 300  # a clock that is set over the network is nearer
 _BROKER_SILENT: Final = (
     "The agent goes on serving and retries by itself; check that the broker runs, that nothing on the way keeps its"
     " port from this device, and link.mqtt_url."
@@ -45,54 +45,30 @@ _BROKER_SILENT: Final = (
 _BUILT_S: Final = 1_763_856_000  # 2025-11-23: no clock of a device that runs this is earlier
 
 
-class Level(StrEnum):
-    """How a check came out."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that was looked at. `hint` is empty when it is good."""
-
-    name: str
-    level: Level
-    detail: str
-    hint: str = ""
-
-
 def examine(state: StateDir) -> Iterator[Check]:
     """Every check, in an order in which the first failure explains those after it."""
+    yield folder_check(state)
+    if not reachable(state.root):
+        return
     config, check = _config(state)
     yield check
     identity, check = _identity(state)
     yield check
+    fleet_s = None
     if identity is not None:
         yield _permissions(identity)
         yield _certificate(identity)
-        yield _fleet(identity, config)
+        check, fleet_s = _fleet(identity, config)
+        yield check
         if config.link.kind == "mqtt":
             yield _broker(identity, config)
-    yield _clock(identity)
+    yield _clock(identity, fleet_s)
     yield _agent(state)
     yield _serving(state, config)
     yield _access(config.serving, login_users())
     yield _disk(state, config)
     yield _sqlite()
     yield _files()
-
-
-def ok(name: str, detail: str) -> Check:
-    return Check(name=name, level=Level.OK, detail=detail)
-
-
-def warn(name: str, detail: str, hint: str) -> Check:
-    return Check(name=name, level=Level.WARN, detail=detail, hint=hint)
-
-
-def fail(name: str, detail: str, hint: str) -> Check:
-    return Check(name=name, level=Level.FAIL, detail=detail, hint=hint)
 
 
 def _config(state: StateDir) -> tuple[AgentConfig, Check]:
@@ -130,28 +106,47 @@ def _certificate(identity: Identity) -> Check:
     return ok("certificate", f"good for {days} more days")
 
 
-def _clock(identity: Identity | None) -> Check:
+def _clock(identity: Identity | None, fleet_s: float | None) -> Check:
     now_s = time.time()
     floor_s = identity.certificate.not_valid_before_utc.timestamp() if identity else _BUILT_S
     if now_s < floor_s:
-        shown, floor = (time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(each)) for each in (now_s, floor_s))
-        return fail("clock", f"expected at least {floor}, got {shown}", "Set the clock; TLS does not work without it.")
+        detail = f"expected at least {_minute(floor_s)}, got {_minute(now_s)}"
+        return fail("clock", detail, "Set the clock; TLS does not work without it.")
+    if fleet_s is not None:
+        return clock_beside(now_s, fleet_s)
+    if identity is not None and identity.seconds_left(now_s) < 0:
+        detail = f"{_minute(now_s)} is after the end of the certificate: either has run out, or the clock is ahead"
+        return warn("clock", detail, "If it is ahead, set it; the certificate may well be good then.")
     return ok("clock", "plausible")
 
 
-def _fleet(identity: Identity, config: AgentConfig) -> Check:
+def clock_beside(now_s: float, fleet_s: float) -> Check:
+    """This clock beside the fleet's."""
+    ahead_s = now_s - fleet_s
+    if abs(ahead_s) <= _CLOCKS_DIFFER_S:
+        return ok("clock", "as the fleet's")
+    detail = f"{duration(int(abs(ahead_s)))} {'ahead of' if ahead_s > 0 else 'behind'} the fleet's"
+    return warn("clock", detail, "Set it: records carry its time, and the certificate is renewed by it.")
+
+
+def _minute(unix_s: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(unix_s))
+
+
+def _fleet(identity: Identity, config: AgentConfig) -> tuple[Check, float | None]:
+    """And what time it is there, when it says."""
     where = identity.facts.device_url
     try:
         wire = Wire(where, tls.mutual(identity), timeout_s=min(config.link.timeout_s, 10.0))
     except AgentError as error:
-        return fail("fleet", str(error), error.hint)
+        return fail("fleet", str(error), error.hint), None
     try:
-        wire.request_blocking(hello())
+        answer = wire.request_blocking(hello())
     except LinkError as error:
-        return _out_of_reach("fleet", error)
+        return _out_of_reach("fleet", error), None
     finally:
         wire.close()
-    return ok("fleet", f"{where} answers and takes the certificate")
+    return ok("fleet", f"{where} answers and takes the certificate"), answer.date_s
 
 
 def _broker(identity: Identity, config: AgentConfig) -> Check:

@@ -295,6 +295,7 @@ def test_the_doctor_finds_a_healthy_device_healthy(agent: Agent) -> None:
     done = edgeward_agent("doctor", "--state-dir", agent.state_dir)
     assert done.returncode == 0, done.stdout
     assert "who may ask    127.0.0.1:8500: programs on this machine with the token; unix:socket/" in done.stdout
+    assert "clock          as the fleet's\n" in done.stdout
     assert {line.split()[0] for line in done.stdout.splitlines()} == {"ok"}, done.stdout
 
 

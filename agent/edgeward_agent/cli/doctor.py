@@ -8,9 +8,10 @@ from pathlib import Path
 import click
 import msgspec
 
+from edgeward_agent.checks import Level
 from edgeward_agent.cli.exits import FAILED
 from edgeward_agent.cli.options import json_option, state_dir_option
-from edgeward_agent.doctor import Level, examine
+from edgeward_agent.doctor import examine
 from edgeward_agent.state_dir import StateDir
 
 _COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
@@ -20,9 +21,10 @@ _COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 @state_dir_option
 @json_option
 def doctor(state_dir: Path, as_json: bool) -> None:
-    """Look for the usual causes of trouble: identity, certificate, clock, fleet, serving, disk.
+    """Look for the usual causes of trouble: state folder, identity, certificate, clock, fleet, serving, disk.
 
-    Changes nothing. Ends with 1 when a check fails; a warning alone is no failure.
+    Changes nothing, but for a file that it writes to the state folder and removes again. Ends with 1 when a check
+    fails; a warning alone is no failure.
     """
     checks = []
     for check in examine(StateDir(state_dir.absolute())):

@@ -51,10 +51,11 @@ class FleetNotTrusted(LinkLost):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A 2xx answer, read to its end."""
+    """A 2xx answer, read to its end. `date_s` is the fleet's time of it, in Unix time; None when it does not say."""
 
     status: int
     body: bytes
+    date_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +131,7 @@ class Wire:
         try:
             if 200 <= response.status < 300:
                 body = self._read(response, call.limit_bytes, self._timeout_s + call.wait_s)
-                return Answer(status=response.status, body=body)
+                return Answer(status=response.status, body=body, date_s=_date_s(response.headers))
             raise self._refusal(response)
         except BaseException:
             response.close()  # what is left of the answer is not worth reading
@@ -258,6 +259,14 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     except ValueError:
         return None
     return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER_S)
+
+
+def _date_s(headers: Mapping[str, str]) -> float | None:
+    """RFC 9110, section 6.6.1; None when absent or nonsense."""
+    try:
+        return parsedate_to_datetime(headers.get("date", "")).timestamp()
+    except ValueError:
+        return None
 
 
 def _shut(connection: HTTPSConnection) -> None:
