@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from socket import socket
+from typing import Final
 
 import msgspec
 
@@ -25,10 +27,24 @@ from edgeward_contract.version import __version__
 log = logging.getLogger(__name__)
 
 
+_NO_ROOM: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+_NOT_ALLOWED: Final = frozenset({errno.EACCES, errno.EPERM, errno.ENOENT})
+
+
 class NotStarted(ServingError):
     """The system gave no process, or no way to watch it; a retry is worth it, because others may give room back."""
 
-    hint = "Free memory, processes or open files (`free -m`, `ulimit -u -n`); a running agent tries again by itself."
+    def __init__(self, wanted: str, cause: OSError) -> None:
+        super().__init__(f"expected to {wanted}, got: {cause}")
+        self.hint = f"{_way_out(cause)}; a running agent tries again by itself."
+
+
+def _way_out(cause: OSError) -> str:
+    if cause.errno in _NO_ROOM:
+        return "Free memory, processes or open files (`free -m`, `ulimit -u -n`)"
+    if cause.errno in _NOT_ALLOWED:
+        return f"See that the user of the agent may run {sys.executable}"
+    return "See the kernel's log (`dmesg`)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +169,7 @@ class ServingProcess:
         """Start it with the listening sockets as its own. `grpc` is an address: it opens that socket itself.
 
         Raises:
-            NotStarted: no process, memory or descriptor is left; nothing runs then.
+            NotStarted: no process, memory or descriptor is left, or it may not be run; nothing runs then.
         """
         try:
             child = subprocess.Popen(
@@ -164,7 +180,7 @@ class ServingProcess:
                 start_new_session=True,  # Ctrl-C in a terminal is for the control process, which then stops this one
             )
         except OSError as error:
-            raise NotStarted(f"expected to start a serving process, got: {error}") from None
+            raise NotStarted("start a serving process", error) from None
         return cls(_watched(child), child)
 
     @property
@@ -219,7 +235,7 @@ def _watched(child: subprocess.Popen[bytes]) -> Watched:
     except OSError as error:
         child.kill()
         child.wait()
-        raise NotStarted(f"expected to watch the serving process that was started, got: {error}") from None
+        raise NotStarted("watch the serving process that was started", error) from None
 
 
 def _command(plan: ServingPlan, listeners: Mapping[str, socket], grpc: str) -> list[str]:

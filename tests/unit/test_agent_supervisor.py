@@ -8,6 +8,7 @@ import itertools
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -132,16 +133,26 @@ def refuse(number: int) -> Callable[..., NoReturn]:
     return call
 
 
-@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM, errno.EMFILE])
-def test_a_device_without_room_for_a_process_says_so_with_the_way_out(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int
+@pytest.mark.parametrize(
+    ("number", "way_out"),
+    [
+        (errno.EAGAIN, "Free memory, processes or open files"),
+        (errno.ENOMEM, "Free memory, processes or open files"),
+        (errno.EMFILE, "Free memory, processes or open files"),
+        (errno.EACCES, f"See that the user of the agent may run {sys.executable};"),
+        (errno.ENOENT, f"See that the user of the agent may run {sys.executable};"),
+        (errno.EIO, "See the kernel's log"),
+    ],
+)
+def test_a_device_that_cannot_start_a_process_says_so_with_the_way_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int, way_out: str
 ) -> None:
     monkeypatch.setattr(subprocess, "Popen", refuse(number))
     with pytest.raises(
         NotStarted, match=f"expected to start a serving process, got: .*{os.strerror(number)}"
     ) as caught:
         ServingProcess.spawn(plan_in(tmp_path), {})
-    assert "a running agent tries again by itself" in caught.value.hint
+    assert caught.value.hint.startswith(way_out) and "a running agent tries again by itself" in caught.value.hint
 
 
 def test_a_process_that_cannot_be_watched_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
