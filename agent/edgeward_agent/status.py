@@ -61,7 +61,7 @@ class ServingStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What answers, in which slot, and how the newest deployment stands."""
+    """What answers, in which slot, and how the newest deployment stands. Only a running agent knows what answers."""
 
     name: str
     live: str = ""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from edgeward_agent.status import DeviceStatus, LinkStatus, ModelStatus, OutboxStatus, ServingStatus, Status
 
+_UNKNOWN = ("unknown", *["?"] * 6)  # from live to p99
 _UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
 
@@ -22,7 +23,8 @@ def status_text(status: Status) -> str:
     if status.alarms:
         rows.append(("alarms", " ".join(status.alarms)))
     lines = [f"{name:<12} {text}" for name, text in rows if text]
-    return "\n".join([*lines, "", *_models(status.models)])
+    known = bool(status.agent.pid) or not status.serving.pid
+    return "\n".join([*lines, "", *_models(status.models, known=known)])
 
 
 def duration(seconds: int) -> str:
@@ -81,14 +83,18 @@ def _outbox(outbox: OutboxStatus) -> str:
     return f"{wait}{oldest}" + "".join(f", {count} {what}" for count, what in more if count)
 
 
-def _models(models: tuple[ModelStatus, ...]) -> Iterator[str]:
+def _models(models: tuple[ModelStatus, ...], *, known: bool) -> Iterator[str]:
+    """Without `known` something serves, but nobody is there who could say what."""
     if not models:
         yield "no models: the fleet has not given this device any"
         return
-    rows = [("model", "live", "slot", "requests", "errors", "late", "refused", "p99", "update"), *map(_model, models)]
+    rows: list[tuple[str, ...]] = [("model", "live", "slot", "requests", "errors", "late", "refused", "p99", "update")]
+    rows += [_model(each) if known else (each.name, *_UNKNOWN, _update(each)) for each in models]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    if not known:
+        yield "what is live is unknown: the control process is down, and the serving process goes on without it"
     for model in models:
         for remark in filter(None, (model.detail, model.fallback)):
             yield f"{model.name}: {remark}"
@@ -96,8 +102,11 @@ def _models(models: tuple[ModelStatus, ...]) -> Iterator[str]:
 
 def _model(model: ModelStatus) -> tuple[str, ...]:
     p99 = f"{model.p99_us / 1000:.2f} ms" if model.p99_us else "-"
+    counts = (model.requests, model.errors, model.late, model.refused)
+    return (model.name, model.live or "-", model.slot or "-", *map(str, counts), p99, _update(model))
+
+
+def _update(model: ModelStatus) -> str:
     progress = f" {model.progress_percent} %" if model.update_state == "DOWNLOADING" else ""
     reason = f" ({model.reason})" if model.reason else ""
-    update = f"{model.update} {model.update_state}{progress}{reason}" if model.update else "-"
-    counts = (model.requests, model.errors, model.late, model.refused)
-    return (model.name, model.live or "-", model.slot or "-", *map(str, counts), p99, update)
+    return f"{model.update} {model.update_state}{progress}{reason}" if model.update else "-"

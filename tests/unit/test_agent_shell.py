@@ -160,6 +160,18 @@ def test_a_stopped_agent_says_that_it_is() -> None:
     assert "device       expected an enrolled device" in text and "\nfleet " not in text
 
 
+def test_what_is_live_is_unknown_while_models_answer_and_no_agent_runs() -> None:
+    model = ModelStatus(name="risk", update="risk@2", update_state="COMMITTED")
+    text = status_text(Status(serving=ServingStatus(pid=8, http="127.0.0.1:8500"), models=(model,)))
+    assert text.splitlines()[-3:] == [
+        "model  live     slot  requests  errors  late  refused  p99  update",
+        "risk   unknown  ?     ?         ?       ?     ?        ?    risk@2 COMMITTED",
+        "what is live is unknown: the control process is down, and the serving process goes on without it",
+    ]
+    nothing_serves = status_text(Status(models=(model,)))
+    assert "risk   -     -" in nothing_serves and "unknown" not in nothing_serves
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0 s"), (59, "59 s"), (3599, "59 min"), (200_000, "2 d")])
 def test_durations_are_short(seconds: int, text: str) -> None:
     assert duration(seconds) == text
