@@ -50,6 +50,7 @@ from edgeward_agent.update.chunks import free_bytes
 from edgeward_agent.update.confinement import Limits
 from edgeward_agent.update.executor import Updater
 from edgeward_agent.update.graphs import Caretaker, GraphFolder, GraphPreparer, PreparingProbe
+from edgeward_agent.update.inspector import Inspector
 from edgeward_agent.update.journal import FILE as JOURNAL
 from edgeward_agent.update.journal import Journal
 from edgeward_agent.update.probe import ChildProbe
@@ -72,6 +73,7 @@ class _Parts:
     forwarder: Forwarder
     reporter: Reporter
     caretaker: Caretaker
+    inspector: Inspector
 
 
 async def run(state: StateDir, config: AgentConfig) -> None:
@@ -124,13 +126,22 @@ async def _open(
     preparer = _preparer(state, config)
     updater = _updater(stack, state, config, HttpsReleaseSource(wire), serving, preparer, news)
     caretaker = Caretaker(preparer, state.root / "releases", lambda: updater.serving_state, clock=_CLOCK)
+    inspector = Inspector(state.root / "releases", current=lambda: updater.current, tell=updater.suspect, clock=_CLOCK)
     device = Device(root=state.root, renewal=renewal, store=store, supervisor=supervisor, updater=updater, clock=_CLOCK)
     rhythm = Rhythm(heartbeat_s=config.report.heartbeat_s, min_interval_s=config.report.min_interval_s)
     reporter = Reporter(link, device.snapshot, news=news, clock=_CLOCK, rhythm=rhythm, draw=random.random)
     forwarder = Forwarder(store, link, clock=_CLOCK)
     back = asyncio.Event()
     link.on_return += [news.set, forwarder.nudge, back.set]
-    return _Parts(device=device, link=link, back=back, forwarder=forwarder, reporter=reporter, caretaker=caretaker)
+    return _Parts(
+        device=device,
+        link=link,
+        back=back,
+        forwarder=forwarder,
+        reporter=reporter,
+        caretaker=caretaker,
+        inspector=inspector,
+    )
 
 
 async def _work(parts: _Parts, stop: asyncio.Event) -> None:
@@ -144,6 +155,7 @@ async def _work(parts: _Parts, stop: asyncio.Event) -> None:
         "report": parts.reporter.run(),
         "renew": device.renewal.run(),
         "prepare": parts.caretaker.run(),
+        "inspect": parts.inspector.run(),
     }
     async with asyncio.TaskGroup() as tasks:
         working = [tasks.create_task(duty, name=name) for name, duty in duties.items()]

@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from edgeward_agent.errors import LinkRefused
 from edgeward_agent.ports import ProbeReason
 from edgeward_agent.update.machine import BEFORE_ACTIVATION
+from edgeward_agent.update.releases import ReleaseFolders
 from edgeward_agent.update.slots import Slots
 from edgeward_contract.artifact import Sha256, sha256_of
 from edgeward_contract.reported import RESTING, UpdateState
@@ -39,6 +40,7 @@ class UpdaterMachine(RuleBasedStateMachine):
         self.generation = 0
         self.wanted: Release | None = None
         self.committed: set[int] = set()
+        self.has_rotted = False
 
     @initialize()
     def first_release(self) -> None:
@@ -110,6 +112,13 @@ class UpdaterMachine(RuleBasedStateMachine):
         self.device.serving.boot()
 
     @rule()
+    def the_disk_rots(self) -> None:
+        self.has_rotted = True
+        for sha256 in self.booting():
+            model = self.folder / "releases" / sha256 / "model.onnx"
+            model.write_bytes(model.read_bytes()[:100])
+
+    @rule()
     def the_agent_is_killed(self) -> None:
         self.device.restart()
 
@@ -139,11 +148,14 @@ class UpdaterMachine(RuleBasedStateMachine):
         device.serving.unavailable, device.free = 0, PLENTY
         self.ask_the_fleet()
         device.settle()
-        self.check_the_end()
+        device.settle()  # damage is found at a look at the serving process, and mended by one more deployment
         if self.wanted is None:
+            self.check_the_end()
             return
         status = device.status()
         assert status is not None
+        if status.state is UpdateState.COMMITTED or not self.rotten():
+            self.check_the_end()
         if status.state is not UpdateState.COMMITTED:
             assert status.state in (UpdateState.FAILED, UpdateState.ROLLED_BACK, UpdateState.STRANDED), status
             self.offer(self.wanted)  # a new deployment of the same release
@@ -158,7 +170,7 @@ class UpdaterMachine(RuleBasedStateMachine):
         assert (live.version if live else None) == current
         assert slots.candidate is None
         assert self.booting() == ([slots.current.sha256] if slots.current else [])
-        assert not self.device.updater.alarms
+        assert not self.device.updater.alarms, self.device.updater.alarms
         kept = {*slots.kept(), *([self.wanted.sha256] if self.wanted else [])}
         assert {path.name for path in (self.folder / "releases").iterdir()} <= kept
         assert list((self.folder / "chunks").iterdir()) == []
@@ -185,7 +197,8 @@ class UpdaterMachine(RuleBasedStateMachine):
         slots, newest = book.slots.get(MODEL, Slots()), book.deployments.get(MODEL)
         if newest and newest.state in BEFORE_ACTIVATION:
             assert slots.candidate is None
-            assert newest.installed != slots.current or newest.state is UpdateState.OFFERED
+            again = newest.installed == slots.current  # of which a file is not what it was
+            assert not again or newest.state is UpdateState.OFFERED or self.has_rotted
 
     @invariant()
     def the_boot_file_names_complete_releases_alone(self) -> None:
@@ -219,6 +232,10 @@ class UpdaterMachine(RuleBasedStateMachine):
         if self.device.updater.generation < self.generation:
             wanted = [(f"d{self.generation}", self.wanted)] if self.wanted else []
             self.device.offer(desired(self.generation, *wanted))
+
+    def rotten(self) -> bool:
+        """Whether what a boot starts is damaged, as it stays while the fleet wants another release."""
+        return any(ReleaseFolders(self.folder).problem(sha256) for sha256 in self.booting())
 
     def booting(self) -> list[Sha256]:
         path = self.folder / "boot.json"

@@ -20,6 +20,7 @@ from edgeward_agent.ports import LoadedVersion, ProbeReason, ProbeVerdict, Serve
 from edgeward_agent.update.executor import Updater
 from edgeward_agent.update.journal import FILE, Journal
 from edgeward_agent.update.plan import plan
+from edgeward_agent.update.releases import ReleaseFolders
 from edgeward_agent.update.settings import UpdateSettings
 from edgeward_contract.artifact import ArtifactRef, ModelName, ReleaseRef, Sha256, sha256_of
 from edgeward_contract.chunks import ChunkIndex, StoredChunk, raw_index
@@ -207,6 +208,7 @@ class FakeServing:
         self.bad: set[Sha256] = set()
         self.refuses_to_activate = False
         self.unavailable = 0
+        self.graphs: set[Sha256] = set()
         self.calls: list[tuple[str, ModelName, Sha256 | None]] = []
 
     def boot(self) -> None:
@@ -215,7 +217,9 @@ class FakeServing:
         self.loaded, self.live, self.traffic = {}, {}, {}
         boot = self._device.state_dir / "boot.json"
         for each in json.loads(boot.read_text())["models"] if boot.exists() else []:
-            assert (Path(each["path"]) / "model.onnx").is_file(), "boot.json names a release that is not here"
+            assert Path(each["path"]).is_dir(), "boot.json names a release that is not here"
+            if not self._opens(Path(each["path"])):
+                continue
             version = LoadedVersion(version=each["version"], sha256=Sha256(each["sha256"]))
             self.live[ModelName(each["name"])] = version
             self.loaded[ModelName(each["name"])] = [version]
@@ -239,7 +243,7 @@ class FakeServing:
         if sha256 in self.crashes_on_load:
             self.boot()
             raise ServingUnavailable("the serving process is gone")
-        if sha256 in self.refused or not (path / "model.onnx").is_file():
+        if sha256 in self.refused or not self._opens(path):
             raise ServingRefused(f"{model}@{version}: does not load")
         if sha256 not in {each.sha256 for each in self.loaded.get(model, [])}:
             self.loaded.setdefault(model, []).append(LoadedVersion(version=version, sha256=sha256))
@@ -260,6 +264,11 @@ class FakeServing:
         self.loaded[model] = [each for each in self.loaded.get(model, []) if sha256 and each.sha256 != sha256]
         if sha256 is None or self.live.get(model, LoadedVersion(version=0, sha256=Sha256(""))).sha256 == sha256:
             self.live.pop(model, None)
+
+    def _opens(self, release: Path) -> bool:
+        """As the real one: a prepared graph is enough, whatever has become of its original."""
+        sha256 = Sha256(release.name)
+        return sha256 in self.graphs or ReleaseFolders(release.parent.parent).problem(sha256) is None
 
     def _traffic(self, model: ModelName) -> Traffic:
         """A bad release answers ten requests between two looks, all of them wrongly."""

@@ -46,13 +46,14 @@ def test_every_alarm_that_an_agent_raises_is_explained() -> None:
     package = Path(edgeward_agent.__file__).parent
     alarms = re.search(r"alarms = \{(.+?)\}", (package / "outbox" / "store.py").read_text(), re.DOTALL)
     assert alarms is not None
-    raised = set(re.findall(r'"(\w+)":', alarms[1])) | {"stranded", "not_serving", "quarantine"}
+    raised = set(re.findall(r'"(\w+)":', alarms[1])) | {"stranded", "not-live", "damaged", "not_serving", "quarantine"}
     assert "outbox_full" in raised
     assert raised - set(ALARMS) == set()
 
 
 def test_what_is_not_known_is_shown_as_it_is() -> None:
     assert of_update("of_a_newer_agent").words == "of a newer agent"
+    assert of_alarm("damaged:risk").words == "the files of its current release are damaged (risk)"
     assert of_alarm("stranded:risk").words == "neither the new release nor the one before can be loaded (risk)"
     assert len(of_alarms(("outbox_quarantine", "quarantine"))) == 1  # two words for one thing
 

@@ -17,7 +17,7 @@ from edgeward_agent.update.deployment import Deployment, Outcome
 from edgeward_agent.update.failures import outcome_of
 from edgeward_agent.update.files import DiskThread
 from edgeward_agent.update.machine import Event
-from edgeward_agent.update.releases import DigestMismatch, ReleaseFolders
+from edgeward_agent.update.releases import ReleaseFolders
 from edgeward_agent.update.settings import UpdateSettings
 from edgeward_agent.update.slots import Slots
 from edgeward_agent.update.trial import Trials
@@ -99,12 +99,13 @@ class Actions:
         await asyncio.gather(*probes, return_exceptions=True)
 
     async def _offered(self, deployment: Deployment, slots: Slots) -> Outcome:
-        if slots.current == deployment.installed:
+        if slots.current == deployment.installed and not await self._problem(deployment):
             return Outcome(event=Event.ALREADY_CURRENT, detail="it is the current release already")
         return Outcome(event=Event.ACCEPT)
 
     async def _accepted(self, deployment: Deployment, slots: Slots) -> Outcome:
-        if await self._disk.run(self._folders.complete, deployment.sha256):
+        complete = await self._disk.run(self._folders.complete, deployment.sha256)
+        if complete and not await self._disk.run(self._folders.arriving, deployment.sha256):
             return Outcome(event=Event.ON_DISK)
         return await self._without_room(deployment) or Outcome(event=Event.START)
 
@@ -127,15 +128,16 @@ class Actions:
         return Outcome(event=Event.DOWNLOADED) if await download.step() else Outcome()
 
     async def _verifying(self, deployment: Deployment, slots: Slots) -> Outcome:
-        if not await self._disk.run(self._folders.complete, deployment.sha256):
+        complete = await self._disk.run(self._folders.complete, deployment.sha256)
+        if not complete or await self._disk.run(self._folders.arriving, deployment.sha256):
             await self._disk.run(assemble, self._folders, self._chunks, deployment.sha256)
-            return Outcome(event=Event.VERIFIED)
-        try:
-            await self._disk.run(self._folders.check, deployment.sha256)
-        except (DigestMismatch, ContractError):
-            await self._disk.run(self._folders.discard, deployment.sha256)
-            raise
+        elif problem := await self._problem(deployment):
+            await self._disk.run(self._folders.doubt, deployment.sha256)
+            raise problem
         return Outcome(event=Event.VERIFIED)
+
+    async def _problem(self, deployment: Deployment) -> Exception | None:
+        return await self._disk.run(self._folders.problem, deployment.sha256)
 
     async def _probing(self, deployment: Deployment, slots: Slots) -> Outcome:
         if deployment.attempts >= self._settings.max_attempts:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from edgeward_agent.clock import Clock
-from edgeward_agent.errors import ServingError, ServingUnavailable
+from edgeward_agent.errors import ServingUnavailable
 from edgeward_agent.link.backoff import delay_s
 from edgeward_agent.ports import Probe, ReleaseSource, Serving, ServingState
 from edgeward_agent.update.actions import Actions
@@ -24,13 +24,14 @@ from edgeward_agent.update.files import DiskThread
 from edgeward_agent.update.journal import Journal, JournalFull
 from edgeward_agent.update.keeper import Keeper
 from edgeward_agent.update.machine import Event
-from edgeward_agent.update.plan import Drop, Remove, Repair, Stop, plan, repairs
+from edgeward_agent.update.mender import Mender
+from edgeward_agent.update.plan import Remove, Stop, plan
 from edgeward_agent.update.releases import ReleaseFolders
 from edgeward_agent.update.report import reported_models, stranded
 from edgeward_agent.update.settings import UpdateSettings
 from edgeward_agent.update.trial import Trials
-from edgeward_contract.artifact import ModelName
-from edgeward_contract.desired import DesiredState
+from edgeward_contract.artifact import ModelName, Sha256
+from edgeward_contract.desired import DesiredModel, DesiredState
 from edgeward_contract.reported import ReportedModel, UpdateState
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,6 @@ class Updater:
         on_change: Callable[[], None] = _nobody_listens,
         free_bytes: Callable[[Path], int] = free_bytes,
     ) -> None:
-        self._serving = serving
         self._clock = clock
         self._settings = settings or UpdateSettings()
         self._rand = rand
@@ -77,6 +77,7 @@ class Updater:
         folders = ReleaseFolders(state_dir)
         self._keeper = Keeper(state_dir=state_dir, journal=journal, disk=self._disk, folders=folders)
         self._trials = Trials(serving=serving, folders=folders, disk=self._disk, clock=clock, settings=self._settings)
+        self._mender = Mender(serving=serving, trials=self._trials, folders=folders, disk=self._disk)
         self._actions = Actions(
             source=source,
             probe=probe,
@@ -93,7 +94,6 @@ class Updater:
         self._turns: dict[ModelName, int] = {}
         self._failures: dict[ModelName, int] = {}
         self._told: Mapping[ModelName, tuple[str, UpdateState, int]] = {}
-        self._not_live: set[ModelName] = set()  # and could not be repaired at the last look
         self._watch_due = 0.0
         self._recovered = False
 
@@ -114,8 +114,8 @@ class Updater:
     @property
     def alarms(self) -> tuple[str, ...]:
         """Words for the report: what a person must look at."""
-        not_live = {f"not-live:{model}" for model in self._not_live}
-        return tuple(sorted(self._keeper.troubles | not_live | stranded(self._keeper.book, self._trials.state)))
+        unable = stranded(self._keeper.book, self._trials.state)
+        return tuple(sorted(self._keeper.troubles | self._mender.alarms | unable))
 
     def reported_models(self) -> Mapping[ModelName, ReportedModel]:
         book = self._keeper.book
@@ -128,6 +128,17 @@ class Updater:
         if unknown or desired.generation > self.generation:
             self._offered = desired
             self._wake.set()
+
+    def suspect(self, sha256: Sha256, problem: str) -> None:
+        """Take notice of a release folder that is not what it was; one that is current is fetched again."""
+        self._mender.suspect(sha256, problem)
+        self._watch_due = 0.0
+        self._wake.set()
+
+    @property
+    def current(self) -> tuple[Sha256, ...]:
+        """The releases that a boot starts."""
+        return tuple(each.current.sha256 for each in self._keeper.book.slots.values() if each.current)
 
     async def run(self) -> None:
         """Never returns. Raises what is a bug, or a disk that fails; no probe is left behind."""
@@ -176,10 +187,13 @@ class Updater:
                 await self._keeper.remove(step.model)
                 self._watch_due = 0.0  # what is in no slot is unloaded there
             else:
-                fresh = Deployment.of(step.wanted)
-                await self._keeper.open(fresh)
-                self._forget(fresh.model)
+                await self._open(step.wanted)
         self._keeper.untidy = True
+
+    async def _open(self, wanted: DesiredModel) -> None:
+        fresh = Deployment.of(wanted)
+        await self._keeper.open(fresh)
+        self._forget(fresh.model)
 
     async def _stop(self, step: Stop) -> None:
         reason, detail = _STOPPED[step.event]
@@ -219,31 +233,16 @@ class Updater:
         self._watch_due = self._clock.monotonic() + self._settings.watch_s
         self._keeper.untidy = "boot-file" in self._keeper.troubles
         try:
-            state = await self._trials.look()
-            needed = repairs(self._keeper.book, state)
-            self._not_live &= {repair.model for repair in needed}  # a deployment may have done it meanwhile
-            for repair in needed:
-                await self._repair(repair)
+            if await self._mender.mend(self._keeper.book, await self._trials.look()):
+                self._look_again_soon()  # what is reported is what is seen
         except ServingUnavailable as error:
             log.warning("serving process: %s", error)
             self._look_again_soon()
+        for wanted in self._mender.to_fetch(self._keeper.book):
+            await self._open(wanted)
 
     def _look_again_soon(self) -> None:
         self._watch_due = self._clock.monotonic() + min(self._settings.poll_s, self._settings.watch_s)
-
-    async def _repair(self, repair: Repair) -> None:
-        try:
-            if isinstance(repair, Drop):
-                await self._serving.unload(repair.model, repair.sha256)
-            else:
-                await self._trials.load_and_activate(repair.model, repair.installed)
-            self._not_live.discard(repair.model)
-            self._look_again_soon()  # what is reported is what is seen
-        except ServingUnavailable:
-            raise
-        except ServingError as error:
-            log.error("%s: %s", repair.model, error)
-            self._not_live.add(repair.model)
 
     def _next(self) -> Deployment | None:
         """Of the deployments that are due, the one whose last turn is longest ago."""

@@ -115,6 +115,17 @@ def repairs(book: Book, state: ServingState) -> tuple[Repair, ...]:
     return (*gone, *strays, *missing)
 
 
+def anew(book: Book, sha256: Sha256) -> DesiredModel | None:
+    """The wish that fetches a current release once more: where the fleet still wants it, and it was not given up."""
+    for model, slots in book.slots.items():
+        wanted = book.desired.models.get(model) if book.desired else None
+        newest = book.deployments.get(model)
+        if wanted and newest and slots.current and slots.current.sha256 == sha256:
+            ended = newest.state is UpdateState.COMMITTED and newest.answers(wanted)
+            return wanted if ended and newest.sha256 == sha256 else None
+    return None
+
+
 def live_sha256(state: ServingState, model: ModelName) -> Sha256 | None:
     served = state.models.get(model)
     return served.live.sha256 if served and served.live else None

@@ -60,6 +60,14 @@ class ReleaseFolders:
     def complete(self, sha256: Sha256) -> bool:
         return self.path(sha256).is_dir()
 
+    def arriving(self, sha256: Sha256) -> bool:
+        """Whether it is being fetched, for the first time or again."""
+        return self.partial(sha256).is_dir()
+
+    def doubt(self, sha256: Sha256) -> None:
+        """Have a complete release fetched again, beside what is here: that may still be served from its graph."""
+        self.partial(sha256).mkdir(exist_ok=True)
+
     def begin(self, sha256: Sha256, manifest: bytes) -> None:
         """Keep a manifest whose digest was checked."""
         self.partial(sha256).mkdir(exist_ok=True)
@@ -68,16 +76,26 @@ class ReleaseFolders:
     def manifest(self, sha256: Sha256) -> Manifest | None:
         """The manifest of a release that is here or on its way, None when it is not; raises ContractError."""
         for folder in (self.path(sha256), self.partial(sha256)):
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 data = (folder / MANIFEST).read_bytes()
                 if sha256_of(data) == sha256:
                     return Manifest.parse(data)
         return None
 
     def publish(self, sha256: Sha256) -> None:
-        """Give an assembled folder its final name. Its files are flushed already."""
-        flush_folder(self.partial(sha256))
-        self.partial(sha256).rename(self.path(sha256))
+        """Give an assembled folder its final name. Its files are flushed already.
+
+        Into a folder that is here it goes file by file: at any moment each file is the damaged one or the good one.
+        """
+        partial, final = self.partial(sha256), self.path(sha256)
+        flush_folder(partial)
+        if final.is_dir():
+            for file in partial.iterdir():
+                file.replace(final / file.name)
+            flush_folder(final)
+            partial.rmdir()
+        else:
+            partial.rename(final)
         flush_folder(self.root)
 
     def check(self, sha256: Sha256) -> None:
@@ -89,10 +107,25 @@ class ReleaseFolders:
         check_file(self.path(sha256) / MODEL, manifest.file)
         check_file(self.path(sha256) / GOLDEN, manifest.golden.file)
 
-    def discard(self, sha256: Sha256) -> None:
-        """Forget a release that is not what it says."""
-        for folder in (self.path(sha256), self.partial(sha256)):
-            shutil.rmtree(folder, ignore_errors=True)
+    def problem(self, sha256: Sha256) -> DigestMismatch | ContractError | OSError | None:
+        """What `check` finds; a disk that cannot read the folder any more is a finding too."""
+        try:
+            self.check(sha256)
+        except (DigestMismatch, ContractError, OSError) as error:
+            return error
+        return None
+
+    def wrong_size(self, sha256: Sha256) -> str:
+        """A glance at a complete folder: in words which file is missing or has not its size, else empty."""
+        manifest = self.manifest(sha256)
+        if manifest is None:
+            return f"expected a {MANIFEST} of this digest, got none"
+        for name, artifact in ((MODEL, manifest.file), (GOLDEN, manifest.golden.file)):
+            path = self.path(sha256) / name
+            found = path.stat().st_size if path.exists() else 0
+            if found != artifact.size_bytes:
+                return f"{name}: expected {artifact.size_bytes} bytes, got {found}"
+        return ""
 
     def collect(self, *, keep: frozenset[Sha256], under_way: frozenset[Sha256]) -> None:
         """Remove every release that is not in `keep`, and every piece of one that is not on its way."""

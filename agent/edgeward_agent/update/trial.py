@@ -170,7 +170,7 @@ class Trials:
             await self._serving.unload(model, None)
         elif live_sha256(state, model) != slots.current.sha256:
             await self.load_and_activate(model, slots.current)
-        elif any(each.sha256 == deployment.sha256 for each in state.models[model].loaded):
+        elif deployment.installed != slots.current and _has(state, model, deployment.sha256):
             await self._serving.unload(model, deployment.sha256)
 
     def _refused_restore(self, deployment: Deployment, slots: Slots, problem: str) -> Outcome:
@@ -181,3 +181,7 @@ class Trials:
         release = f"sha256 {slots.current.sha256[:12]}…" if slots.current else "no model"
         detail = f"expected to go back to {release} ({deployment.reason}: {deployment.detail}), got: {problem}"
         return Outcome(event=Event.IMPOSSIBLE, reason="stranded", detail=detail, slots=slots.rolled_back())
+
+
+def _has(state: ServingState, model: ModelName, sha256: Sha256) -> bool:
+    return any(each.sha256 == sha256 for each in state.models[model].loaded)

@@ -22,6 +22,7 @@ class Cause:
 
 _CHECK: Final = "Check the release with `edgeward model check` and pack a new version; the devices are not at fault."
 _LOOK: Final = "Run `edgeward-agent doctor` on the device."
+_DISK: Final = "If it comes back, replace the disk."
 _ROOM: Final = "Make room on the device's disk; it goes on by itself."
 
 UPDATES: Final[Mapping[str, Cause]] = {
@@ -89,6 +90,11 @@ ALARMS: Final[Mapping[str, Cause]] = {
         words="its serving process is not ready", advice="Nobody at this bedside gets an answer. " + _LOOK
     ),
     "stranded": UPDATES["stranded"],
+    "not-live": Cause(words="its current release is not live", advice="It tries again by itself. " + _LOOK),
+    "damaged": Cause(
+        words="the files of its current release are damaged",
+        advice="It fetches them again where the fleet still wants that release; else roll it out again. " + _DISK,
+    ),
     "disk_low": Cause(words="its disk is nearly full", advice=_ROOM),
 }
 
