@@ -33,6 +33,7 @@ from edgeward_agent.link.source import HttpsReleaseSource
 from edgeward_agent.link.wire import Wire
 from edgeward_agent.listening import FRAMES_WORK, check_exposed, exposure
 from edgeward_agent.log import fields
+from edgeward_agent.not_kept import NotKept
 from edgeward_agent.outbox.forwarder import Forwarder
 from edgeward_agent.outbox.model import StoreOptions
 from edgeward_agent.outbox.receiver import capture_receiver
@@ -127,7 +128,15 @@ async def _open(
     updater = _updater(stack, state, config, HttpsReleaseSource(wire), serving, preparer, news)
     caretaker = Caretaker(preparer, state.root / "releases", lambda: updater.serving_state, clock=_CLOCK)
     inspector = Inspector(state.root / "releases", current=lambda: updater.current, tell=updater.suspect, clock=_CLOCK)
-    device = Device(root=state.root, renewal=renewal, store=store, supervisor=supervisor, updater=updater, clock=_CLOCK)
+    device = Device(
+        root=state.root,
+        renewal=renewal,
+        store=store,
+        supervisor=supervisor,
+        updater=updater,
+        not_kept=NotKept(_CLOCK),
+        clock=_CLOCK,
+    )
     rhythm = Rhythm(heartbeat_s=config.report.heartbeat_s, min_interval_s=config.report.min_interval_s)
     reporter = Reporter(link, device.snapshot, news=news, clock=_CLOCK, rhythm=rhythm, draw=random.random)
     forwarder = Forwarder(store, link, clock=_CLOCK)

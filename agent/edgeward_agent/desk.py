@@ -47,7 +47,7 @@ class Desk:
                 device.supervisor.pid, device.supervisor.addresses, device.supervisor.restarts
             ),
             models=status.model_statuses(seen.models),
-            outbox=status.outbox_status(stats),
+            outbox=status.outbox_status(stats, seen.health.results_not_kept),
             disk_free_bytes=seen.health.disk_free_bytes,
             alarms=tuple(seen.health.alarms.split()),
         )

@@ -10,6 +10,7 @@ from typing import Final
 
 from edgeward_agent.clock import Clock
 from edgeward_agent.identity.renewal import Renewal
+from edgeward_agent.not_kept import NotKept
 from edgeward_agent.outbox.model import Stats
 from edgeward_agent.outbox.store import Store
 from edgeward_agent.reporter import Snapshot
@@ -29,6 +30,7 @@ class Device:
     store: Store
     supervisor: Supervisor
     updater: Updater
+    not_kept: NotKept
     clock: Clock
 
     async def snapshot(self) -> Snapshot:
@@ -40,6 +42,7 @@ class Device:
         )
 
     def _health(self, outbox: Stats) -> DeviceHealth:
+        self.not_kept.look(self.updater.serving_state, refused=outbox.refused)
         return DeviceHealth(
             serving_ready=self.updater.serving_state is not None,
             serving_restarts=self.supervisor.restarts,
@@ -49,7 +52,8 @@ class Device:
             disk_free_bytes=disk_free_bytes(self.root),
             certificate_days_left=self.renewal.identity.days_left(self.clock.wall()),
             clock_trusted=clock_trusted(self.renewal, self.clock),
-            alarms=_joined((*self.updater.alarms, *outbox.alarms)),
+            results_not_kept=self.not_kept.total,
+            alarms=_joined((*self.updater.alarms, *outbox.alarms, *self.not_kept.alarms)),
         )
 
 

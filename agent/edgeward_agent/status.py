@@ -80,13 +80,14 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OutboxStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What waits for the fleet. -1 where it cannot be known without the running agent."""
+    """What waits for the fleet, and what was not kept since the start. -1 where only the running agent knows."""
 
     records: int = -1
     oldest_s: int = -1
     bytes: int = -1
     quarantined: int = -1
     dropped: int = -1
+    not_kept: int = -1
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,13 +165,14 @@ def serving_status(pid: int, addresses: Addresses, restarts: int) -> ServingStat
     )
 
 
-def outbox_status(stats: Stats) -> OutboxStatus:
+def outbox_status(stats: Stats, not_kept: int) -> OutboxStatus:
     return OutboxStatus(
         records=stats.records,
         oldest_s=stats.oldest_s,
         bytes=stats.bytes,
         quarantined=stats.quarantined,
         dropped=stats.dropped,
+        not_kept=not_kept,
     )
 
 

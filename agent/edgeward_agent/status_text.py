@@ -80,7 +80,9 @@ def _outbox(outbox: OutboxStatus) -> str:
     oldest = f", the oldest for {duration(outbox.oldest_s)}" if outbox.records else ""
     more = [(outbox.quarantined, "in quarantine"), (outbox.dropped, "dropped for room")]
     wait = "1 record waits" if outbox.records == 1 else f"{outbox.records} records wait"
-    return f"{wait}{oldest}" + "".join(f", {count} {what}" for count, what in more if count)
+    lost = "1 result" if outbox.not_kept == 1 else f"{outbox.not_kept} results"
+    missing = f", {lost} not kept" if outbox.not_kept > 0 else ""
+    return f"{wait}{oldest}" + "".join(f", {count} {what}" for count, what in more if count) + missing
 
 
 def _models(models: tuple[ModelStatus, ...], *, known: bool) -> Iterator[str]:

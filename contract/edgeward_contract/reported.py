@@ -153,6 +153,7 @@ class DeviceHealth:
     outbox_records: int = 0
     outbox_oldest_s: int = 0
     quarantined: int = 0
+    results_not_kept: int = 0  # answered since the agent started, and recorded nowhere
     disk_free_bytes: int = 0
     certificate_days_left: int = 0
     clock_trusted: bool = True
@@ -166,6 +167,7 @@ class DeviceHealth:
             outbox_records=fields.integer("outbox_records", default=0, minimum=0),
             outbox_oldest_s=fields.integer("outbox_oldest_s", default=0, minimum=0),
             quarantined=fields.integer("quarantined", default=0, minimum=0),
+            results_not_kept=fields.integer("results_not_kept", default=0, minimum=0),
             disk_free_bytes=fields.integer("disk_free_bytes", default=0, minimum=0),
             certificate_days_left=fields.integer("certificate_days_left", default=0),
             clock_trusted=fields.boolean("clock_trusted", default=True),

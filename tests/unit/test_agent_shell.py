@@ -113,7 +113,7 @@ def test_the_status_of_a_healthy_device() -> None:
             link=LinkStatus(connected=True, heard_s_ago=4),
             serving=ServingStatus(pid=8, http="127.0.0.1:8500", unix="/run/s.sock", restarts=1),
             models=(model,),
-            outbox=OutboxStatus(records=3, oldest_s=90, bytes=1, quarantined=1, dropped=0),
+            outbox=OutboxStatus(records=3, oldest_s=90, bytes=1, quarantined=1, dropped=0, not_kept=12),
             disk_free_bytes=5 * 10**9,
         )
     )
@@ -123,7 +123,7 @@ def test_the_status_of_a_healthy_device() -> None:
         "certificate  good for 29 days",
         "fleet        connected, last heard 4 s ago",
         "serving      pid 8 on http://127.0.0.1:8500, unix:/run/s.sock, restarted once",
-        "outbox       3 records wait, the oldest for 1 min, 1 in quarantine",
+        "outbox       3 records wait, the oldest for 1 min, 1 in quarantine, 12 results not kept",
         "disk         5.0 GB free",
         "",
         "model  live    slot     requests  errors  late  refused  p99      update",

@@ -151,7 +151,7 @@ def test_a_conflict_starts_an_epoch_and_moves_only_what_conflicts(tmp_path: Path
     run(scenario())
 
 
-def test_a_full_store_refuses_results_and_says_so(tmp_path: Path) -> None:
+def test_a_full_store_refuses_results_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
         async with open_store(tmp_path, device=DEVICE, options=TINY) as store:
             taken = 0
@@ -163,11 +163,15 @@ def test_a_full_store_refuses_results_and_says_so(tmp_path: Path) -> None:
             stats = await store.stats()
             assert (stats.records, stats.refused, stats.alarms) == (taken, 1, ("outbox_full",))
             await store.append([draft(-1)], durable=False)  # counted, not raised
+            with pytest.raises(RecordRefused):
+                await store.append([draft(-1, padding=2 << 20)])
+            assert (await store.stats()).refused == 3
             assert [number_of(each) for each in await drain(store)] == list(range(taken))
             await store.append([draft(taken)])
             assert (await store.stats()).alarms == ()
 
     run(scenario())
+    assert caplog.messages[-1] == "the outbox has room again; 2 results were refused"
 
 
 def test_telemetry_drops_the_oldest_and_counts_them(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from edgeward_agent.outbox.receiver import GREETING, MAX_FRAME_BYTES
 from edgeward_agent.series import ROW_HEAD, Series
 from edgeward_agent.serving.capture import CaptureLimits, CaptureStream, NoCapture
+from edgeward_agent.serving.losses import Losses
 from edgeward_agent.serving.records import InferenceRecord, series_of
 from edgeward_agent.wire.tensors import Array
 from edgeward_contract.artifact import Sha256
@@ -254,6 +255,23 @@ def test_what_waits_is_bounded_and_what_is_dropped_is_counted(tmp_path: Path) ->
             assert [frame["durable"] for frame in sink.frames] == [False] * 3 + [True]
 
     _run(client, tmp_path)
+
+
+def test_losses_are_said_once_when_they_begin_and_once_when_they_end(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        losses = Losses(asyncio.get_running_loop(), calm_s=0.05)
+        for count in (3, 5):
+            for _ in range(count):
+                losses.count()
+            await until(lambda: caplog.messages[-1].startswith("results are kept again"))
+        losses.count()
+        losses.close()
+        assert losses.total == 9
+
+    asyncio.run(scenario())
+    begin = "results are not kept: there is no room for them on their way to the agent's outbox"
+    ends = [f"results are kept again; {count} were not" for count in (3, 5, 1)]
+    assert caplog.messages == [begin, ends[0], begin, ends[1], begin, ends[2]]
 
 
 def test_memory_is_bounded_too(tmp_path: Path) -> None:

@@ -27,7 +27,12 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Version:
 
 def _page(*versions: Version) -> dict[str, float]:
     look = Look(
-        versions=[(each, True) for each in versions], refusals={404: 2, 400: 1}, waiting=5, cpu_s=1.5, started_s=7.25
+        versions=[(each, True) for each in versions],
+        refusals={404: 2, 400: 1},
+        waiting=5,
+        not_kept=4,
+        cpu_s=1.5,
+        started_s=7.25,
     )
     lines = [line for line in exposition(look).decode().splitlines() if not line.startswith("#")]
     assert all(_SAMPLE.fullmatch(line) for line in lines)
@@ -52,6 +57,7 @@ def test_each_ending_is_counted_once(loaded: Version) -> None:
     assert page['edgeward_requests_total{model="toy",version="3",outcome="abandoned"}'] == 1
     assert page['edgeward_refusals_total{code="404"}'] == 2
     assert page["edgeward_waiting_requests"] == 5
+    assert page["edgeward_results_not_kept_total"] == 4
     assert page["process_start_time_seconds"] == 7.25
 
 

@@ -64,9 +64,9 @@ class StoreOptions:
 class Stats:
     """The outbox at a glance. `dropped` counts telemetry given up for room since the store began.
 
-    `refused` counts records not taken since the agent started. `alarms`: `outbox_corrupt` (a folder lies in
-    `quarantine/`), `outbox_full`, `outbox_maintenance` (keys and room are not let go of: the disk refuses),
-    `outbox_quarantine` (records wait for a person).
+    `refused` counts records not taken since the agent started, whether or not somebody was told. `alarms`:
+    `outbox_corrupt` (a folder lies in `quarantine/`), `outbox_full`, `outbox_maintenance` (keys and room are not let go
+    of: the disk refuses), `outbox_quarantine` (records wait for a person).
     """
 
     records: int

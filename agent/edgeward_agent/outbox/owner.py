@@ -74,7 +74,7 @@ class Owner:
         self._opened: Future[Cipher] = Future()
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
         self.full = False
-        self.refused = 0
+        self.refused = self._refused_before = 0
         self.neglected = False
 
     def start(self) -> Future[Cipher]:
@@ -200,6 +200,7 @@ class Owner:
             self._separate(jobs, full)
         except Exception as error:
             for job in jobs:
+                self.refused += len(job.request.records)
                 job.future.set_exception(error)
         else:
             for job, answer in zip(jobs, answers, strict=True):
@@ -222,10 +223,13 @@ class Owner:
         if isinstance(answer, OutboxFull):
             if not self.full:
                 log.error("the outbox is full, results are refused until there is room: %s", answer)
+                self._refused_before = self.refused
             self.full = True
-            self.refused += 1
+            self.refused += len(job.request.records)
             job.future.set_exception(answer)
         else:
+            if self.full:
+                log.warning("the outbox has room again; %d results were refused", self.refused - self._refused_before)
             self.full = False
             job.future.set_result(answer)
 

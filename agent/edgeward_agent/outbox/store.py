@@ -22,6 +22,7 @@ from edgeward_agent.outbox.model import (
     Draft,
     HeldRecord,
     Receipt,
+    RecordRefused,
     Stats,
     StoreOptions,
 )
@@ -85,6 +86,7 @@ class Store:
         self._clock_trusted = clock_trusted
         self._room = asyncio.Semaphore(options.max_waiting)
         self._damage = asyncio.Event()
+        self._unfit = 0
         self._loop = asyncio.get_running_loop()
         self._owner = Owner(directory, device=device, options=options, wall=clock.wall, damaged=self._on_damage)
 
@@ -121,7 +123,11 @@ class Store:
         Waits while too many wait already. Raises RecordRefused.
         """
         moment = self._moment()
-        request = Request(records=tuple(prepare(draft, moment) for draft in drafts), moment=moment)
+        try:
+            request = Request(records=tuple(prepare(draft, moment) for draft in drafts), moment=moment)
+        except RecordRefused:
+            self._unfit += len(drafts)
+            raise
         await self._room.acquire()
         try:
             future = asyncio.wrap_future(self._owner.append(request))
@@ -216,7 +222,7 @@ class Store:
             epoch=state.epoch,
             last_sequence=state.next_row - 1,
             dropped=state.dropped,
-            refused=self._owner.refused,
+            refused=self._owner.refused + self._unfit,
             alarms=tuple(name for name, raised in alarms.items() if raised),
         )
 

@@ -161,6 +161,7 @@ class DataApi:
             versions=[(each, each is model.live) for model in models for each in model.loaded.values()],
             refusals=self._refusals,
             waiting=self._runner.scheduler.waiting,
+            not_kept=self._runner.capture.dropped,
             cpu_s=time.process_time(),
             started_s=self._started_s,
         )

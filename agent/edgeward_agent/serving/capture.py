@@ -20,6 +20,7 @@ import msgspec
 
 from edgeward_agent.series import Series
 from edgeward_agent.serving.capture_link import LENGTH, CaptureLink
+from edgeward_agent.serving.losses import Losses
 from edgeward_agent.serving.records import InferenceRecord
 from edgeward_contract.manifest import CaptureMode
 
@@ -46,6 +47,10 @@ Done = Callable[[str | None], None]
 class Capture(Protocol):
     """Where records go."""
 
+    @property
+    def dropped(self) -> int:
+        """How many were offered and not kept, since the start."""
+
     def mode(self, policy: CaptureMode, asked: CaptureMode) -> CaptureMode:
         """What to do with a result: a request may ask for more than the release does, never for less."""
 
@@ -61,6 +66,10 @@ class Capture(Protocol):
 
 class NoCapture:
     """A laptop without a fleet: nothing is recorded, and nobody is told that something was."""
+
+    @property
+    def dropped(self) -> int:
+        return 0
 
     def mode(self, policy: CaptureMode, asked: CaptureMode) -> CaptureMode:
         return CaptureMode.DURABLE if asked is CaptureMode.DURABLE else CaptureMode.OFF
@@ -113,7 +122,11 @@ class CaptureStream:
         self._flush_soon: asyncio.Handle | None = None
         self._gathering = False  # and then it is a timer, that something urgent need not wait for
         self._urgent = False
-        self.dropped = 0
+        self._losses = Losses(self._loop)
+
+    @property
+    def dropped(self) -> int:
+        return self._losses.total
 
     @property
     def connected(self) -> bool:
@@ -133,13 +146,13 @@ class CaptureStream:
         if frame is not None:
             self._push(frame, len(frame))
         else:
-            self.dropped += 1
+            self._losses.count()
 
     def offer_row(self, series: Series, row: bytes) -> None:
         # All in place: it is asked for each small request, and to call for an answer costs more than the answer.
         limits, size_bytes = self._limits, self._queued_bytes
         if size_bytes >= limits.size_bytes or len(self._queue) - self._expired + self._queued_rows >= limits.records:
-            self.dropped += 1
+            self._losses.count()
             return
         rows = self._rows.get(series)
         if rows is None:
@@ -182,6 +195,7 @@ class CaptureStream:
             self._send_batch(self._link)
         if self._link is not None:
             self._link.transport.close()
+        self._losses.close()
 
     # -- called by the connection
 

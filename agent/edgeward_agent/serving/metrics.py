@@ -36,6 +36,7 @@ METRICS: Final[Mapping[str, Metric]] = {
     "edgeward_model_live": Metric("gauge", "1 for the version that answers requests which name none."),
     "edgeward_waiting_requests": Metric("gauge", "Requests that wait for a thread."),
     "edgeward_refusals_total": Metric("counter", "Requests over HTTP that were turned away at once, by status."),
+    "edgeward_results_not_kept_total": Metric("counter", "Results that were answered and not recorded."),
     "process_cpu_seconds_total": Metric("counter", "Processor time of the serving process."),
     "process_start_time_seconds": Metric("gauge", "When the serving process started, since 1970."),
 }
@@ -47,6 +48,7 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     versions: Sequence[tuple[Version, bool]]  # and whether it is live
     refusals: Mapping[int, int]
     waiting: int
+    not_kept: int
     cpu_s: float
     started_s: float
 
@@ -59,6 +61,7 @@ def exposition(look: Look) -> bytes:
     for status, count in sorted(look.refusals.items()):
         samples["edgeward_refusals_total"].append(f'{{code="{status}"}} {count}')
     samples["edgeward_waiting_requests"].append(f" {look.waiting}")
+    samples["edgeward_results_not_kept_total"].append(f" {look.not_kept}")
     samples["process_cpu_seconds_total"].append(f" {look.cpu_s:.6f}")
     samples["process_start_time_seconds"].append(f" {look.started_s:.3f}")
     return "".join(_family(name, lines) for name, lines in samples.items()).encode()

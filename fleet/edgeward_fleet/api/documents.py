@@ -158,6 +158,7 @@ _HEALTH: Final = _object(
         "outbox_records": _whole(),
         "outbox_oldest_s": _whole(),
         "quarantined": _whole(),
+        "results_not_kept": _whole(),
         "disk_free_bytes": _whole(),
         "certificate_days_left": _whole(-_MAX - 1),
         "clock_trusted": _YES,

@@ -79,6 +79,10 @@ ALARMS: Final[Mapping[str, Cause]] = {
         words="its outbox was damaged and set aside",
         advice="A new one was begun; save the results with `edgeward-agent outbox export`, then remove the folder.",
     ),
+    "results_not_kept": Cause(
+        words="it answers without keeping the results",
+        advice="Its disk or processor cannot keep up, or its outbox is full; durable capture would refuse instead.",
+    ),
     "outbox_maintenance": Cause(words="its outbox cannot be tidied", advice="Look at the disk of the device."),
     "outbox_quarantine": Cause(
         words="records wait in its quarantine", advice="`edgeward-agent outbox quarantine` on the device says why."
