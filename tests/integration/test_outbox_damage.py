@@ -15,6 +15,7 @@ import pytest
 from edgeward_agent.outbox import recovery
 from edgeward_agent.outbox.ballast import Ballast
 from edgeward_agent.outbox.model import StoreOptions
+from edgeward_agent.outbox.sealing import create_master
 from edgeward_agent.outbox.store import Store, open_store
 from edgeward_agent.outbox.wal import likely_frames
 from edgeward_contract.record import Record
@@ -162,6 +163,50 @@ def test_a_log_without_its_database_is_kept(tmp_path: Path) -> None:
     assert alarms == ("outbox_corrupt",)
     assert [number_of(each) for each in records if each.kind == "inference"] == [COUNT]
     assert (image / "quarantine" / "outbox-0001" / "outbox.db-wal").read_bytes() == log
+
+
+@pytest.mark.parametrize(("gone", "found"), [(False, "it empty"), (True, "none")])
+def test_a_database_that_was_emptied_is_damage(tmp_path: Path, gone: bool, found: str) -> None:
+    async def run() -> None:
+        async with open_store(tmp_path, device=DEVICE, options=OPTIONS) as store:
+            await store.append([draft(number) for number in range(3)])
+        (tmp_path / "outbox.db").unlink() if gone else (tmp_path / "outbox.db").write_bytes(b"")
+        for _ in range(2):
+            async with open_store(tmp_path, device=DEVICE, options=OPTIONS) as store:
+                assert (await store.stats()).alarms == ("outbox_corrupt",)
+        (folder,) = recovery.quarantined_stores(tmp_path)
+        reason = (folder / "reason.txt").read_text()
+        assert reason == f"expected the database of an outbox that was begun, found {found}\n"
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("left", [("outbox.key",), ("outbox.key", "outbox.db")])
+def test_a_start_that_was_cut_short_is_no_damage(tmp_path: Path, left: tuple[str, ...]) -> None:
+    async def run() -> None:
+        (tmp_path / "outbox.db").touch()
+        create_master(tmp_path / "outbox.key")
+        if "outbox.db" not in left:
+            (tmp_path / "outbox.db").unlink()
+        async with open_store(tmp_path, device=DEVICE, options=OPTIONS) as store:
+            assert (await store.stats()).alarms == ()
+
+    asyncio.run(run())
+
+
+def test_a_salvage_counts_what_left_no_trace(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with open_store(tmp_path, device=DEVICE, options=OPTIONS) as store:
+            await store.append([draft(number, padding=300) for number in range(COUNT)])
+        _overwrite(tmp_path / "outbox.db", PAGE * 20, PAGE)
+        _overwrite(tmp_path / "outbox.db", (tmp_path / "outbox.db").stat().st_size - PAGE, PAGE)
+        async with open_store(tmp_path, device=DEVICE, options=OPTIONS) as store:
+            await salvaged(store, 1)
+            (note,) = [each.body for each in await everything(store) if each.kind == "outbox_recovered"]
+        lost = COUNT - int(str(note["salvaged"])) - int(str(note["unreadable"]))
+        assert note["missing"] == lost > 0
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("page", [0, *range(1, 24)])

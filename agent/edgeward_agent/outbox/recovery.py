@@ -11,6 +11,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +29,9 @@ KEY: Final = "outbox.key"
 QUARANTINE: Final = "quarantine"
 CHECK_S: Final = 4.0  # a damaged store begins anew within 10 s
 _INTENT: Final = "outbox.quarantining"
+_BEGUN: Final = "outbox.begun"
+"""Beside a store that has been made: without its database it is no new one. The key alone does not say so: it is made
+first, and stays when a damaged store goes."""
 _SUFFIXES: Final = ("", "-wal", "-shm", "-journal")
 _MAGIC: Final = b"SQLite format 3\0"
 
@@ -47,7 +51,9 @@ def open_ledger(directory: Path, *, device: DeviceId, max_bytes: int) -> tuple[L
         problem = _look(directory)
         if problem:
             quarantine(directory, problem)
-        return _open_sound(directory, device, master, max_bytes), master
+        ledger = _open_sound(directory, device, master, max_bytes)
+        _remember_begun(directory)
+        return ledger, master
     except OSError as error:
         raise OutboxError(f"expected to read and write in {directory}, got: {error}") from error
 
@@ -146,8 +152,18 @@ def _finish_quarantine(directory: Path) -> None:
         for path in store_files(directory):
             path.replace(folder / path.name)
         sync(folder)
+        (directory / _BEGUN).unlink(missing_ok=True)
     intent.unlink()
     sync(directory)
+
+
+def _remember_begun(directory: Path) -> None:
+    """Best effort: a full disk may have no room for a name."""
+    marker = directory / _BEGUN
+    if not marker.exists():
+        with suppress(OSError):
+            marker.touch(mode=0o600)
+            sync(directory)
 
 
 def _new_folder(parent: Path) -> Path:
@@ -182,10 +198,22 @@ def _look(directory: Path) -> str | None:
     size = database.stat().st_size if database.exists() else 0
     frames = wal.read_bytes() if wal.exists() else b""
     if size == 0:
-        return "expected the database of a write-ahead log, found the log alone" if frames.strip(b"\0") else None
+        return _why_empty(directory, log_alone=bool(frames.strip(b"\0")))
     with database.open("rb") as file:
         header = file.read(100)
     if header[:16] != _MAGIC or int.from_bytes(header[16:18], "big") != PAGE_BYTES:
         return "expected the header of an SQLite database, got a damaged one"
     damage = find_damage(frames, PAGE_BYTES)
     return f"write-ahead log, byte {damage.offset}: {damage.problem}" if damage else None
+
+
+def _why_empty(directory: Path, *, log_alone: bool) -> str | None:
+    if log_alone:
+        return "expected the database of a write-ahead log, found the log alone"
+    if not (directory / _BEGUN).exists():
+        return None
+    return f"expected the database of an outbox that was begun, found {_what(directory / DATABASE)}"
+
+
+def _what(path: Path) -> str:
+    return "it empty" if path.exists() else "none"

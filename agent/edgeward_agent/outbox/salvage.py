@@ -32,10 +32,15 @@ RecordColumns = tuple[None, str, int, int, str, int, int, str, bytes]
 
 @dataclass(slots=True, kw_only=True)
 class Tally:
-    """What came of a salvage, filled while the rows are read. Rows on destroyed pages count nowhere."""
+    """What came of a salvage, filled while the rows are read.
+
+    `missing` counts the numbers between the first and the last that are known of an epoch, of which nothing was found:
+    rows on destroyed pages, and such as the fleet had taken already.
+    """
 
     salvaged: int = 0
     unreadable: int = 0
+    missing: int = 0
 
 
 def unfinished(directory: Path) -> tuple[Path, ...]:
@@ -47,7 +52,8 @@ def unfinished(directory: Path) -> tuple[Path, ...]:
 
 def finish(folder: Path, tally: Tally) -> None:
     """Remember that `folder` was read, so that the next start does not send its records again."""
-    (folder / _DONE).write_text(f"salvaged {tally.salvaged}, unreadable {tally.unreadable}\n")
+    words = f"salvaged {tally.salvaged}, unreadable {tally.unreadable}, missing {tally.missing}\n"
+    (folder / _DONE).write_text(words)
 
 
 def read_rows(
@@ -91,12 +97,31 @@ class _Key:
     cipher: Cipher
 
 
+@dataclass(slots=True)
+class _Numbers:
+    """The numbers of one epoch, as far as there is a trace of them."""
+
+    first: int = 0
+    last: int = 0
+    count: int = 0
+
+    def add(self, number: int) -> None:
+        self.first = min(self.first or number, number)
+        self.last = max(self.last, number)
+        self.count += 1
+
+    @property
+    def missing(self) -> int:
+        return max(0, self.last - self.first + 1 - self.count) if self.count else 0
+
+
 class _Reader:
     def __init__(self, pages: _Pages, master: Cipher, device: DeviceId, tally: Tally) -> None:
         self._pages = pages
         self._master = master
         self._device = device
         self._tally = tally
+        self._numbers: dict[str, _Numbers] = {}
 
     def rows(self, below: int) -> Iterator[Salvaged]:
         keys = dict(self._keys())
@@ -108,6 +133,12 @@ class _Reader:
                     salvaged = self._open(row - shift, columns, keys)
                     if salvaged is not None:
                         yield salvaged
+                elif _is_state(columns):
+                    self._seen(columns[2]).last = max(self._seen(columns[2]).last, columns[3] - 1)
+        self._tally.missing = sum(each.missing for each in self._numbers.values())
+
+    def _seen(self, epoch: str) -> _Numbers:
+        return self._numbers.setdefault(epoch, _Numbers())
 
     def _leaves(self) -> Iterator[tuple[int, int, int]]:
         for number in range(1, self._pages.count + 1):
@@ -133,6 +164,7 @@ class _Reader:
 
     def _open(self, number: int, columns: RecordColumns, keys: dict[str, _Key]) -> Salvaged | None:
         row = Row.of((number, *columns[1:9]))
+        self._seen(row.epoch).add(row.sequence)
         key = keys.get(row.key_id)
         try:
             if key is None:
@@ -143,6 +175,11 @@ class _Reader:
             return None
         self._tally.salvaged += 1
         return Salvaged(row=sound, day=key.day, wrapped=key.wrapped, reason=_reason(columns))
+
+
+def _is_state(columns: Columns) -> TypeGuard[tuple[None, str, str, int, int]]:
+    """The row of `state`: it knows the last number, whatever has become of its record."""
+    return tuple(type(column) for column in columns) == (type(None), str, str, int, int)
 
 
 def _is_record(columns: Columns) -> TypeGuard[RecordColumns]:

@@ -198,7 +198,8 @@ class Store:
             await _whole(rows.close)
         await self.append([_recovery(folder, tally)])
         salvage.finish(folder, tally)
-        log.warning("%s: %d records are back, %d are unreadable", folder.name, tally.salvaged, tally.unreadable)
+        words = "%s: %d records are back, %d are unreadable, of %d more numbers nothing was found"
+        log.warning(words, folder.name, tally.salvaged, tally.unreadable, tally.missing)
 
     async def _held(self, *, quarantined: bool, after: int | None, limit: int) -> tuple[HeldRecord, ...]:
         return await self._ask(partial(outgoing.held, quarantined=quarantined, after=after, limit=limit))
@@ -262,6 +263,7 @@ def _recovery(folder: Path, tally: salvage.Tally) -> Draft:
             "reason": (folder / "reason.txt").read_text().strip(),
             "salvaged": tally.salvaged,
             "unreadable": tally.unreadable,
+            "missing": tally.missing,
         },
     )
 
