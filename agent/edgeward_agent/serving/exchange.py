@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final, Protocol
 
+import msgspec
+
 from edgeward_agent.serving.callers import MANY, Callers
 from edgeward_agent.serving.refusal import Refusal, error_body, internal_error, invalid
 from edgeward_agent.wire.tensors import Buffer
@@ -222,8 +224,9 @@ class Request:
         self._connection.reply(self, status, (error_body(message),), None)
 
     def turn_away(self, refusal: Refusal) -> None:
-        """The same, with what the refusal says in the head."""
-        self._connection.reply(self, refusal.status, (error_body(str(refusal)),), None, fields=refusal.fields)
+        """The same, with all that the refusal says."""
+        body = (msgspec.json.encode(refusal.document()),)
+        self._connection.reply(self, refusal.status, body, None, fields=refusal.fields)
 
 
 Handler = Callable[[Request], None]

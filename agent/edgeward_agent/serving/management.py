@@ -22,7 +22,7 @@ from edgeward_agent.serving.documents import (
     server_metadata,
 )
 from edgeward_agent.serving.json_data import lower
-from edgeward_agent.serving.refusal import Refusal, invalid, not_found, too_large, unsupported
+from edgeward_agent.serving.refusal import NotReady, Refusal, invalid, not_found, too_large, unsupported
 from edgeward_agent.serving.registry import Model, Registry
 from edgeward_agent.serving.release import Version
 from edgeward_agent.serving.routes import Route
@@ -62,23 +62,27 @@ class Management:
     def server(self, route: Route) -> Document:
         return self._server
 
-    def live(self, route: Route) -> JsonValue:
-        return None
+    def live(self, route: Route) -> Document:
+        return {"live": True}
 
-    def ready(self, route: Route) -> JsonValue:
-        """Raises Refusal 503 while a model that should answer cannot."""
+    def ready(self, route: Route) -> Document:
+        """Raises NotReady 503 while a model that should answer cannot."""
         if not self._registry.ready:
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "expected every model to have a live version, one has none")
-        return None
+            raise NotReady(HTTPStatus.SERVICE_UNAVAILABLE, "expected every model to have a live version, one has none")
+        return {"ready": True}
 
     def model(self, route: Route) -> Document:
         version = self._find(route)
         versions = sorted({each.version for each in self._registry.models[version.name].loaded.values()})
         return model_metadata(version.name, versions, version.interface)
 
-    def model_ready(self, route: Route) -> JsonValue:
-        self._find(route)
-        return None
+    def model_ready(self, route: Route) -> Document:
+        """Raises NotReady 404 for what is not in memory."""
+        try:
+            version = self._find(route)
+        except Refusal as refusal:
+            raise NotReady(refusal.status, str(refusal), name=route.name) from None
+        return {"name": version.name, "ready": True}
 
     def config(self, route: Route) -> Document:
         version = self._find(route)

@@ -7,6 +7,7 @@ from http import HTTPStatus
 import msgspec
 
 from edgeward_agent.errors import ServingError
+from edgeward_contract.schema import JsonValue
 
 
 class Refusal(ServingError):
@@ -18,6 +19,21 @@ class Refusal(ServingError):
     def __init__(self, status: HTTPStatus, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+    def document(self) -> dict[str, JsonValue]:
+        """The body of the answer."""
+        return {"error": str(self)}
+
+
+class NotReady(Refusal):
+    """The answer says `"ready": false` beside the error: KServe's own client reads that, and no status."""
+
+    def __init__(self, status: HTTPStatus, message: str, **of: JsonValue) -> None:
+        super().__init__(status, message)
+        self._of = of
+
+    def document(self) -> dict[str, JsonValue]:
+        return {**self._of, "ready": False, **super().document()}
 
 
 class Full(Refusal):

@@ -233,7 +233,7 @@ def _route(asked: _OfModel) -> Route:
 
 
 def _holds(check: Callable[[Route], JsonValue], route: Route) -> bool:
-    """What has no body over HTTP is a yes or no here."""
+    """What is a status over HTTP too is a yes or no here."""
     try:
         check(route)
     except Refusal:

@@ -1,0 +1,95 @@
+"""What a server says of itself, as it goes over the wire. Real HTTP, no network."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from edgeward_agent.serving.api import DataApi
+from edgeward_agent.serving.asked import Terms
+from edgeward_agent.serving.capture import NoCapture
+from edgeward_agent.serving.codec import Codec
+from edgeward_agent.serving.exchange import Head, KnownAnswer, Request
+from edgeward_agent.serving.inference import Runner
+from edgeward_agent.serving.local import load_file
+from edgeward_agent.serving.management import Management
+from edgeward_agent.serving.registry import Registry
+from edgeward_agent.serving.scheduler import Scheduler
+from edgeward_agent.serving.shared_memory import NoRegions
+from edgeward_agent.wire.tensors import Buffer
+from edgeward_contract.artifact import ModelName
+from support.serving import constant_model
+
+
+class Caller:
+    """Keeps what is answered."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.status, self.body = 0, b""
+
+    def reply(
+        self,
+        request: Request,
+        status: int,
+        parts: Sequence[Buffer],
+        header_length: int | None,
+        encoding: bytes | None = None,
+        fields: bytes = b"",
+    ) -> None:
+        self.status, self.body = int(status), b"".join(parts)
+
+    def reply_known(self, request: Request, known: KnownAnswer) -> None:
+        raise AssertionError("nothing is asked twice")
+
+    def hold(self, size: int) -> None: ...
+
+
+def _get(target: bytes, model: Path, *, expected: str = "") -> tuple[int, object]:
+    async def main() -> Caller:
+        registry, caller = Registry(), Caller()
+        registry.adopt(load_file(model))
+        if expected:
+            registry.expect(ModelName(expected))
+        scheduler = Scheduler(asyncio.get_running_loop(), threads=1)
+        codec = Codec(limit_bytes=1)
+        management = Management(registry, NoRegions(), body_bytes=1)
+        api = DataApi(registry, Runner(scheduler, NoCapture()), management=management, codec=codec, terms=Terms())
+        Request(caller, Head(method=b"GET", target=target, headers={}, keep_alive=True), b"", 0).serve(api)
+        await registry.close()
+        codec.close()
+        return caller
+
+    caller = asyncio.run(main())
+    return caller.status, msgspec.json.decode(caller.body)
+
+
+_NONE_LIVE = "expected every model to have a live version, one has none"
+
+
+@pytest.mark.parametrize(
+    ("target", "expected", "status", "document"),
+    [
+        (b"/v2/health/live", "", 200, {"live": True}),
+        (b"/v2/health/live", "other", 200, {"live": True}),
+        (b"/v2/health/ready", "", 200, {"ready": True}),
+        (b"/v2/health/ready", "other", 503, {"ready": False, "error": _NONE_LIVE}),
+        (b"/v2/models/model/ready", "other", 200, {"name": "model", "ready": True}),
+        (b"/v2/models/model/versions/1/ready", "", 200, {"name": "model", "ready": True}),
+        (
+            b"/v2/models/other/ready",
+            "other",
+            404,
+            {"name": "other", "ready": False, "error": "Request for unknown model: 'other' is not found"},
+        ),
+    ],
+)
+def test_who_reads_the_body_learns_what_the_status_says(
+    tmp_path: Path, target: bytes, expected: str, status: int, document: dict[str, object]
+) -> None:
+    assert _get(target, constant_model(tmp_path / "model.onnx", 1.0), expected=expected) == (status, document)
