@@ -165,8 +165,13 @@ def _best(scores: npt.NDArray[np.generic], count: int, labels: tuple[str, ...] =
 def test_how_classes_are_ranked() -> None:
     assert _best(np.array([[1, 255, 2]], np.uint8), 9) == [["255:1", "2:2", "1:0"]]
     assert _best(np.array([[-(1 << 63), (1 << 63) - 1]], np.int64), 1) == [["9223372036854775807:1"]]
-    assert _best(np.array([[np.nan, -np.inf, np.inf, 1]], np.float64), 4) == [
-        ["inf:2", "1.000000:3", "nan:0", "-inf:1"]
+    for kind in (np.float16, np.float32, np.float64):
+        assert _best(np.array([[np.nan, -np.inf, np.inf, 1], [3, 4, 3, 4]], kind), 4) == [
+            ["inf:2", "1.000000:3", "-inf:1", "nan:0"],
+            ["4.000000:1", "4.000000:3", "3.000000:0", "3.000000:2"],
+        ]
+    assert _best(np.array([[np.nan, -np.inf, 1, np.nan, -np.inf]], np.float32), 5) == [
+        ["1.000000:2", "-inf:1", "-inf:4", "nan:0", "nan:3"]
     ]
     assert _best(np.array([[1.5]], np.float16), 1, ("a",)) == [["1.500000:0:a"]]
     assert _best(np.array([0.5, 0.25], np.float32), 1, ("a",), batched=False) == ["0.500000:0:a"]
@@ -181,11 +186,8 @@ def test_how_classes_are_ranked() -> None:
 def test_the_best_are_the_best(scores: npt.NDArray[np.float32], count: int) -> None:
     texts = best_classes(scores, (), count, batched=True)
     for row, said in zip(scores.reshape(len(scores), -1), texts, strict=True):
-        indexes = [int(text.split(":")[1]) for text in said]
-        assert len(set(indexes)) == len(indexes) == min(count, row.size)
-        rest = np.delete(row, indexes)
-        worst = row[indexes][-1]
-        assert np.isnan(worst) or (rest[~np.isnan(rest)] <= worst).all() or worst == -np.inf
+        ranked = sorted(range(row.size), key=lambda index: (np.isnan(row[index]), -row[index]))
+        assert [int(text.split(":")[1]) for text in said] == ranked[:count]
 
 
 def test_classes_have_limits() -> None:

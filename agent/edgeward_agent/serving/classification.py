@@ -47,10 +47,12 @@ def best_classes(scores: Array, labels: Sequence[str], count: int, *, batched: b
 
 def _ranked(scores: Array) -> Array:
     """Indexes of each row, best first; of equals the first one first, and what is no number last."""
-    if scores.dtype.kind == "f":
-        scores = np.where(np.isnan(scores), scores.dtype.type(-np.inf), scores)
     # An ascending stable sort of the row read backwards, read backwards again: unsigned numbers cannot be negated.
-    ascending = np.argsort(scores[:, ::-1], axis=1, kind="stable")
+    backwards = scores[:, ::-1]
+    if scores.dtype.kind == "f" and (nans := np.isnan(backwards)).any():  # which numpy has above all numbers
+        ascending = np.lexsort((backwards, ~nans), axis=1)
+    else:
+        ascending = np.argsort(backwards, axis=1, kind="stable")
     ranked: Array = scores.shape[1] - 1 - ascending[:, ::-1]
     return ranked
 
