@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 
 import msgspec
@@ -151,6 +152,16 @@ def test_words_in_strings_stay_words() -> None:
     assert parse_infer(ONE, tricky, None).id == 'a "NaN" \\\\'
 
 
+def test_text_that_reads_like_a_number_stays_text_beside_numbers() -> None:
+    interface = Interface.of([_spec("x", Datatype.FP64), _spec("t", Datatype.BYTES, (-1,))], [_spec("y")])
+    words = ["NaN", "Infinity", "-Infinity", "[NaN]"]
+    numbers = _input(datatype="FP64", data=[[-math.inf, float("nan")]])
+    texts = {"name": "t", "datatype": "BYTES", "shape": [4], "data": words}
+    request = parse_infer(interface, _body(texts, numbers, id="Infinity"), None)
+    assert (request.id, request.feeds["t"].tolist()) == ("Infinity", words)
+    np.testing.assert_array_equal(request.feeds["x"], [[-math.inf, np.nan]])
+
+
 def test_a_string_that_never_ends_stops_nobody() -> None:
     """Looked at from each of its quotes to the end this took minutes."""
     for end in (b"", b"\\", b"\n", b"NaN"):
@@ -212,6 +223,8 @@ def _wrong(*inputs: object, **more: object) -> tuple[Interface, bytes, int | Non
 
 
 _SHARED = {"shared_memory_region": "r"}
+_ELSEWHERE = "expected NaN and Infinity among the numbers of FP32 and FP64 alone, got one elsewhere"
+_NAN = float("nan")
 BAD: list[tuple[tuple[Interface, bytes, int | None], str]] = [
     ((ONE, b"", None), "expected JSON"),
     ((ONE, b"nonsense", None), "expected JSON"),
@@ -225,13 +238,23 @@ BAD: list[tuple[tuple[Interface, bytes, int | None], str]] = [
         (ONE, _body(_input(), id="x" * (256 << 10)).replace(b"[1, 2]}", b"[1, NaN]}"), None),
         "expected finite numbers in JSON, got NaN at byte",
     ),
-    ((ONE, _body(_input()).replace(b"[1, 2]}", b'[NaN, "2"]}'), None), "expected `float`, got `str` '2'"),
+    ((ONE, _body(_input()).replace(b"[1, 2]}", b'[NaN, "2"]}'), None), "expected `float`, got `str` - at `$[1]`"),
     ((ONE, _body(_input()).replace(b"[1, 2]}", b"[NaN, [2]]}"), None), "input 'x': data: expected"),
     ((ONE, _body(_input()).replace(b"[1, 2]}", b"[NaN, nan]}"), None), "expected JSON, got:"),
+    (_wrong(_input(data=[_NAN, "NaN"])), "expected `float`, got `str` - at `$[1]`"),
+    (_wrong(_input(data=[_NAN, {"place": 0}])), "expected `float`, got `object`"),
+    ((TEXT, _body({**_text_input(), "data": ["NaN", _NAN]}), None), f"input 'x': data: {_ELSEWHERE}"),
+    ((TEXT, _body({**_text_input(), "data": ["NaN", _NAN]}, id="NaN"), None), f"input 'x': data: {_ELSEWHERE}"),
+    (_wrong(_input(), id=_NAN), "expected `str`, got `object`, or NaN or Infinity bare - at `$.id`"),
+    (_wrong(_input(shape=[-math.inf, 2])), "expected `int`, got `object`, or NaN or Infinity bare"),
+    (_wrong(_input(data=[_NAN, 1]), parameters=math.inf), f"inference request: {_ELSEWHERE}"),
+    (_wrong(_input(), parameters={"unknown": [math.inf]}), f"inference request: {_ELSEWHERE}"),
+    (_wrong(_input(parameters={"unknown": _NAN})), f"inference request: {_ELSEWHERE}"),
+    (_wrong(_input(), unknown=_NAN), f"inference request: {_ELSEWHERE}"),
     ((ONE, _body(_input()).replace(b"[1, 2]}", b"[1, 2]} NaN"), None), "expected JSON, got:"),
     (
         (FLAG, _body(_input(datatype="BOOL", shape=[1])).replace(b"[1, 2]", b"[NaN]"), None),
-        "expected `bool`, got `str`",
+        f"input 'x': data: {_ELSEWHERE}",
     ),
     ((ONE, _body(_input()).replace(b"[1, 2]}", b"[1, 1e999]}"), None), "number out of range"),
     (_wrong(), "expected inputs 'x', got none for 'x'"),

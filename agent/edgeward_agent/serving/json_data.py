@@ -1,13 +1,15 @@
 """The values of tensors in JSON, and what is said of JSON that is none. Pure.
 
 JSON has no word for NaN and infinities, yet Python's `json` and the rapidjson in `tritonclient` write them bare. A
-body that has them is read a second time, with the words as strings.
+body that has them is read a second time, with an object in place of each that no caller can have written: what stands
+among numbers is a number, and anywhere else it is refused, and never text.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import secrets
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from itertools import chain
 from typing import Any, Final
@@ -17,17 +19,30 @@ import msgspec
 from edgeward_agent.wire.tensors import Buffer, Scalar, TensorError
 
 _MAX_TEXT: Final = 120
+_MISPLACED: Final = "expected NaN and Infinity among the numbers of FP32 and FP64 alone, got one elsewhere"
 _MAX_LENIENT_BYTES: Final = 128 << 10  # read with a regular expression: 17 ms where every word is a match
-_WORDS: Final = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+_WORDS: Final = {b"NaN": float("nan"), b"Infinity": float("inf"), b"-Infinity": float("-inf")}
+_VALUES: Final = tuple(_WORDS.values())
+_KEY: Final = secrets.token_hex(4)
+_BEGIN: Final = b'{"%b":' % _KEY.encode()
+_STAND_INS: Final = {word: b"%b%d}" % (_BEGIN, place) for place, word in enumerate(_WORDS)}
 # A string that never ends is matched to the end of the body: else each quote in it would be looked at as the beginning
 # of one, each time to the end, and 40 KiB would stop everybody for five seconds.
 _STRING_OR_WORD: Final = re.compile(rb'(?s)("(?:[^"\\]|\\.)*+(?:"|\\?\Z))|-?Infinity\b|NaN\b')
 _MAX_LISTS: Final = 16 << 10  # in each other: a list of one number costs ten times what the number does
 _KINDS: Final[Mapping[str, Any]] = {"b": bool, "i": int, "u": int, "f": float, "O": str}
-_NUMBER_OR_WORD: Final = float | str
 _MAX_RANK: Final = 64  # of numpy
 _BLANK: Final = b" \t\r\n"
 _OPEN: Final = ord("[")
+
+
+class _Word(msgspec.Struct, rename={"place": _KEY}, gc=False):
+    """What stands for a word: the place of its value among all. Any other object has none."""
+
+    place: int = len(_VALUES)
+
+
+_NUMBER_OR_WORD: Final = float | _Word
 
 
 def json_elements(kind: str, data: msgspec.Raw, rank: int, *, literals: bool) -> list[Scalar]:
@@ -43,6 +58,8 @@ def json_elements(kind: str, data: msgspec.Raw, rank: int, *, literals: bool) ->
     """
     if literals and kind == "f":
         return _numbers(_nested(_NUMBER_OR_WORD, bytes(data), rank))
+    if literals and _BEGIN in bytes(data):
+        raise TensorError(f"data: {_MISPLACED}")
     try:
         return _decoder(_KINDS[kind], 1).decode(data)
     except msgspec.ValidationError as error:
@@ -53,21 +70,30 @@ def json_elements(kind: str, data: msgspec.Raw, rank: int, *, literals: bool) ->
     raise TensorError(f"data: {problem}")
 
 
-def with_words(body: Buffer) -> bytes | None:
-    """The body with NaN and infinities as strings; None when it has none, or is too long to look."""
+def with_words(body: Buffer) -> tuple[bytes, int]:
+    """The body as JSON, and how many words stand in it. None are found where it is too long to look."""
     if len(body) > _MAX_LENIENT_BYTES:
-        return None
-    text, count = bytes(body), 0
+        return b"", 0
+    count = 0
 
-    def quoted(match: re.Match[bytes]) -> bytes:
+    def replaced(match: re.Match[bytes]) -> bytes:
         nonlocal count
         if match.group(1) is not None:
             return match.group()
         count += 1
-        return b'"' + match.group() + b'"'
+        return _STAND_INS[match.group()]
 
-    made = _STRING_OR_WORD.sub(quoted, text)
-    return made if count else None
+    return _STRING_OR_WORD.sub(replaced, bytes(body)), count
+
+
+def check_words(count: int, read: Iterable[msgspec.Raw]) -> None:
+    """Hold the words of a body against those in the data that was read as numbers.
+
+    Raises:
+        TensorError: one stands elsewhere, where nobody has looked at it.
+    """
+    if count != sum(bytes(each).count(_BEGIN) for each in read):
+        raise TensorError(_MISPLACED)
 
 
 def json_problem(header: bytes, error: msgspec.DecodeError) -> str:
@@ -98,7 +124,7 @@ def _nested(kind: object, text: bytes, rank: int) -> list[Scalar]:
     try:
         values: list[Any] = _decoder(kind, depth).decode(text)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise TensorError(f"data: {lower(error)}") from None
+        raise TensorError(f"data: {lower(error).replace(' | object', '')}") from None
     for _ in range(depth - 1):
         values = list(chain.from_iterable(values))
     return values
@@ -121,8 +147,8 @@ def _decoder(kind: object, depth: int) -> msgspec.json.Decoder[list[Any]]:
     return msgspec.json.Decoder(wanted)
 
 
-def _numbers(values: list[Scalar]) -> list[Scalar]:
+def _numbers(values: list[Any]) -> list[Scalar]:
     try:
-        return [_WORDS[each] if isinstance(each, str) else each for each in values]
-    except KeyError as error:
-        raise TensorError(f"data: expected `float`, got `str` {error}") from None
+        return [each if type(each) is float else _VALUES[each.place] for each in values]
+    except IndexError:
+        raise TensorError("data: expected `float`, got `object`") from None

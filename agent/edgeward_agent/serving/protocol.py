@@ -15,7 +15,7 @@ import msgspec
 from edgeward_agent.serving.aside import PENDING, Load
 from edgeward_agent.serving.asked import InferRequest, Terms, check_complete, check_output, expected_input
 from edgeward_agent.serving.interface import NO_JSON, Interface
-from edgeward_agent.serving.json_data import json_elements, json_problem, lower, with_words
+from edgeward_agent.serving.json_data import check_words, json_elements, json_problem, lower, with_words
 from edgeward_agent.serving.parameters import InputParameters, OutputParameters, Parameters, make_aside, make_load
 from edgeward_agent.serving.refusal import Refusal, invalid, too_large
 from edgeward_agent.wire import tensors
@@ -67,9 +67,12 @@ def parse_infer(
     header, binary = _split(body, header_length)
     if len(header) > terms.json_bytes:
         raise _too_much_json(len(header), terms)
-    request, literals = _decode(header)
+    request, words = _decode(header)
+    literals = words > 0
     outputs, special = _wanted(interface, request)
     feeds, loads = _feeds(interface, request.inputs, binary, terms, literals)
+    if literals:
+        _check_words(request, words)
     aside = make_aside(interface, loads, special, terms, literals=literals) if loads or special or literals else None
     asked = request.parameters
     if asked.priority or asked.sequence_id or asked.sequence_start or asked.sequence_end:
@@ -88,22 +91,30 @@ def _split(body: bytes | bytearray, header_length: int | None) -> tuple[Buffer, 
     return view[:header_length], view[header_length:]
 
 
-def _decode(header: Buffer) -> tuple[_Infer, bool]:
-    """The request, and whether NaN or infinities were written into it bare."""
+def _decode(header: Buffer, words: int = 0) -> tuple[_Infer, int]:
+    """The request, and how many NaN and infinities were written into it bare."""
     try:
-        return _INFER.decode(header), False
+        return _INFER.decode(header), words
     except RecursionError:
         raise invalid("expected JSON of a few levels, got one nested too deep") from None
     except UnicodeDecodeError as error:
         raise invalid(f"expected JSON in UTF-8, got byte {error.object[error.start]:#04x}") from None
     except msgspec.ValidationError as error:
-        raise invalid(f"inference request: {lower(error)}") from None
+        object_found = "got `object`, or NaN or Infinity bare" if words else "got `object`"
+        raise invalid(f"inference request: {lower(error).replace('got `object`', object_found)}") from None
     except msgspec.DecodeError as error:
         problem = json_problem(bytes(header), error)
-    good = with_words(header)
-    if good is None:
+    good, found = with_words(header)
+    if not found:
         raise invalid(problem)
-    return _decode(good)[0], True
+    return _decode(good, found)
+
+
+def _check_words(request: _Infer, words: int) -> None:
+    try:
+        check_words(words, [each.data for each in request.inputs if each.data is not msgspec.UNSET])
+    except TensorError as error:
+        raise invalid(f"inference request: {error}") from None
 
 
 def _too_much_json(size: int, terms: Terms) -> Refusal:
