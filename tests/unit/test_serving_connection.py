@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from edgeward_agent.serving.callers import Callers
 from edgeward_agent.serving.connection import Connection
-from edgeward_agent.serving.exchange import Limits, Request
+from edgeward_agent.serving.exchange import Head, Limits, Request
 from edgeward_agent.serving.http import HostGuard, HttpServer, TcpGuard
 from edgeward_agent.serving.patience import Patience
 from edgeward_agent.serving.refusal import Refusal
@@ -147,6 +147,16 @@ REFUSED = {
     "a foreign Host": (b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403, "expected Host localhost"),
     "no Host": (b"GET / HTTP/1.1\r\n\r\n", 400, "expected a Host header, got none"),
     "two Hosts": (b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\n\r\n", 400, "expected the header host once"),
+    "another server in the target": (
+        b"GET http://evil.example/v2 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        400,
+        "expected a path, or an address with the server that the Host header names",
+    ),
+    "a foreign server in the target, and as Host": (
+        b"GET http://evil.example/v2 HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+        403,
+        "expected Host localhost",
+    ),
     "a web page": (POST + b"Origin: https://evil.example\r\n\r\n", 403, "web pages may not ask here"),
     "a sandboxed web page": (POST + b"Origin: null\r\n\r\n", 403, "web pages may not ask here"),
     "a header length that is no number": (
@@ -162,6 +172,43 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_is_wrong_is_refused_in_words(case: str) -> None:
     _expect(*REFUSED[case])
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        (b"http://localhost:8500/v2/models/m", b"/v2/models/m"),
+        (b"HTTP://LocalHost:8500/v2?a=http://b", b"/v2?a=http://b"),
+        (b"http://localhost:8500", b"/"),
+        (b"http://localhost:8500?a", b"/?a"),
+        (b"/http://evil.example/v2", b"/http://evil.example/v2"),
+    ],
+)
+def test_a_target_may_begin_with_the_server(target: bytes, path: bytes) -> None:
+    async def client(server: HttpServer, port: int) -> None:
+        answer = await _whole(port, b"GET " + target + b" HTTP/1.1\r\nHost: localhost:8500\r\n\r\n")
+        assert (answer[9:12], answer.partition(b"\r\n\r\n")[2]) == (b"200", b"<" + path + b">")
+
+    _run(client)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"http://localhost/v2",
+        b"http://localhost:85001/v2",
+        b"http://a@localhost:8500/v2",
+        b"http://localhost:8500.evil.example/v2",
+        b"https://localhost:8500/v2",
+        b"http:///v2",
+        b"ftp://localhost:8500/v2",
+    ],
+)
+@pytest.mark.parametrize("host", [b"localhost:8500", None])
+def test_a_target_may_name_no_other_server_than_was_checked(target: bytes, host: bytes | None) -> None:
+    with pytest.raises(Refusal, match="expected a path, or an address with the server") as caught:
+        Head(method=b"GET", target=target, headers={} if host is None else {b"host": host}, keep_alive=True)
+    assert caught.value.status == 400
 
 
 def test_a_bug_costs_one_connection() -> None:

@@ -14,6 +14,7 @@ import msgspec
 
 from edgeward_agent.serving.callers import MANY, Callers
 from edgeward_agent.serving.refusal import Refusal, error_body, internal_error, invalid
+from edgeward_agent.serving.routes import origin_form
 from edgeward_agent.wire.tensors import Buffer
 
 _log: Final = logging.getLogger(__name__)
@@ -115,14 +116,14 @@ class Head:
     def __init__(
         self, *, method: bytes, target: bytes, headers: Headers, keep_alive: bool, denied: Refusal | None = None
     ) -> None:
-        """Raises Refusal for a header that says nothing sensible.
+        """Raises Refusal for a header that says nothing sensible, or contradicts the target.
 
         Args:
             denied: what to answer when the caller may not ask.
         """
         self.denied = denied
         self.method = method
-        self.target = target
+        self.target = target if target[:1] == b"/" else origin_form(target, headers.get(HOST))
         self.headers = headers  # those that anybody asks for
         self.keep_alive = keep_alive
         self.header_length = whole_number(headers.get(INFERENCE_LENGTH))

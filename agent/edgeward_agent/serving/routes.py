@@ -7,9 +7,10 @@ from enum import Enum, auto
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
-from edgeward_agent.serving.refusal import not_found
+from edgeward_agent.serving.refusal import invalid, not_found
 
 _MAX_SHOWN: Final = 200
+_SCHEME: Final = b"http://"
 
 
 class What(Enum):
@@ -70,6 +71,26 @@ _OF_MEMORY: Final[Mapping[tuple[str, str], What]] = {
     ("cudasharedmemory", "register"): What.CUDA_REGISTER,
     ("cudasharedmemory", "unregister"): What.CUDA_UNREGISTER,
 }
+
+
+def origin_form(target: bytes, host: bytes | None) -> bytes:
+    """A target that begins with its server, as programs write it that talk to a proxy, as it is without.
+
+    RFC 9112 3.2.2 has every server take it, and believe it more than the Host header. That header is what was checked,
+    so here they have to be equal, as they are wherever both come from one address.
+
+    Raises:
+        Refusal: 400, it names another server.
+    """
+    if b"://" not in target:
+        return target
+    scheme, rest = target[: len(_SCHEME)].lower(), target[len(_SCHEME) :]
+    authority = rest.partition(b"/")[0].partition(b"?")[0]
+    if scheme != _SCHEME or host is None or authority.lower() != host.lower():
+        found = target[:_MAX_SHOWN].decode("latin-1")
+        raise invalid(f"expected a path, or an address with the server that the Host header names, got '{found}'")
+    path = rest[len(authority) :]
+    return path if path.startswith(b"/") else b"/" + path
 
 
 def parse_target(target: bytes) -> Route:
