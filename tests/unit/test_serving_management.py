@@ -72,6 +72,14 @@ def _get(target: bytes, model: Path, *, expected: str = "") -> tuple[int, object
 _NONE_LIVE = "expected every model to have a live version, one has none"
 
 
+@pytest.mark.parametrize("path", [b"/v2/health/live", b"/v2/health/ready", b"/v2/models/model/ready", b"/v2"])
+def test_a_query_changes_nothing(tmp_path: Path, path: bytes) -> None:
+    model = constant_model(tmp_path / "model.onnx", 1.0)
+    plain = _get(path, model)
+    assert plain[0] == 200
+    assert [_get(path + query, model) for query in (b"?", b"?x=1", b"?/v2/models/a?b")] == [plain] * 3
+
+
 @pytest.mark.parametrize(
     ("target", "expected", "status", "document"),
     [
