@@ -29,6 +29,7 @@ _STAND_INS: Final = {word: b"%b%d}" % (_BEGIN, place) for place, word in enumera
 # A string that never ends is matched to the end of the body: else each quote in it would be looked at as the beginning
 # of one, each time to the end, and 40 KiB would stop everybody for five seconds.
 _STRING_OR_WORD: Final = re.compile(rb'(?s)("(?:[^"\\]|\\.)*+(?:"|\\?\Z))|-?Infinity\b|NaN\b')
+_LONE_SURROGATE: Final = re.compile(rb"(?i)(?<!\\)(?:\\\\)*(\\ud[89ab][0-9a-f]{2})(?!\\u)")
 _MAX_LISTS: Final = 16 << 10  # in each other: a list of one number costs ten times what the number does
 _KINDS: Final[Mapping[str, Any]] = {"b": bool, "i": int, "u": int, "f": float, "O": str}
 _MAX_RANK: Final = 64  # of numpy
@@ -97,14 +98,20 @@ def check_words(count: int, read: Iterable[msgspec.Raw]) -> None:
 
 
 def json_problem(header: bytes, error: msgspec.DecodeError) -> str:
-    """NaN and Infinity are what numpy users send by mistake: say that, instead of "malformed"."""
+    """NaN and Infinity are what numpy users send by mistake: say that, instead of "malformed". And half of a pair that
+    makes one character, as JavaScript cuts text, is for msgspec where the body ends.
+    """
     position = str(error).rpartition("(byte ")[2].rstrip(")")
     if position.isdecimal():
         at = int(position)
         for word in ("NaN", "Infinity"):
             if header.startswith(word.encode(), at):
                 return f"expected finite numbers in JSON, got {word} at byte {at}; send the tensor as binary data"
-    return f"expected JSON, got: {lower(error)}"
+    text = lower(error)
+    half = _LONE_SURROGATE.search(header) if "truncated" in text or "end of hex escape" in text else None
+    if half is not None:
+        return f"expected surrogates of text in pairs, got {half.group(1).decode()} alone at byte {half.start(1)}"
+    return f"expected JSON, got: {text}"
 
 
 def lower(error: Exception) -> str:
