@@ -192,10 +192,18 @@ def _object_array(elements: Sequence[Scalar]) -> Array:
 def _shaped(array: Array, shape: Sequence[int]) -> Array:
     try:
         return array.reshape(shape)
-    except ValueError:  # wrong count, more dimensions than numpy has, or a product beyond the address space
-        raise TensorError(
-            f"expected {element_count(shape)} elements for shape {list(shape)}, got {array.size}"
-        ) from None
+    except ValueError:
+        raise TensorError(_shape_problem(array, shape)) from None
+
+
+def _shape_problem(array: Array, shape: Sequence[int]) -> str:
+    """Why numpy does not take it. A dimension of 0 makes no room for others that are too large."""
+    expected = element_count(shape)
+    if expected != array.size:
+        return f"expected {expected} elements for shape {list(shape)}, got {array.size}"
+    if math.prod(dim for dim in shape if dim) * array.itemsize > _MAX_DIM:
+        return f"expected dimensions of less than 2^63 bytes, without those of 0, got shape {list(shape)}: too large"
+    return f"expected fewer dimensions, got {len(shape)}"
 
 
 def _text(data: bytes) -> str:
