@@ -230,6 +230,10 @@ BAD: list[tuple[tuple[Interface, bytes, int | None], str]] = [
     ((ONE, b"nonsense", None), "expected JSON"),
     ((ONE, b"\xff", None), "expected JSON"),
     ((ONE, b'{"inputs":[{"name":"\xff"}]}', None), "expected JSON in UTF-8, got byte 0xff"),
+    (
+        (TEXT, _body(_text_input()).replace(b'"a"', b'"\xff"'), None),
+        "input 'x': data: expected JSON in UTF-8, got byte 0xff",
+    ),
     ((ONE, b"[]", None), "expected `object`, got `array`"),
     ((ONE, b"{}", None), "missing required field `inputs`"),
     ((ONE, b'{"inputs":' + b"[" * 100_000, None), "expected"),

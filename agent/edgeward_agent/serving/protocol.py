@@ -98,7 +98,7 @@ def _decode(header: Buffer, words: int = 0) -> tuple[_Infer, int]:
     except RecursionError:
         raise invalid("expected JSON of a few levels, got one nested too deep") from None
     except UnicodeDecodeError as error:
-        raise invalid(f"expected JSON in UTF-8, got byte {error.object[error.start]:#04x}") from None
+        raise invalid(_no_text(error)) from None
     except msgspec.ValidationError as error:
         object_found = "got `object`, or NaN or Infinity bare" if words else "got `object`"
         raise invalid(f"inference request: {lower(error).replace('got `object`', object_found)}") from None
@@ -108,6 +108,10 @@ def _decode(header: Buffer, words: int = 0) -> tuple[_Infer, int]:
     if not found:
         raise invalid(problem)
     return _decode(good, found)
+
+
+def _no_text(error: UnicodeDecodeError) -> str:
+    return f"expected JSON in UTF-8, got byte {error.object[error.start]:#04x}"
 
 
 def _check_words(request: _Infer, words: int) -> None:
@@ -173,6 +177,8 @@ def _feeds(
             feeds[each.name] = _tensor(spec, each, data, literals)
         except TensorError as error:
             raise invalid(f"input '{each.name}': {error}") from None
+        except UnicodeDecodeError as error:  # the body as a whole was read without a look at what is in its texts
+            raise invalid(f"input '{each.name}': data: {_no_text(error)}") from None
     if at != len(binary):
         raise invalid(f"expected {at} bytes of binary data for the inputs, got {len(binary)}")
     check_complete(interface, feeds)
