@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NewType
@@ -21,6 +22,9 @@ DeviceId = NewType("DeviceId", str)
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 # Fits a file name, an MQTT topic level, a URL segment and a certificate's common name without quoting.
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?")
+
+NAMES_TAKEN: Final[Mapping[str, str]] = {"stats": "/v2/models/stats is the statistics of all models"}
+"""By the protocol that models are asked with; each with the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +85,13 @@ def model_name(value: str, path: str) -> ModelName:
     if not _NAME.fullmatch(value) or ".." in value:
         raise ContractError(path, f"expected a name of a-z, 0-9, '.', '_', '-' (at most 64), got {value[:70]!r}")
     return ModelName(value)
+
+
+def new_model_name(value: str, path: str) -> ModelName:
+    """A name that a model may be given. Raises ContractError for one that is none, or has a meaning of its own."""
+    if value in NAMES_TAKEN:
+        raise ContractError(path, f"expected another name than {value!r}: {NAMES_TAKEN[value]}")
+    return model_name(value, path)
 
 
 def device_id(value: str, path: str) -> DeviceId:

@@ -531,6 +531,7 @@ def test_files_are_served_without_a_fleet_until_ctrl_c(tmp_path: Path) -> None:
 def test_what_cannot_be_served_is_said_in_one_line(tmp_path: Path) -> None:
     good = constant_release(tmp_path, 3.0).folder / "model.onnx"
     (tmp_path / "note.onnx").write_text("hello")
+    (tmp_path / "stats.onnx").write_bytes(good.read_bytes())
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         cases: list[tuple[tuple[str | Path, ...], str]] = [
@@ -538,6 +539,10 @@ def test_what_cannot_be_served_is_said_in_one_line(tmp_path: Path) -> None:
             (("127.0.0.1:0", "", tmp_path / "note.onnx"), "note.onnx: expected an ONNX model that loads, got"),
             (("127.0.0.1:0", "", tmp_path / "no.onnx"), "no.onnx: expected an ONNX file, found none"),
             (("127.0.0.1:0", "", good, good.parent), "expected one model of each name, got toy twice"),
+            (
+                ("127.0.0.1:0", "", tmp_path / "stats.onnx"),
+                "stats.onnx: expected another name than 'stats': /v2/models",
+            ),
             (("nonsense", "", good), "expected HOST:PORT such as 127.0.0.1:8500, got 'nonsense'"),
         ]
         running = [(_laptop(*arguments), words) for arguments, words in cases]

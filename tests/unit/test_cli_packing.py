@@ -288,7 +288,7 @@ def test_a_changed_file_is_no_release_any_more(tmp_path: Path) -> None:
         read_release(tmp_path / "out")
 
 
-@pytest.mark.parametrize("name", ["", "Risk", "a/b", "../x", "a" * 65])
+@pytest.mark.parametrize("name", ["", "Risk", "a/b", "../x", "a" * 65, "stats"])
 def test_a_name_that_is_no_name_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(SheetRefused, match="name"):
         pack(tmp_path / "none.onnx", inputs_alone(tmp_path / "i.npz"), Sheet(name=name, version=1), tmp_path / "out")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeward_contract.artifact import ArtifactRef, ModelName, ReleaseRef, Sha256, model_name, sha256_of
+from edgeward_contract.artifact import ArtifactRef, ModelName, ReleaseRef, Sha256, model_name, new_model_name, sha256_of
 from edgeward_contract.chunks import ChunkIndex, Encoding, StoredChunk, present_bytes, raw_index
 from edgeward_contract.desired import MAX_DESIRED_BYTES, DesiredModel, DesiredState
 from edgeward_contract.manifest import Datatype, GoldenSet, Manifest, TensorSpec, Tolerance
@@ -196,6 +196,13 @@ def test_a_release_is_written_as_it_is_read(release: ReleaseRef) -> None:
 def test_a_name_that_could_climb_out_of_a_folder_or_a_topic_is_refused(name: str) -> None:
     with pytest.raises(ContractError):
         model_name(name, "name")
+
+
+def test_a_name_that_a_path_of_the_protocol_has_is_given_to_no_model() -> None:
+    with pytest.raises(ContractError, match="name: expected another name than 'stats': /v2/models/stats is the stat"):
+        new_model_name("stats", "name")
+    assert model_name("stats", "name") == "stats"  # a device may be called so
+    assert new_model_name("stats2", "name") == "stats2"
 
 
 @st.composite

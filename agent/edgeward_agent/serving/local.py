@@ -19,6 +19,7 @@ from edgeward_agent.serving.files import connections, raise_limit
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.release import MANIFEST, MODEL, Loading, Version, load_model, load_plain, read_manifest
 from edgeward_agent.serving.runtime import serving
+from edgeward_contract.artifact import NAMES_TAKEN
 
 DEFAULT_HTTP: Final = "127.0.0.1:8500"
 
@@ -27,6 +28,12 @@ class NoModelFile(ModelError):
     """There is nothing at the path that was given."""
 
     hint = f"Give the path of an ONNX file, or of a release folder that holds {MODEL}."
+
+
+class NameTaken(ModelError):
+    """A model that nobody could ask about."""
+
+    hint = "Give the file another name: without a manifest a model is called as its file is."
 
 
 class ServedFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,12 +81,15 @@ def serve(
         without_token: whether other machines may ask without one.
 
     Raises:
-        ModelError: a file is missing, does not load, does not fit its manifest, or two models have one name.
+        ModelError: a file is missing, does not load, does not fit its manifest, or has a name that is taken.
         PortInUse, ConfigError: an address cannot be listened on, or should not.
     """
     for address in (http, grpc):
         listening.check_exposed(address or "", token=bool(token), without_token=without_token)
     named = load_all(paths, Loading(deadlines=deadlines))
+    for path, each in named:
+        if each.name in NAMES_TAKEN:
+            raise NameTaken(f"{path}: expected another name than {each.name!r}: {NAMES_TAKEN[each.name]}")
     models = tuple(ServedFile(name=each.name, version=each.version, path=path) for path, each in named)
     with ExitStack() as stack:
         anywhere = http or unix or frames or grpc

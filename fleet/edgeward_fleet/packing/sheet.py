@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from edgeward_contract.artifact import model_name
+from edgeward_contract.artifact import new_model_name
 from edgeward_contract.manifest import Budget, CapturePolicy, TensorSpec, Tolerance
 from edgeward_contract.schema import ContractError, Fields
 from edgeward_contract.serving_options import PROVIDERS, ServingOptions
@@ -53,7 +53,7 @@ class Sheet:
                 "expected a name and a version", hint="Give --name NAME and --version N, or --from FILE."
             )
         try:
-            model_name(self.name, "name")
+            new_model_name(self.name, "name")
         except ContractError as error:
             raise SheetRefused(str(error)) from None
         if self.version < 1:
