@@ -517,8 +517,11 @@ def test_files_are_served_without_a_fleet_until_ctrl_c(tmp_path: Path) -> None:
         assert (unix, names) == (str(tmp_path / "s"), ["named", "plain"])
         with Client(f"http://{address}") as client:
             assert client.infer("named", {"features": ZEROS})["score"][0, 0] == 3
-            with pytest.raises(NotRecorded, match="this server has no outbox"):
+            with pytest.raises(InvalidRequest, match="got durable: this server has no outbox, and records nothing"):
                 client.infer("named", {"features": ZEROS}, capture=CaptureMode.DURABLE)
+            assert client.infer("named", {"features": ZEROS}, capture=CaptureMode.ASYNC)["score"][0, 0] == 3
+        reply = ask(int(address.rpartition(":")[2]), "/v2/models/named/infer", features_request(1, capture="durable"))
+        assert (reply.status, "this server has no outbox" in reply.error) == (501, True)
         with Client(f"unix:{unix}") as client:
             assert client.infer("plain", {"in": np.ones((1, 512), np.float32)})["out"].sum() == 512
         process.send_signal(signal.SIGINT)

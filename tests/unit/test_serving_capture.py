@@ -17,6 +17,7 @@ from edgeward_agent.series import ROW_HEAD, Series
 from edgeward_agent.serving.capture import CaptureLimits, CaptureStream, NoCapture
 from edgeward_agent.serving.losses import Losses
 from edgeward_agent.serving.records import InferenceRecord, series_of
+from edgeward_agent.serving.refusal import Refusal
 from edgeward_agent.wire.tensors import Array
 from edgeward_contract.artifact import Sha256
 from edgeward_contract.manifest import CaptureMode
@@ -382,10 +383,12 @@ def test_a_request_may_ask_for_more_never_for_less(tmp_path: Path, policy: str, 
 def test_a_laptop_records_nothing_and_says_so() -> None:
     capture = NoCapture()
     assert capture.mode(CaptureMode.DURABLE, CaptureMode.OFF) is CaptureMode.OFF
-    assert capture.mode(CaptureMode.OFF, CaptureMode.DURABLE) is CaptureMode.DURABLE
-    told: list[str | None] = []
-    capture.commit(_record(), told.append)
-    assert told == ["this server has no outbox; expected capture off, got durable"]
+    assert capture.mode(CaptureMode.DURABLE, CaptureMode.ASYNC) is CaptureMode.OFF
+    with pytest.raises(
+        Refusal, match="expected capture off or async, got durable: this server has no outbox"
+    ) as caught:
+        capture.mode(CaptureMode.OFF, CaptureMode.DURABLE)
+    assert caught.value.status == 501  # and no 503, which asks to be asked again
 
 
 class _Writes:

@@ -85,6 +85,7 @@ CASES: list[tuple[bytes, type[ClientError], str]] = [
     (_GOOD.replace(b'"shape":[1]', b'"shape":[2]'), ServerFailed, "expected 8 bytes for FP32"),
     (_answer(b"502 Bad Gateway", b"<html>"), ServerFailed, "expected an answer, got status 502"),
     (_answer(b"400 Bad", b'{"error":"because"}'), InvalidRequest, "because"),
+    (_answer(b"501 Never", b'{"error":"no outbox"}'), InvalidRequest, "no outbox"),
     (_answer(b"503 Busy", b'{"error":"busy"}'), Unavailable, "busy"),
     (_answer(b"503 Busy", b'{"error":"result not recorded: x"}'), NotRecorded, "result not recorded: x"),
 ]

@@ -21,6 +21,7 @@ from edgeward_agent.serving.capture import NoCapture
 from edgeward_agent.serving.exchange import Limits
 from edgeward_agent.serving.inference import Runner
 from edgeward_agent.serving.interface import Interface
+from edgeward_agent.serving.local import load_file
 from edgeward_agent.serving.management import Management
 from edgeward_agent.serving.refusal import Refusal
 from edgeward_agent.serving.registry import Registry
@@ -36,7 +37,7 @@ from edgeward_agent.serving.rpc.writing import Context, answered
 from edgeward_agent.serving.scheduler import Scheduler
 from edgeward_agent.serving.shared_memory import NoRegions
 from edgeward_contract.manifest import Datatype, TensorSpec
-from support.serving import until
+from support.serving import FEATURES, constant_model, until
 
 ROOT: Final = Path(__file__).parents[2]
 TERMS: Final = Terms()
@@ -337,6 +338,26 @@ def test_a_refusal_keeps_nothing_of_its_message() -> None:
     refusal = asyncio.run(main())
     assert refusal.status == 404
     assert refusal.__traceback__ is None
+
+
+def test_what_can_never_be_recorded_is_refused_before_it_runs(tmp_path: Path) -> None:
+    async def main() -> bytes | Refusal:
+        registry = Registry()
+        registry.adopt(load_file(constant_model(tmp_path / "model.onnx", 1.0)))
+        scheduler = Scheduler(asyncio.get_running_loop())  # not started: it would wait for ever
+        asking = Asking(registry, Runner(scheduler, NoCapture()), terms=TERMS, room=Room(Limits()))
+        message = Message(model_name="model", raw_input_contents=[bytes(4 * FEATURES)])
+        message.inputs.add(name="features", datatype="FP32", shape=[1, FEATURES])
+        message.parameters["capture"].string_param = "durable"
+        async with asyncio.timeout(5):
+            reply = await asking.ask(message.SerializeToString(), None, answered).reply
+        assert (scheduler.waiting, registry.find("model", None).traffic.invalid) == (0, 1)
+        await registry.close()
+        return reply
+
+    refusal = asyncio.run(main())
+    assert isinstance(refusal, Refusal)
+    assert (refusal.status, "this server has no outbox" in str(refusal)) == (501, True)
 
 
 def test_places_go_to_one_connection_after_the_other() -> None:

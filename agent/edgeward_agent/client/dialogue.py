@@ -182,7 +182,7 @@ def _kind(status: int, message: str) -> type[ClientError]:
     if status == HTTPStatus.NOT_FOUND:
         return ModelNotFound
     client_side = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
-    return InvalidRequest if client_side else ServerFailed
+    return InvalidRequest if client_side or status == HTTPStatus.NOT_IMPLEMENTED else ServerFailed
 
 
 def _compose(wish: Wish, inputs: list[JsonValue]) -> bytes:

@@ -18,7 +18,10 @@ class Unreachable(ClientError):
 
 
 class InvalidRequest(ClientError):
-    """The server does not understand the request: a wrong tensor name, shape or datatype. A retry gives the same."""
+    """The server does not take the request: a wrong tensor name, shape or datatype, or what it never does.
+
+    A retry gives the same.
+    """
 
     hint = "Compare it with what the model takes: `client.model(NAME)`, GET /v2/models/NAME."
 

@@ -107,10 +107,11 @@ class DataApi:
         body = request.body
         try:
             asked = parse_infer(version.interface, body, header_length, self._terms)
+            mode = self._runner.capture.mode(version.capture.mode, asked.capture)
         except Refusal:
             version.traffic.invalid += 1
             raise
-        if self._runner.capture.mode(version.capture.mode, asked.capture) is not _DURABLE:
+        if mode is not _DURABLE:
             plan = version.plans.learn(body, header_length, asked)
             if plan is not None and Standing.possible(self._runner, version, asked):
                 plan.standing = Standing(self._runner, version, plan.asked, plan.body_bytes)

@@ -22,6 +22,7 @@ from edgeward_agent.series import Series
 from edgeward_agent.serving.capture_link import LENGTH, CaptureLink
 from edgeward_agent.serving.losses import Losses
 from edgeward_agent.serving.records import InferenceRecord
+from edgeward_agent.serving.refusal import unsupported
 from edgeward_contract.manifest import CaptureMode
 
 _log: Final = logging.getLogger(__name__)
@@ -52,7 +53,11 @@ class Capture(Protocol):
         """How many were offered and not kept, since the start."""
 
     def mode(self, policy: CaptureMode, asked: CaptureMode) -> CaptureMode:
-        """What to do with a result: a request may ask for more than the release does, never for less."""
+        """What to do with a result: a request may ask for more than the release does, never for less.
+
+        Raises:
+            Refusal: 501, there is nowhere where it could ever be recorded. It is asked before the model runs.
+        """
 
     def offer(self, record: InferenceRecord) -> None:
         """Keep a record if there is room; the answer has gone already. Its tensors are not looked at again."""
@@ -72,7 +77,11 @@ class NoCapture:
         return 0
 
     def mode(self, policy: CaptureMode, asked: CaptureMode) -> CaptureMode:
-        return CaptureMode.DURABLE if asked is CaptureMode.DURABLE else CaptureMode.OFF
+        if asked is CaptureMode.DURABLE:
+            raise unsupported(
+                "expected capture off or async, got durable: this server has no outbox, and records nothing"
+            )
+        return CaptureMode.OFF
 
     def offer(self, record: InferenceRecord) -> None:
         raise AssertionError("mode() never asks for this")
@@ -81,7 +90,7 @@ class NoCapture:
         raise AssertionError("mode() never asks for this")
 
     def commit(self, record: InferenceRecord, done: Done) -> None:
-        done("this server has no outbox; expected capture off, got durable")
+        raise AssertionError("mode() never asks for this")
 
 
 class CaptureLimits(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,9 +19,11 @@ from edgeward_agent.serving.release import Version
 from edgeward_agent.serving.rpc.reading import read_infer, read_request
 from edgeward_agent.serving.rpc.room import Room
 from edgeward_agent.wire.tensors import Array
+from edgeward_contract.manifest import CaptureMode
 
 _log: Final = logging.getLogger(__name__)
 
+_OFF: Final = CaptureMode.OFF
 Reply = asyncio.Future[bytes | Refusal]
 Write = Callable[[Version, InferRequest, Sequence[Array]], bytes]
 
@@ -62,6 +64,8 @@ class Asking:
             version = self._registry.find(request.model_name, request.model_version or None)
             try:
                 read = read_infer(version.interface, request, self._terms)
+                if read.capture is not _OFF:  # and can be recorded at all
+                    self._runner.capture.mode(version.capture.mode, read.capture)
             except Refusal:
                 version.traffic.invalid += 1
                 raise
