@@ -7,7 +7,7 @@ import gc
 import socket
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from edgeward_agent.serving.outcome import Outcome
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.release import Version
 from edgeward_agent.serving.rpc import inference_pb2 as pb
+from edgeward_agent.serving.rpc import server as rpc
 from edgeward_agent.serving.rpc.server import RpcServer
 from edgeward_agent.serving.rpc.streaming import MOST
 from edgeward_agent.serving.runtime import beside
@@ -34,6 +35,7 @@ from edgeward_agent.serving.scheduler import Scheduler
 from edgeward_agent.serving.shared_memory import NoRegions
 from support.serving import identity_model, until
 
+LIVE = "/inference.GRPCInferenceService/ServerLive"
 STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 Channel = Any  # its stubs do not say what a call without serializers carries
@@ -99,6 +101,28 @@ def _play_with_another(
             _channel(address) as another,
         ):
             await work(channel, another, version)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("said", [b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
+def test_connections_that_say_nothing_give_up_their_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    monkeypatch.setattr(rpc, "_HELLO_S", 0.5)
+
+    async def main() -> None:
+        async with _served(tmp_path, Limits(connections=4)) as (address, _):
+            host, port = address.split(":")
+            held = [await asyncio.open_connection(host, int(port)) for _ in range(4)]
+            for _, writer in held:
+                writer.write(said)
+            async with _channel(address) as channel:  # asks again until it finds a place
+                assert await channel.unary_unary(LIVE)(b"", wait_for_ready=True, timeout=20)
+            for reader, writer in held:
+                with suppress(ConnectionError):
+                    await reader.read()
+                writer.close()
 
     asyncio.run(main())
 

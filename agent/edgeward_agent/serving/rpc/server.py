@@ -25,6 +25,8 @@ _CALLS_OF_ONE: Final = _CALLS
 """More than are answered to one: the client would keep the rest to itself, where no deadline is seen."""
 _ALIVE_MS: Final = 60_000
 """Who says nothing for so long is asked whether he is there: a peer that is gone would hold its calls for ever."""
+_HELLO_S: Final = 10.0
+"""For a connection to say that it speaks HTTP/2, as each client does at once: silent ones take the place of others."""
 _GRPC_LOG: Final = "grpc._cython.cygrpc"
 _OF_CLIENTS: Final = "ExecuteBatchError raised in core"
 
@@ -75,7 +77,7 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.http2.bdp_probe", 0),  # else the window grows to megabytes, and with it what waits unread here
         ("grpc.keepalive_time_ms", _ALIVE_MS),
         ("grpc.max_connection_idle_ms", round(limits.idle_s * 1000)),
-        ("grpc.server_handshake_timeout_ms", round(limits.request_s * 1000)),
+        ("grpc.server_handshake_timeout_ms", round(_HELLO_S * 1000)),
         ("grpc.so_reuseport", 1),  # the control process keeps the port while no serving process runs
     ]
 
