@@ -155,4 +155,4 @@ def _shortened(message: str) -> str:
     for words in ("Unsupported model IR version", "Opset ", "External data path does not exist"):
         if words in reason:
             reason = reason[reason.index(words) :]
-    return before + got + reason[:300]
+    return before + got + reason[:240]

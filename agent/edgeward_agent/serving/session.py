@@ -7,6 +7,7 @@ whole core while idle.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -41,6 +42,11 @@ from edgeward_agent.wire.tensors import Array
 from edgeward_contract.manifest import Datatype, TensorSpec
 from edgeward_contract.serving_options import ServingOptions
 
+_SOURCE: Final = re.compile(
+    r"/\S+\.(?:h|hpp|cc|cpp|cu|cuh):\d+ "
+    r"(?:[^()]*::[^()]*\((?:[^()]|\([^()]*\))*\)(?: const)?(?: \[with [^]]*\])? "
+    r"(?:(?:(?! was false\.).){1,200} was false\. )?)?"
+)
 _DATATYPES: Final = {
     "tensor(bool)": Datatype.BOOL,
     "tensor(uint8)": Datatype.UINT8,
@@ -406,7 +412,10 @@ def _translated(error: Exception, apart: str) -> ServingError:
 
 
 def _reason(error: Exception) -> str:
-    """ONNX Runtime writes `[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : what happened`."""
+    """ONNX Runtime writes `[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : what happened`.
+
+    What happened may begin with a place in its own source, the function and the condition there, which help nobody.
+    """
     parts = str(error).split(" : ", 3)
     text = parts[3] if len(parts) == 4 and parts[0] == "[ONNXRuntimeError]" else str(error)
-    return " ".join(text.split())[:500] or type(error).__name__
+    return _SOURCE.sub("", " ".join(text.split()))[:500] or type(error).__name__
