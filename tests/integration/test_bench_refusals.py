@@ -137,6 +137,8 @@ def test_where_nothing_can_be_written_is_said_before_anything_is_measured(model:
     for arguments, words in (
         (("--html", tmp_path / "gone" / "x.html"), f"got no folder {tmp_path / 'gone'}"),
         (("--html", tmp_path), "got a folder"),
+        (("--html", "-"), "--html -: expected the path of a file, got the sign for standard output"),
+        (("--quantize", "--output", "-"), "--output -: expected the path of a file"),
         (("--quantize", "--output", tmp_path / "gone" / "x.onnx"), f"got no folder {tmp_path / 'gone'}"),
     ):
         done = bench(model, *arguments, "--duration", "1h")

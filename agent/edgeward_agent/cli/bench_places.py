@@ -81,6 +81,11 @@ def check_writable(option: str, path: Path | None) -> None:
     """Before anything is measured, so that no run is lost for it. Raises CannotMeasure."""
     if path is None:
         return
+    if str(path) == "-":
+        raise CannotMeasure(
+            f"{option} -: expected the path of a file, got the sign for standard output, where the result goes",
+            f"Give a path: {option} {_OTHERS[option]}.",
+        )
     if path.is_dir() or not path.parent.is_dir():
         found = "a folder" if path.is_dir() else f"no folder {path.parent}"
         raise CannotMeasure(
