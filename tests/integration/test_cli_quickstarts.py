@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import click
 import pytest
 
+from edgeward_agent.bench.daemon import daemon
+from edgeward_agent.client import Client
 from edgeward_fleet.cli.app import edgeward, invoke
 
 PAGES = ("quickstart-admin.md", "quickstart-developer.md")
@@ -53,3 +56,14 @@ def test_what_a_developer_is_told_to_do_works(
     codes = [invoke(shlex.split(line)[1:]) for line in offline]
     assert codes == [0, 0, 1], capsys.readouterr().err
     assert "refused (golden_mismatch)" in capsys.readouterr().err
+
+
+def test_what_a_developer_is_told_to_ask_is_answered(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (checkout / "docs/quickstart-developer.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(checkout)
+    with daemon(Path("models/wdbc-risk/releases/2")) as running:  # the port of the page may be another program's
+        monkeypatch.setattr("edgeward_agent.client.Client", partial(Client, str(running.tcp)))
+        exec(example, {})
+    assert re.fullmatch(r"\[\[?[\d.e-]+\]?\]\n", capsys.readouterr().out)
