@@ -209,6 +209,8 @@ def test_a_journal_that_cannot_be_opened_ends_the_agent_in_one_line_and_the_mode
     assert agent.live()
     assert agent.status().alarms == ("journal-unreadable:JournalUnusable",)
     (agent.state_dir / "agent.db").rmdir()
+    agent.start()
+    agent.ready()  # and has the serving process again, which ends with it
 
 
 def test_a_damaged_configuration_is_one_clear_line(agent: Agent) -> None:
