@@ -98,3 +98,9 @@ class OutboxFull(OutboxError):
     """No room for a record that may never be dropped. Inference goes on; durable captures are refused."""
 
     hint = "Bring the link back, or raise outbox.max_bytes; `edgeward-agent status` shows the age of the oldest record."
+
+
+class OutboxUnwritable(OutboxFull):
+    """The disk takes no record, and not for want of room. To a caller it is the same refusal."""
+
+    hint = "Look at the disk of the device and at the system's log: a broken disk is often made read-only."

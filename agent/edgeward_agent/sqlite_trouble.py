@@ -11,16 +11,18 @@ class Trouble(Enum):
     """What went wrong, as far as the owner must tell it apart."""
 
     NO_ROOM = auto()
+    UNWRITABLE = auto()  # a quota, a limit of sizes, or a disk that is broken
     READ_ONLY = auto()
     DAMAGED = auto()
     TAKEN = auto()
     OTHER = auto()  # the disk fails, or the file may not be opened
 
 
-# A quota or a file-size limit answers with IOERR_WRITE where a full disk answers with FULL.
+# A quota or a file-size limit answers with IOERR_WRITE where a full disk answers with FULL; so does a broken one.
 _EXACTLY: Final = {
-    sqlite3.SQLITE_IOERR_WRITE: Trouble.NO_ROOM,
-    sqlite3.SQLITE_IOERR_TRUNCATE: Trouble.NO_ROOM,
+    sqlite3.SQLITE_IOERR_WRITE: Trouble.UNWRITABLE,
+    sqlite3.SQLITE_IOERR_TRUNCATE: Trouble.UNWRITABLE,
+    sqlite3.SQLITE_IOERR_FSYNC: Trouble.UNWRITABLE,
 }
 _IN_GENERAL: Final = {
     sqlite3.SQLITE_FULL: Trouble.NO_ROOM,

@@ -82,6 +82,7 @@ async def limited(folder: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, hard))
         safe = await fill(store, 0)
         assert len(safe) > 100
+        assert (await store.stats()).alarms == ("outbox_unwritable",), "there is room"
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
         await store.append([draft(5000)])
         assert await drain(store) == [*safe, 5000]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
 from collections.abc import Coroutine
 from contextlib import closing
@@ -12,8 +13,9 @@ from typing import TypeVar
 
 import pytest
 
-from edgeward_agent.errors import AgentRunning, OutboxFull
+from edgeward_agent.errors import AgentRunning, OutboxFull, OutboxUnwritable
 from edgeward_agent.outbox import inspect
+from edgeward_agent.outbox.disk import refusal
 from edgeward_agent.outbox.model import Receipt, RecordRefused, StoreOptions
 from edgeward_agent.outbox.offline import offline_lines
 from edgeward_agent.outbox.store import Store, open_store
@@ -171,7 +173,44 @@ def test_a_full_store_refuses_results_and_says_so(tmp_path: Path, caplog: pytest
             assert (await store.stats()).alarms == ()
 
     run(scenario())
-    assert caplog.messages[-1] == "the outbox has room again; 2 results were refused"
+    assert caplog.messages[-1] == "the outbox takes results again; 2 were refused"
+
+
+def test_a_disk_that_takes_nothing_is_not_called_full(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_store(tmp_path, device=DEVICE, options=TINY) as store:
+            ledger = store._owner._ledger
+            assert ledger is not None
+            store._owner.call(lambda ledger: ledger.connection.execute("PRAGMA query_only=ON")).result()
+            with pytest.raises(
+                OutboxUnwritable, match=r"refused with \d+ bytes free: it is broken, or .* \(attempt to"
+            ):
+                await store.append([draft(1)])
+            assert (await store.stats()).alarms == ("outbox_unwritable",)
+            store._owner.call(lambda ledger: ledger.connection.execute("PRAGMA query_only=OFF")).result()
+            await store.append([draft(1)])
+            assert list((await store.stats()).alarms) == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("free", "flag", "kind", "words"),
+    [
+        (
+            1 << 30,
+            os.ST_RDONLY,
+            OutboxUnwritable,
+            "expected a disk that takes the outbox, found it read-only (disk I/O)",
+        ),
+        (4096, 0, OutboxFull, "expected room on the disk for the outbox, found 4096 bytes (disk I/O)"),
+        (1 << 30, 0, OutboxUnwritable, "expected the disk to take the outbox, refused with 1073741824 bytes free: "),
+    ],
+)
+def test_the_disk_says_why_it_takes_nothing(free: int, flag: int, kind: type[Exception], words: str) -> None:
+    disk = os.statvfs_result((4096, 1, 0, free, free, 0, 0, 0, flag, 255))
+    said = refusal(OutboxUnwritable("disk I/O"), disk)
+    assert (type(said), str(said)[: len(words)]) == (kind, words)
 
 
 def test_telemetry_drops_the_oldest_and_counts_them(tmp_path: Path) -> None:

@@ -66,7 +66,8 @@ class Stats:
 
     `refused` counts records not taken since the agent started, whether or not somebody was told. `alarms`:
     `outbox_corrupt` (a folder lies in `quarantine/`), `outbox_full`, `outbox_maintenance` (keys and room are not let go
-    of: the disk refuses), `outbox_quarantine` (records wait for a person).
+    of: the disk refuses), `outbox_quarantine` (records wait for a person), `outbox_unwritable` (the disk is
+    read-only or broken).
     """
 
     records: int

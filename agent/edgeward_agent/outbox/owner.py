@@ -7,6 +7,7 @@ never waits for company. A full disk and a damaged store are dealt with here, so
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -16,9 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
-from edgeward_agent.errors import AgentError, OutboxError, OutboxFull
+from edgeward_agent.errors import AgentError, OutboxError, OutboxFull, OutboxUnwritable
 from edgeward_agent.outbox import intake, outgoing
 from edgeward_agent.outbox.ballast import Ballast
+from edgeward_agent.outbox.disk import refusal
 from edgeward_agent.outbox.intake import Request
 from edgeward_agent.outbox.ledger import Ledger, shrink
 from edgeward_agent.outbox.model import Receipt, StoreDamaged, StoreOptions
@@ -73,7 +75,7 @@ class Owner:
         self._ledger: Ledger | None = None
         self._opened: Future[Cipher] = Future()
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
-        self.full = False
+        self.full = self.unwritable = False
         self.refused = self._refused_before = 0
         self.neglected = False
 
@@ -220,17 +222,21 @@ class Owner:
             self._commit([job])
 
     def _answer(self, job: _Append, answer: tuple[Receipt, ...] | OutboxFull) -> None:
+        if isinstance(answer, OutboxUnwritable):
+            answer = refusal(answer, os.statvfs(self._directory))
         if isinstance(answer, OutboxFull):
-            if not self.full:
-                log.error("the outbox is full, results are refused until there is room: %s", answer)
+            unwritable = isinstance(answer, OutboxUnwritable)
+            if not (self.full or self.unwritable):
+                what = "cannot be written" if unwritable else "is full"
+                log.error("the outbox %s, results are refused until it takes them: %s", what, answer)
                 self._refused_before = self.refused
-            self.full = True
+            self.full, self.unwritable = not unwritable, unwritable
             self.refused += len(job.request.records)
             job.future.set_exception(answer)
         else:
-            if self.full:
-                log.warning("the outbox has room again; %d results were refused", self.refused - self._refused_before)
-            self.full = False
+            if self.full or self.unwritable:
+                log.warning("the outbox takes results again; %d were refused", self.refused - self._refused_before)
+            self.full = self.unwritable = False
             job.future.set_result(answer)
 
     def _with_ballast(self, ledger: Ledger, work: Callable[[Ledger], T]) -> T:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from edgeward_agent.errors import OutboxError, OutboxFull
+from edgeward_agent.errors import OutboxError, OutboxFull, OutboxUnwritable
 from edgeward_agent.outbox.model import Draft, Receipt, RecordRefused
 from edgeward_agent.private_socket import private_socket
 from edgeward_agent.series import READS_SERIES, Series
@@ -149,6 +149,8 @@ def _answer(number: int, error: BaseException | None) -> dict[str, JsonValue]:
 
 
 def _word(error: BaseException) -> str:
+    if isinstance(error, OutboxUnwritable):
+        return "outbox_unwritable"
     if isinstance(error, OutboxFull):
         return "outbox_full"
     return "record_refused" if isinstance(error, RecordRefused) else "outbox_failed"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from edgeward_agent.errors import AgentRunning, OutboxError, OutboxFull
+from edgeward_agent.errors import AgentRunning, OutboxError, OutboxFull, OutboxUnwritable
 from edgeward_agent.outbox.model import StoreDamaged
 from edgeward_agent.outbox.pages import PAGE_BYTES
 from edgeward_agent.sqlite_trouble import Trouble, trouble_of
@@ -120,7 +120,8 @@ def translated() -> Iterator[None]:
     """Turn SQLite's errors into ours.
 
     Raises:
-        OutboxFull: no room in the file, on the disk or in the quota.
+        OutboxFull: no room in the file or on the disk.
+        OutboxUnwritable: the disk takes nothing, for whatever reason; `disk.refusal` finds words for it.
         StoreDamaged: the content is not a database, or not a sound one.
         AgentRunning: locked by another process.
         OutboxError: the disk failed in another way.
@@ -135,6 +136,8 @@ def _meaning(error: sqlite3.Error) -> Exception:
     match trouble_of(error):
         case Trouble.NO_ROOM:
             return OutboxFull(f"expected room on the disk for the outbox, found none ({error})")
+        case Trouble.UNWRITABLE | Trouble.READ_ONLY:
+            return OutboxUnwritable(str(error))
         case Trouble.DAMAGED:
             return StoreDamaged(f"expected a sound database, got: {error}")
         case Trouble.TAKEN:

@@ -214,6 +214,7 @@ class Store:
             "outbox_full": self._owner.full,
             "outbox_maintenance": self._owner.neglected,
             "outbox_quarantine": counts.quarantined > 0,
+            "outbox_unwritable": self._owner.unwritable,
         }
         return Stats(
             records=counts.records,

@@ -233,7 +233,7 @@ def _translated() -> Iterator[None]:
 
 def _meaning(error: sqlite3.Error) -> AgentError:
     match trouble_of(error):
-        case Trouble.NO_ROOM | Trouble.READ_ONLY:
+        case Trouble.NO_ROOM | Trouble.UNWRITABLE | Trouble.READ_ONLY:
             return JournalFull(f"expected room for a few kilobytes in {FILE}, got: {error}")
         case Trouble.DAMAGED:
             return JournalDamaged(f"{FILE}: expected a sound database, got: {error}")

@@ -87,6 +87,10 @@ ALARMS: Final[Mapping[str, Cause]] = {
     "outbox_quarantine": Cause(
         words="records wait in its quarantine", advice="`edgeward-agent outbox quarantine` on the device says why."
     ),
+    "outbox_unwritable": Cause(
+        words="its disk takes no results",
+        advice="It answers, but durable results are refused: the disk is read-only or broken. " + _LOOK,
+    ),
     "quarantine": Cause(
         words="records wait in its quarantine", advice="`edgeward-agent outbox quarantine` on the device says why."
     ),
