@@ -44,7 +44,7 @@ class Device:
     def _health(self, outbox: Stats) -> DeviceHealth:
         self.not_kept.look(self.updater.serving_state, refused=outbox.refused)
         return DeviceHealth(
-            serving_ready=self.updater.serving_state is not None,
+            serving_ready=self.updater.ready,
             serving_restarts=self.supervisor.restarts,
             outbox_records=outbox.records,
             outbox_oldest_s=outbox.oldest_s,

@@ -148,7 +148,7 @@ class ReportedModel:
 class DeviceHealth:
     """What an admin wants to see at a glance. Times in seconds, sizes in bytes."""
 
-    serving_ready: bool = False
+    serving_ready: bool = False  # it answers, with every model that has a current release
     serving_restarts: int = 0
     outbox_records: int = 0
     outbox_oldest_s: int = 0

@@ -69,6 +69,18 @@ def test_a_release_that_does_not_load_any_more_is_fetched_again(device: Device, 
     assert names_in(device.state_dir / "releases") == [one.sha256]
 
 
+def test_a_device_without_its_model_is_not_ready(device: Device, one: Release) -> None:
+    assert device.updater.ready
+    truncate(device, one)
+    device.source.faults = [lost()] * 1000
+    device.power_cut()
+    device.run_until(lambda: device.updater.serving_state is not None)
+    assert device.updater.ready is False
+    device.source.faults = []
+    device.run_until(lambda: device.updater.ready)
+    assert device.live() == one.manifest.release
+
+
 def test_a_file_that_is_gone_is_fetched_again(device: Device, one: Release) -> None:
     (folder(device, one) / "model.onnx").unlink()
     device.power_cut()

@@ -25,7 +25,7 @@ from edgeward_agent.update.journal import Journal, JournalFull
 from edgeward_agent.update.keeper import Keeper
 from edgeward_agent.update.machine import Event
 from edgeward_agent.update.mender import Mender
-from edgeward_agent.update.plan import Remove, Stop, plan
+from edgeward_agent.update.plan import Remove, Stop, all_live, plan
 from edgeward_agent.update.releases import ReleaseFolders
 from edgeward_agent.update.report import reported_models, stranded
 from edgeward_agent.update.settings import UpdateSettings
@@ -110,6 +110,12 @@ class Updater:
     def serving_state(self) -> ServingState | None:
         """The serving process at the last look; None when it did not answer."""
         return self._trials.state
+
+    @property
+    def ready(self) -> bool:
+        """Whether the serving process answered at the last look, with every model that has a current release."""
+        state = self._trials.state
+        return state is not None and all_live(self._keeper.book, state)
 
     @property
     def alarms(self) -> tuple[str, ...]:

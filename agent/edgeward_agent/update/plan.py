@@ -126,6 +126,12 @@ def anew(book: Book, sha256: Sha256) -> DesiredModel | None:
     return None
 
 
+def all_live(book: Book, state: ServingState) -> bool:
+    """Whether each model answers that has a current release, be it from that one or from the one on trial."""
+    names = [name for name, slots in book.slots.items() if slots.current]
+    return all(live_sha256(state, name) is not None for name in names)
+
+
 def live_sha256(state: ServingState, model: ModelName) -> Sha256 | None:
     served = state.models.get(model)
     return served.live.sha256 if served and served.live else None

@@ -95,7 +95,7 @@ ALARMS: Final[Mapping[str, Cause]] = {
         words="records wait in its quarantine", advice="`edgeward-agent outbox quarantine` on the device says why."
     ),
     "not_serving": Cause(
-        words="its serving process is not ready", advice="Nobody at this bedside gets an answer. " + _LOOK
+        words="its serving process is not ready", advice="At this bedside a model does not answer. " + _LOOK
     ),
     "stranded": UPDATES["stranded"],
     "not-live": Cause(words="its current release is not live", advice="It tries again by itself. " + _LOOK),
