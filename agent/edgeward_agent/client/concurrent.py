@@ -98,10 +98,10 @@ class AsyncClient:
         wish = wish_of(model, inputs, version, outputs, request_id, capture, deadline_us, priority)
         generation = self._generation  # of when the question was put: it may wait for its turn
         async with self._turns as ends_s:
+            if self._frames is None:
+                return await self._over_http(generation, ends_s, wish, inputs)
             over_http = partial(self._over_http, generation, ends_s)
-            if self._frames is not None:
-                return await self._frames.infer(wish, inputs, generation, ends_s, over_http)
-            return await over_http(wish, inputs)
+            return await self._frames.infer(wish, inputs, generation, ends_s, over_http)
 
     async def model(self, model: str, *, version: int | None = None) -> ModelInfo:
         """Raises ClientError."""

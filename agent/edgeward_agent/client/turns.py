@@ -33,7 +33,9 @@ class Turns:
         return loop
 
     async def __aenter__(self) -> float:
-        self._loop = loop = self.check_loop()
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop = self.check_loop()
         if self._free.locked():
             await self._wait()
         else:
