@@ -133,8 +133,7 @@ class AsyncClient:
 
     async def _exchange(self, request: Request, form: Form, generation: int, ends_s: float) -> Answer | Response:
         try:
-            async with asyncio.timeout_at(ends_s):
-                return await self._ask(request, form, generation, ends_s)
+            return await self._ask(request, form, generation, ends_s)
         except TimeoutError as error:
             raise self._unreachable(str(error) or "timed out") from None
         except (OSError, NotHttp) as error:
@@ -144,18 +143,19 @@ class AsyncClient:
         """Ask, and on a new connection when a kept one turns out to be closed; safe, see `Client`."""
         while self._idle:
             try:
-                return await self._talk(self._idle.pop(), request, form)
+                return await self._talk(self._idle.pop(), request, form, ends_s)
             except (BrokenPipeError, ConnectionResetError):
                 continue
-        return await self._talk(await self._connect(generation, ends_s), request, form)
+        return await self._talk(await self._connect(generation, ends_s), request, form, ends_s)
 
-    async def _talk(self, line: _Line, request: Request, form: Form) -> Answer | Response:
+    async def _talk(self, line: _Line, request: Request, form: Form, ends_s: float) -> Answer | Response:
         """Keep the connection for the next question, unless this one was given up: what still comes answers nobody.
 
         Nor is one kept that was opened before the client was closed: nobody would close it.
         """
         try:
-            heard = await line.ask(request, form)
+            async with asyncio.timeout_at(ends_s):
+                heard = await line.ask(request, form)
         except BaseException:
             line.close()
             raise
@@ -171,7 +171,8 @@ class AsyncClient:
             connection = await connect_unix_in_loop(self._address.path, socket.SOCK_STREAM, ends_s)
             _, line = await loop.create_unix_connection(made, sock=connection)
         else:
-            _, line = await loop.create_connection(made, self._address.host, self._address.port)
+            async with asyncio.timeout_at(ends_s):
+                _, line = await loop.create_connection(made, self._address.host, self._address.port)
         return line
 
     def _unreachable(self, reason: str) -> Unreachable:

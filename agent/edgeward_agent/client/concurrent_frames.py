@@ -60,8 +60,7 @@ class AsyncFrames:
         self, form: Hashable, wish: WishFields, arrays: Mapping[str, Array], generation: int, ends_s: float
     ) -> Answer | None:
         try:
-            async with asyncio.timeout_at(ends_s):
-                return await self._ask(form, wish, arrays, generation, ends_s)
+            return await self._ask(form, wish, arrays, generation, ends_s)
         except PlanOver:
             return None
         except TimeoutError as error:
@@ -77,16 +76,19 @@ class AsyncFrames:
         """Ask, and on a new connection when a kept one turns out to be closed."""
         while (line := self._take(form)) is not None:
             try:
-                return await self._talk(form, line, wish, arrays)
+                return await self._talk(form, line, wish, arrays, ends_s)
             except (BrokenPipeError, ConnectionResetError):
                 continue
         line = await self._open(form, wish, arrays, generation, ends_s)
-        return await self._talk(form, line, wish, arrays) if line is not None else None
+        return await self._talk(form, line, wish, arrays, ends_s) if line is not None else None
 
-    async def _talk(self, form: Hashable, line: _Line, wish: WishFields, arrays: Mapping[str, Array]) -> Answer:
+    async def _talk(
+        self, form: Hashable, line: _Line, wish: WishFields, arrays: Mapping[str, Array], ends_s: float
+    ) -> Answer:
         """A connection is kept unless its question was given up: what still comes answers nobody."""
         try:
-            answer = await line.ask(wish, arrays.values())
+            async with asyncio.timeout_at(ends_s):
+                answer = await line.ask(wish, arrays.values())
         except ClientError:  # the server's answer
             self._keep(form, line)
             raise
@@ -152,7 +154,8 @@ async def _open_line(path: str, layout: Layout, generation: int, ends_s: float) 
     connection = await connect_unix_in_loop(path, socket.SOCK_SEQPACKET, ends_s)
     try:
         memory = offer(connection, layout)
-        plan = Plan(layout, memory, await _packet(connection, MAX_OPEN_BYTES))
+        async with asyncio.timeout_at(ends_s):
+            plan = Plan(layout, memory, await _packet(connection, MAX_OPEN_BYTES))
         return _Line(connection, plan, generation)
     except BaseException:
         connection.close()
