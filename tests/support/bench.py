@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from edgeward_agent.bench.driving import Block
+from edgeward_agent.bench.block import Block
 from edgeward_agent.bench.noise import Noise, Surroundings
 from edgeward_agent.bench.quantiles import Floats
 from edgeward_agent.bench.wire import Place

@@ -16,9 +16,10 @@ from typing import cast
 import numpy as np
 import pytest
 
+from edgeward_agent.bench.block import Block, Cut
 from edgeward_agent.bench.cases import Feeds
 from edgeward_agent.bench.connection import Connection
-from edgeward_agent.bench.driving import Block, Cut, drive
+from edgeward_agent.bench.driving import drive
 from edgeward_agent.bench.errors import CannotMeasure, ServerLost
 from edgeward_agent.bench.first import check_answers, wrong_with
 from edgeward_agent.bench.measuring import measure, planned, warm_up

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from edgeward_agent.bench.driving import Block, Cut, joined
+from edgeward_agent.bench.block import Block, Cut, joined
 from edgeward_agent.bench.errors import ServerLost
 from edgeward_agent.bench.machine import Probe
 from edgeward_agent.bench.quantiles import Floats

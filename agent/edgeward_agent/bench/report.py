@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeward_agent.bench.driving import Block
+from edgeward_agent.bench.block import Block
 from edgeward_agent.bench.histogram import Bar, bars
 from edgeward_agent.bench.noise import Noise, Surroundings
 from edgeward_agent.bench.paired import Difference

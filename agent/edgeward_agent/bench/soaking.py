@@ -10,8 +10,8 @@ from typing import Final
 
 import numpy as np
 
+from edgeward_agent.bench.block import Block, Cut
 from edgeward_agent.bench.drift import LEAST_WINDOWS, MEMORY, P99, trend
-from edgeward_agent.bench.driving import Block, Cut
 from edgeward_agent.bench.errors import NOTHING_DUE, NOTHING_YET
 from edgeward_agent.bench.histogram import Tallies, Tally
 from edgeward_agent.bench.machine import Probe

@@ -11,9 +11,9 @@ from typing import Final
 
 import numpy as np
 
+from edgeward_agent.bench.block import Block
 from edgeward_agent.bench.budget import Budget
 from edgeward_agent.bench.cases import Cases, batched
-from edgeward_agent.bench.driving import Block
 from edgeward_agent.bench.errors import CannotMeasure
 from edgeward_agent.bench.machine import Watch, own_cpu_s
 from edgeward_agent.bench.measuring import Loads, Measured, Progress, measure, warm_up

@@ -10,9 +10,10 @@ from typing import Final, Protocol
 
 import numpy as np
 
+from edgeward_agent.bench.block import Block, Cut
 from edgeward_agent.bench.cases import Feeds
 from edgeward_agent.bench.connection import Connection
-from edgeward_agent.bench.driving import SPIN_NS, Block, Cut, drive, last_sending, unsent_words
+from edgeward_agent.bench.driving import SPIN_NS, drive, last_sending, unsent_words
 from edgeward_agent.bench.errors import CannotMeasure
 from edgeward_agent.bench.first import check_answers
 from edgeward_agent.bench.quantiles import Floats
