@@ -25,6 +25,12 @@ class PortInUse(AgentError):
     hint = "Stop the other program (`ss -ltnp` names it), or choose another address with --http or --unix."
 
 
+class ReadOnlyFolder(AgentError):
+    """The state folder is on a file system that takes nothing."""
+
+    hint = "Make it writable; to serve meanwhile what it holds, mount a tmpfs on its folders `run` and `socket`."
+
+
 class AgentRunning(AgentError):
     """The state folder belongs to a running agent."""
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edgeward_agent.errors import AgentRunning
+from edgeward_agent.errors import AgentRunning, ReadOnlyFolder
 
 _LOOK_AGAIN_S: Final = 0.05
 _START_TICKS: Final = 19  # proc(5): field 22, counted from the one after the name
@@ -45,11 +46,16 @@ class StateFolderLock:
     """One agent for each state folder. Held until the process ends, however it ends."""
 
     def __init__(self, path: Path) -> None:
-        """Raises AgentRunning when another process holds it."""
+        """Raises AgentRunning when another process holds it, ReadOnlyFolder where nothing can be written."""
         import fcntl  # not on Windows, where models are served but no device runs
 
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if error.errno == errno.EROFS:
+                raise ReadOnlyFolder(f"{path.parent}: expected to write there, found a read-only file system") from None
+            raise
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgeward_agent.client import NotRecorded
+from edgeward_agent.errors import ReadOnlyFolder
 from edgeward_contract.manifest import CaptureMode
 from support.agent import Agent, device, until
 from support.deploy import CONFIGURATION, committed, release, version, want
@@ -87,3 +88,34 @@ def power_cut(agent: Agent) -> None:
     serving = agent.serving_pid()
     agent.kill()
     os.kill(serving, signal.SIGKILL)
+
+
+def test_a_read_only_disk_is_named_and_serves_with_room_for_sockets(small_disk: Path, fleet: OpenFleet) -> None:
+    def mounted(*options: str) -> None:
+        subprocess.run(["mount", *options], check=True)
+
+    state = small_disk  # all of it: the log lies beside the folder
+    with device(state) as agent:
+        set_up(agent, fleet)
+        agent.stop()
+        mounted("-o", "remount,ro", str(small_disk))
+        agent.start()
+        assert agent.process is not None
+        assert agent.process.wait(30) == 1
+        assert agent.log.splitlines()[-2:] == [
+            f"error: {state / 'run'}: expected to write there, found a read-only file system",
+            f"  {ReadOnlyFolder.hint}",
+        ]
+        for folder in (state / "run", state / "socket"):
+            mounted("-t", "tmpfs", "tmpfs", str(folder))
+        try:
+            agent.start()
+            assert agent.process.wait(30) == 1, "the outbox wants a disk"
+            until(agent.live)
+        finally:
+            if pid := agent.serving_pid():
+                os.kill(pid, signal.SIGKILL)
+                until(lambda: agent.serving_pid() == 0)
+            for folder in (state / "run", state / "socket"):
+                subprocess.run(["umount", str(folder)], check=True)
+            mounted("-o", "remount,rw", str(small_disk))
