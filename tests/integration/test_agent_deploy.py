@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -66,6 +67,22 @@ def test_a_bad_release_is_refused_and_the_good_one_goes_on(fleet: OpenFleet, age
     assert "wdbc-risk@3 FAILED (golden_mismatch)" in text and "expected" in text
     answer = edgeward_agent("infer", "wdbc-risk", "-i", "features=" + "1," * 29 + "1", "--state-dir", agent.state_dir)
     assert json.loads(answer.stdout)["version"] == "2", answer.stderr
+
+
+def test_a_release_that_was_damaged_while_the_agent_was_off_comes_back(
+    fleet: OpenFleet, agent: Agent, checkout: Path
+) -> None:
+    want(fleet, agent, release(checkout, 2), "d-1")
+    committed(agent, "wdbc-risk@2")
+    agent.stop()
+    (model,) = (agent.state_dir / "releases").glob("*/model.onnx")
+    os.truncate(model, 100)
+    shutil.rmtree(agent.state_dir / "graphs")
+    agent.start()
+    until(lambda: "damaged:wdbc-risk" in agent.status().alarms, what="the alarm")
+    committed(agent, "wdbc-risk@2")
+    assert version(agent) == "2"
+    until(lambda: not agent.status().alarms, what="the end of the alarms")
 
 
 @pytest.mark.parametrize("state", ["DOWNLOADING", "PROBING", "ACTIVATING", "PROBATION"])
