@@ -179,7 +179,8 @@ class UpdaterMachine(RuleBasedStateMachine):
     def the_device_serves_what_it_knows(self) -> None:
         """The current release or the one on trial.
 
-        Another one only while going back is refused, or if the power was cut between a commit and boot.json.
+        Another one only while going back is refused, as it is to what has rotted, or if the power was cut between a
+        commit and boot.json.
         """
         book = self.device.journal.load()
         slots, newest = book.slots.get(MODEL, Slots()), book.deployments.get(MODEL)
@@ -188,7 +189,7 @@ class UpdaterMachine(RuleBasedStateMachine):
             return  # nothing yet, or on its way off the device
         known = {*self.booting(), *(each.sha256 for each in (slots.current, slots.candidate) if each)}
         cannot_load = self.device.serving.refused | self.device.serving.crashes_on_load
-        stuck = newest.state is UpdateState.STRANDED or cannot_load
+        stuck = newest.state is UpdateState.STRANDED or cannot_load or self.rotten()
         assert live.sha256 in known or stuck, f"{live} is live, {slots} is known, {newest.state}"
 
     @invariant()
