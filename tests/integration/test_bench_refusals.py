@@ -357,15 +357,19 @@ def test_a_calibration_that_calibrates_nothing_is_refused_or_told(model: Path, t
     assert "Warning: calibrated with zeros alone" in done.out and done.err == ""
 
 
-@pytest.mark.parametrize("path", ["process", "tcp"])
-def test_what_fails_in_the_model_is_said_without_the_places_in_the_runtime(tmp_path: Path, path: str) -> None:
+@pytest.mark.parametrize(("path", "code"), [("process", 2), ("tcp", 3)])  # a server may fail for reasons of its own
+def test_what_fails_in_the_model_is_said_without_the_places_in_the_runtime(
+    tmp_path: Path, path: str, code: int
+) -> None:
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])
     s = helper.make_tensor_value_info("s", TensorProto.INT64, [2])
     out = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["a", "b"])
     graph = helper.make_graph([helper.make_node("Reshape", ["x", "s"], ["y"])], "g", [x, s], [out])
     model = save(tmp_path / "reshape.onnx", graph)
     done = bench(model, "--through", path, "-i", "x=1,2,3,4", "-i", "s=3,3", *QUICK)
-    assert done.code == 2 and "Status Message: The input tensor cannot be reshaped to the requested shape." in done.err
+    assert (
+        done.code == code and "Status Message: The input tensor cannot be reshaped to the requested shape." in done.err
+    )
     assert "/onnxruntime" not in done.err and "::" not in done.err
 
 
