@@ -1,7 +1,7 @@
 """Runs the checks tier by tier, cheapest first, and says what each took. `make test` calls this.
 
-A tier that fails does not stop the next: one run shows everything that is wrong. Two tiers that need one core each run
-at once; what they print comes when both are through.
+A tier that fails does not stop the next: one run shows everything that is wrong. Two tiers in which nothing is timed
+run at once; what they print comes when both are through.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ LINT = (
     ("lint-imports", "--no-cache"),
     ("mypy",),
 )
-SIDE_BY_SIDE = {"unit", "integration"}  # files that wait for processes and disks more than they compute
-AT_ONCE = {"lint": "stateful", "conformance": "install"}  # one core each, and nothing in them is timed
+SIDE_BY_SIDE = {"unit", "stateful", "integration", "browser"}
+"""Their files run on two cores: most wait for processes and disks more than they compute."""
+AT_ONCE = {"lint": "stateful", "conformance": "install"}  # nothing in them is timed
 PYTEST_TIERS = ("unit", "docs", "stateful", "conformance", "integration", "browser", "install", "e2e")
 
 
