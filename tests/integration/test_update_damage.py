@@ -14,7 +14,7 @@ from edgeward_agent.update.inspector import Inspector
 from edgeward_agent.update.releases import ReleaseFolders
 from edgeward_contract.artifact import Sha256
 from edgeward_contract.reported import UpdateState
-from support.update import MODEL, Device, FakeClock, Release, desired, lost, make_release, names_in
+from support.update import MODEL, Device, FakeClock, Release, desired, first_committed, lost, names_in
 
 FILES = ("golden.npz", "manifest.json", "model.onnx")
 
@@ -27,11 +27,7 @@ def device(tmp_path: Path) -> Iterator[Device]:
 
 @pytest.fixture
 def one(device: Device) -> Release:
-    """Version 1, committed."""
-    release = device.source.add(make_release(1))
-    device.deploy(1, "d1", release)
-    assert device.state() is UpdateState.COMMITTED
-    return release
+    return first_committed(device)
 
 
 def folder(device: Device, release: Release) -> Path:

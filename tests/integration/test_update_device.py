@@ -33,6 +33,7 @@ from support.update import (
     Release,
     desired,
     disk_full,
+    first_committed,
     lost,
     make_release,
     names_in,
@@ -51,11 +52,7 @@ def device(tmp_path: Path) -> Iterator[Device]:
 
 @pytest.fixture
 def one(device: Device) -> Release:
-    """Version 1, committed."""
-    release = device.source.add(make_release(1))
-    device.deploy(1, "d1", release)
-    assert device.state() is UpdateState.COMMITTED
-    return release
+    return first_committed(device)
 
 
 @pytest.fixture

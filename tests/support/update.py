@@ -430,6 +430,14 @@ class Device:
         self.changes += 1
 
 
+def first_committed(device: Device) -> Release:
+    """Version 1, deployed by `d1`."""
+    release = device.source.add(make_release(1))
+    device.deploy(1, "d1", release)
+    assert device.state() is UpdateState.COMMITTED
+    return release
+
+
 def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
