@@ -154,7 +154,7 @@ class UpdaterMachine(RuleBasedStateMachine):
             return
         status = device.status()
         assert status is not None
-        if status.state is UpdateState.COMMITTED or not self.rotten():
+        if status.state is UpdateState.COMMITTED or not self.has_rotted:  # else its alarm stays until it is asked again
             self.check_the_end()
         if status.state is not UpdateState.COMMITTED:
             assert status.state in (UpdateState.FAILED, UpdateState.ROLLED_BACK, UpdateState.STRANDED), status
