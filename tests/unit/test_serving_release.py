@@ -19,10 +19,11 @@ from onnx import TensorProto, helper
 from edgeward_agent.errors import ModelError
 from edgeward_agent.serving.boot import boot, read_boot
 from edgeward_agent.serving.local import load_file
+from edgeward_agent.serving.opening import providers
 from edgeward_agent.serving.refusal import Refusal
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.release import load_release
-from edgeward_agent.serving.session import RunFailed, Session, Tuning, providers
+from edgeward_agent.serving.session import RunFailed, Session, Tuning
 from edgeward_agent.wire.tensors import Array
 from edgeward_contract.artifact import ModelName, Sha256
 from edgeward_contract.manifest import Datatype, TensorSpec

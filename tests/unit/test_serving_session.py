@@ -22,6 +22,7 @@ from edgeward_agent.serving import graphs
 from edgeward_agent.serving.graphs import PreparedGraph, can_be_prepared, find_graph, graph_key, prepared_graph
 from edgeward_agent.serving.local import load_file
 from edgeward_agent.serving.memory import give_back, serving_environment, with_huge_pages
+from edgeward_agent.serving.opening import RUNTIME, plan_session, prepare
 from edgeward_agent.serving.providers import (
     RUNTIME_NAMES,
     ProviderPlan,
@@ -31,7 +32,7 @@ from edgeward_agent.serving.providers import (
 )
 from edgeward_agent.serving.release import Loading, load_release
 from edgeward_agent.serving.rerun import Rerun
-from edgeward_agent.serving.session import RUNTIME, RunFailed, Session, plan_session, prepare
+from edgeward_agent.serving.session import RunFailed, Session
 from edgeward_agent.wire.tensors import Array
 from edgeward_contract.artifact import Sha256, sha256_of_file
 from edgeward_contract.serving_options import PROVIDERS, ServingOptions

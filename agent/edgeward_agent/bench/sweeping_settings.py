@@ -13,7 +13,7 @@ from edgeward_agent.bench.options import Axes
 from edgeward_agent.bench.subject import Subject
 from edgeward_agent.bench.sweeping_words import setting_name
 from edgeward_agent.serving.cores import usable_cores
-from edgeward_agent.serving.session import providers
+from edgeward_agent.serving.opening import providers
 from edgeward_contract.manifest import TensorSpec
 
 BATCHES: Final = (1, 2, 4, 8, 16)

@@ -22,9 +22,10 @@ from edgeward_agent.serving.graphs import (
 )
 from edgeward_agent.serving.interface import Interface, response_head
 from edgeward_agent.serving.line import NEVER_NS
+from edgeward_agent.serving.opening import RUNTIME, plan_session
 from edgeward_agent.serving.pace import Pace
 from edgeward_agent.serving.plans import Plans
-from edgeward_agent.serving.session import RUNTIME, Session, plan_session
+from edgeward_agent.serving.session import Session
 from edgeward_agent.serving.statistics import Statistics
 from edgeward_agent.serving.traffic import TrafficMeter
 from edgeward_contract.artifact import ModelName, Sha256, sha256_of, sha256_of_file

@@ -1,4 +1,4 @@
-"""One ONNX model in memory. The only module that knows ONNX Runtime.
+"""One ONNX model in memory. This and `opening` are the only modules that know ONNX Runtime.
 
 One thread and no spinning, unless the manifest says otherwise: on two cores a spinning pool doubled the tail and took a
 whole core while idle.
@@ -6,11 +6,8 @@ whole core while idle.
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
@@ -21,20 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeward_agent.errors import ModelError, ServingError
-from edgeward_agent.ort import QUIET
 from edgeward_agent.ort import onnxruntime as ort
 from edgeward_agent.serving.bfloat16 import bits_run, takes_bits
-from edgeward_agent.serving.cores import usable_cores
 from edgeward_agent.serving.interface import Interface
+from edgeward_agent.serving.opening import load_error, open_session, plan_session, reason
 from edgeward_agent.serving.providers import (
     CPU,
     RUNTIME_NAMES,
-    ProviderPlan,
-    ProviderReport,
     own_name,
-    plan_providers,
-    report_providers,
-    runtime_providers,
 )
 from edgeward_agent.serving.refusal import Refusal
 from edgeward_agent.wire import tensors
@@ -42,11 +33,6 @@ from edgeward_agent.wire.tensors import Array
 from edgeward_contract.manifest import Datatype, TensorSpec
 from edgeward_contract.serving_options import ServingOptions
 
-_SOURCE: Final = re.compile(
-    r"/\S+\.(?:h|hpp|cc|cpp|cu|cuh):\d+ "
-    r"(?:[^()]*::[^()]*\((?:[^()]|\([^()]*\))*\)(?: const)?(?: \[with [^]]*\])? "
-    r"(?:(?:(?! was false\.).){1,200} was false\. )?)?"
-)
 _DATATYPES: Final = {
     "tensor(bool)": Datatype.BOOL,
     "tensor(uint8)": Datatype.UINT8,
@@ -67,7 +53,6 @@ _Binding = ort.capi._pybind_state.SessionIOBinding
 _ARENA: Final = "BFCArena"  # names itself where it finds no memory
 _WARM_RUNS: Final = 3
 _LARGE: Final = 8  # times a batch of one
-RUNTIME: Final[str] = ort.__version__
 
 
 class Tuning(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,9 +125,9 @@ class Session:
         wanted = options.options() if isinstance(options, Tuning) else options or ServingOptions()
         plan = plan_session(wanted)
         try:
-            self._session, self.providers = _open(path, wanted, plan, prepared=prepared)
+            self._session, self.providers = open_session(path, wanted, plan, prepared=prepared)
         except Exception as error:  # the runtime's errors have no common base but this
-            raise _load_error(path, error) from None
+            raise load_error(path, error) from None
         self.interface = Interface.of(
             [_spec(path, "input", each) for each in self._session.get_inputs()],
             [_spec(path, "output", each) for each in self._session.get_outputs()],
@@ -255,7 +240,7 @@ class Session:
         try:
             self._run(list(self.interface.outputs), self._zeros(), _shrinking())
         except Exception as error:
-            raise RunFailed(f"expected a model that runs on zeros, got: {_reason(error)}") from None
+            raise RunFailed(f"expected a model that runs on zeros, got: {reason(error)}") from None
 
     def close(self) -> None:
         """Give the memory back. `run` must not be called any more."""
@@ -271,88 +256,6 @@ class Session:
             raise ModelError(f"{self._path}: expected inputs that fit in memory, got: {error}") from None
 
 
-def providers() -> tuple[str, ...]:
-    """The execution providers of the installed runtime that work on this machine alone; Azure's calls a cloud."""
-    return tuple(each for each in ort.get_available_providers() if not each.startswith("Azure"))
-
-
-def plan_session(options: ServingOptions) -> ProviderPlan:
-    """What a session of these options will be asked to run on, with the runtime that is installed."""
-    return plan_providers(options.providers, ort.get_available_providers())
-
-
-def prepare(path: Path, options: ServingOptions, target: Path) -> None:
-    """Write the graph as the runtime optimises it for this processor. Takes the memory of a load.
-
-    Raises:
-        ModelError: it does not load, or cannot be written.
-    """
-    session_options = _session_options(options)
-    session_options.optimized_model_filepath = os.fspath(target)
-    try:
-        _create(path, session_options, ProviderPlan(chosen=(CPU,)), threads=1)
-    except Exception as error:
-        raise _load_error(path, error) from None
-    if not target.is_file():
-        raise ModelError(f"{path}: expected the runtime to write the optimised graph, it did not")
-
-
-def _open(
-    path: Path, options: ServingOptions, plan: ProviderPlan, *, prepared: bool
-) -> tuple[ort.InferenceSession, ProviderReport]:
-    """Try the providers best first; one that refuses is left out, and said."""
-    session_options = _session_options(options)
-    if prepared:
-        session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    create = partial(_create, path, session_options, threads=_threads(options))
-    while True:
-        try:
-            session = create(plan)
-        except Exception as error:
-            if not plan.beside_the_cpu:
-                raise
-            plan = plan.without(*_refusing(create, plan, error))
-        else:
-            return session, report_providers(plan, session.get_providers())
-
-
-def _refusing(create: Callable[[ProviderPlan], object], plan: ProviderPlan, error: Exception) -> tuple[str, str]:
-    """Which of the providers it was, and why: the runtime's error does not always say whose it is."""
-    several = plan.beside_the_cpu
-    for each in several if len(several) > 1 else ():
-        try:
-            create(plan.only(each))
-        except Exception as own:
-            return each, _reason(own)
-    return several[0], _reason(error)
-
-
-def _create(path: Path, options: ort.SessionOptions, plan: ProviderPlan, *, threads: int) -> ort.InferenceSession:
-    # Its own fallback prints to standard output and forgets what failed.
-    providers = runtime_providers(plan, threads)
-    return ort.InferenceSession(os.fspath(path), options, providers=providers, enable_fallback=0)
-
-
-def _session_options(wanted: ServingOptions) -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = _threads(wanted)
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = QUIET
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    for name, size in wanted.dimensions.items():
-        options.add_free_dimension_override_by_name(name, size)
-    for name, size in wanted.denotations.items():
-        options.add_free_dimension_override_by_denotation(name, size)
-    return options
-
-
-def _threads(options: ServingOptions) -> int:
-    """Never more than there are cores: the rest would wait for each other."""
-    return min(options.threads, usable_cores())
-
-
 def _shrinking() -> ort.RunOptions:
     options = ort.RunOptions()
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
@@ -366,11 +269,6 @@ def _size_bytes(arrays: Iterable[Array]) -> int:
 def _bytes(array: Array) -> npt.NDArray[np.uint8]:
     """The same memory; `array` lies in one piece."""
     return array.reshape(-1).view(np.uint8)
-
-
-def _load_error(path: Path, error: Exception) -> ModelError:
-    reason = _reason(error).removeprefix(f"Load model from {path} failed:")
-    return ModelError(f"{path}: expected an ONNX model that loads, got: {reason}")
 
 
 def _spec(path: Path, side: str, node: ort.NodeArg) -> TensorSpec:
@@ -405,17 +303,7 @@ def _translated(error: Exception, apart: str) -> ServingError:
     """
     if apart:
         return Refusal(HTTPStatus.BAD_REQUEST, apart)
-    reason = _reason(error)
-    if "INVALID_ARGUMENT" in str(error) and "while running" not in reason:
-        return Refusal(HTTPStatus.BAD_REQUEST, f"expected inputs that fit the model, got: {reason}")
-    return RunFailed(f"the model failed: {reason}")
-
-
-def _reason(error: Exception) -> str:
-    """ONNX Runtime writes `[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : what happened`.
-
-    What happened may begin with a place in its own source, the function and the condition there, which help nobody.
-    """
-    parts = str(error).split(" : ", 3)
-    text = parts[3] if len(parts) == 4 and parts[0] == "[ONNXRuntimeError]" else str(error)
-    return _SOURCE.sub("", " ".join(text.split()))[:500] or type(error).__name__
+    why = reason(error)
+    if "INVALID_ARGUMENT" in str(error) and "while running" not in why:
+        return Refusal(HTTPStatus.BAD_REQUEST, f"expected inputs that fit the model, got: {why}")
+    return RunFailed(f"the model failed: {why}")

@@ -42,8 +42,9 @@ def prepare_release(release_dir: Path, target: Path) -> Preparation:
 
 def _prepare(release_dir: Path, target: Path) -> Preparation:
     from edgeward_agent.serving.graphs import can_be_prepared, graph_key
+    from edgeward_agent.serving.opening import RUNTIME, plan_session, prepare
     from edgeward_agent.serving.release import MANIFEST, MODEL, check_digest, check_interface, read_manifest
-    from edgeward_agent.serving.session import RUNTIME, Session, plan_session, prepare
+    from edgeward_agent.serving.session import Session
     from edgeward_agent.update.golden import Golden
     from edgeward_agent.update.probe_child import check_cases, check_joined
     from edgeward_agent.update.releases import GOLDEN
