@@ -4,43 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import Sequence
-from http import HTTPStatus
 
 import pytest
 
 from edgeward_agent.serving import codec as codec_module
 from edgeward_agent.serving.codec import Codec
-from edgeward_agent.serving.exchange import Head, KnownAnswer, Request
-from edgeward_agent.wire.tensors import Buffer
+from edgeward_agent.serving.exchange import Head, Request
+from support.caller import Caller
 from support.serving import until
 
 LARGE = gzip.compress(bytes(1 << 20))
-
-
-class Caller:
-    """The connection that a request came from, and what it was told."""
-
-    def __init__(self) -> None:
-        self.closed = False
-        self.told: list[tuple[int, bytes, bytes]] = []
-
-    def reply(
-        self,
-        request: Request,
-        status: HTTPStatus,
-        parts: Sequence[Buffer],
-        header_length: int | None,
-        encoding: bytes | None = None,
-        fields: bytes = b"",
-    ) -> None:
-        self.told.append((int(status), b"".join(parts), fields))
-
-    def reply_known(self, request: Request, known: KnownAnswer) -> None:
-        raise AssertionError
-
-    def hold(self, size: int) -> None:
-        pass
 
 
 def unpack(caller: Caller) -> list[int]:

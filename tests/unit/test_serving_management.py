@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,41 +12,16 @@ from edgeward_agent.serving.api import DataApi
 from edgeward_agent.serving.asked import Terms
 from edgeward_agent.serving.capture import NoCapture
 from edgeward_agent.serving.codec import Codec
-from edgeward_agent.serving.exchange import Head, KnownAnswer, Request
+from edgeward_agent.serving.exchange import Head, Request
 from edgeward_agent.serving.inference import Runner
 from edgeward_agent.serving.local import load_file
 from edgeward_agent.serving.management import Management
 from edgeward_agent.serving.registry import Registry
 from edgeward_agent.serving.scheduler import Scheduler
 from edgeward_agent.serving.shared_memory import NoRegions
-from edgeward_agent.wire.tensors import Buffer
 from edgeward_contract.artifact import ModelName
+from support.caller import Caller
 from support.serving import constant_model
-
-
-class Caller:
-    """Keeps what is answered."""
-
-    closed = False
-
-    def __init__(self) -> None:
-        self.status, self.body = 0, b""
-
-    def reply(
-        self,
-        request: Request,
-        status: int,
-        parts: Sequence[Buffer],
-        header_length: int | None,
-        encoding: bytes | None = None,
-        fields: bytes = b"",
-    ) -> None:
-        self.status, self.body = int(status), b"".join(parts)
-
-    def reply_known(self, request: Request, known: KnownAnswer) -> None:
-        raise AssertionError("nothing is asked twice")
-
-    def hold(self, size: int) -> None: ...
 
 
 def _get(target: bytes, model: Path, *, expected: str = "") -> tuple[int, object]:
@@ -65,8 +39,8 @@ def _get(target: bytes, model: Path, *, expected: str = "") -> tuple[int, object
         codec.close()
         return caller
 
-    caller = asyncio.run(main())
-    return caller.status, msgspec.json.decode(caller.body)
+    ((status, body, _),) = asyncio.run(main()).told
+    return status, msgspec.json.decode(body)
 
 
 _NONE_LIVE = "expected every model to have a live version, one has none"
