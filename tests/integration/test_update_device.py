@@ -651,6 +651,24 @@ def test_a_boot_file_that_was_not_written_is_written_after_a_restart(device: Dev
     assert boots(device) == [one.sha256]
 
 
+def test_who_is_told_of_a_commit_finds_it_in_the_boot_file(
+    device: Device, one: Release, two: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The power may be cut as soon as somebody knows, and the new release answers after it."""
+    told: list[UpdateState | None] = []
+
+    def write(state_dir: Path, slots: Mapping[ModelName, Slots]) -> None:
+        before = boots(device)
+        write_boot_file(state_dir, slots)
+        if boots(device) != before:
+            told.append(device.state())
+
+    monkeypatch.setattr("edgeward_agent.update.keeper.write_boot_file", write)
+    offer(device, 2, "d2", two, until=UpdateState.PROBATION)
+    device.run_until(lambda: device.state() is UpdateState.COMMITTED)
+    assert (told, boots(device)) == ([UpdateState.PROBATION], [two.sha256])
+
+
 def test_a_boot_file_that_cannot_be_written_is_tried_again(
     device: Device, one: Release, two: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:

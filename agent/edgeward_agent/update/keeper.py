@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -81,9 +82,9 @@ class Keeper:
         await self._disk.run(self._journal.store, deployment, slots)
         reason = f" ({deployment.reason}: {deployment.detail})" if deployment.reason else ""
         log.info("%s, deployment %s: %s%s", deployment.release, deployment.deployment, deployment.state, reason)
-        self.remember(deployment)
         if slots is not None:
-            self._put(deployment.model, slots)
+            await self._put(deployment.model, slots)
+        self.remember(deployment)
         self.untidy = self.untidy or not deployment.working
 
     def remember(self, deployment: Deployment) -> None:
@@ -91,17 +92,12 @@ class Keeper:
 
     async def remove(self, model: ModelName) -> None:
         await self._disk.run(self._journal.put_slots, model, Slots())
-        self._put(model, Slots())
+        await self._put(model, Slots())
 
     async def tidy(self) -> None:
         """Bring the disk into agreement with the book: boot.json first, then what nobody needs any more."""
         self.untidy = False
-        try:
-            await self._disk.run(write_boot_file, self._state_dir, self.book.slots)
-            self.troubles.discard("boot-file")
-        except OSError as error:
-            log.error("boot.json: %s", error)
-            self.troubles.add("boot-file")
+        await self._write_boot_file(self.book.slots)
         await self.collect()
 
     async def collect(self) -> None:
@@ -109,10 +105,21 @@ class Keeper:
         with suppress(OSError):
             await self._disk.run(self._collect)
 
-    def _put(self, model: ModelName, slots: Slots) -> None:
+    async def _put(self, model: ModelName, slots: Slots) -> None:
+        """Who is told that a release is committed may cut the power: by then it is what boots."""
         others = {name: each for name, each in self.book.slots.items() if name != model}
-        self.book = replace(self.book, slots=others if slots == Slots() else {**others, model: slots})
+        after = others if slots == Slots() else {**others, model: slots}
+        await self._write_boot_file(after)
+        self.book = replace(self.book, slots=after)
         self.untidy = True
+
+    async def _write_boot_file(self, slots: Mapping[ModelName, Slots]) -> None:
+        try:
+            await self._disk.run(write_boot_file, self._state_dir, slots)
+            self.troubles.discard("boot-file")
+        except OSError as error:
+            log.error("boot.json: %s", error)
+            self.troubles.add("boot-file")
 
     def _adopt(self) -> None:
         """Without a journal boot.json still says what this device runs: losing the one must not lose the other."""
