@@ -498,8 +498,9 @@ class Sink:
                 return
             self._connections.append(connection)
             with connection, suppress(OSError), connection.makefile("rwb") as stream:
-                stream.write(self._greeting)
-                stream.flush()
+                with suppress(OSError):  # who has left already has left what it sent
+                    stream.write(self._greeting)
+                    stream.flush()
                 while length := stream.read(_LENGTH.size):
                     self.lengths += _LENGTH.unpack(length)
                     for frame in _documents(stream.read(self.lengths[-1])):
