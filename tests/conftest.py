@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 # Reasons that are allowed even in CI; a test says them with pytest.skip(reason).
 KNOWN_SKIPS = (
     "real ECG recordings are absent",
+    "PostgreSQL is absent",
     "needs root",
     "needs an unprivileged user",
     *(

@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from edgeward_contract.schema import JsonValue, canonical_json
 from edgeward_fleet.audit.model import GENESIS, Actor, AuditEntry, problem_between
 from edgeward_fleet.clock import utc_now
+from edgeward_fleet.db import turns
 from edgeward_fleet.db.schema import AuditRow, SettingRow
+from edgeward_fleet.db.turns import Turn
 
 _HEAD: Final = "audit_head"
-_LOCK: Final = 0x4544_4757  # any constant that nothing else in the database uses
 _BATCH: Final = 1000
 
 
@@ -43,8 +44,7 @@ def record(
 
     `action` is `<noun>.<verb>` such as `rollout.approve`; `subject` is the id of what it was done to.
     """
-    if session.get_bind().dialect.name == "postgresql":  # SQLite has one writer by construction
-        session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+    turns.take(session, Turn.AUDIT)
     head = session.get(SettingRow, _HEAD)
     sequence, previous = _parse_head(head)
     entry = AuditEntry(

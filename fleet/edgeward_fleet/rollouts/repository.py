@@ -48,14 +48,18 @@ class RolloutLine:
     detail: str
 
 
-def load(session: Session, rollout_id: RolloutId) -> Rollout:
-    """The rollout with its devices; on a server the row stays locked until the transaction ends. Raises NotFound."""
-    row = session.get(RolloutRow, rollout_id, with_for_update=True, populate_existing=True)
+def load(session: Session, rollout_id: RolloutId, *, to_change: bool = False) -> Rollout:
+    """The rollout with its devices. Raises NotFound.
+
+    `to_change`, for whoever has the turn of the rollouts: reports of the devices wait until the transaction ends. On a
+    server they would come in between otherwise, and one of the two would write what the other has just changed.
+    """
+    row = session.get(RolloutRow, rollout_id, populate_existing=True)
     if row is None:
         raise NotFound(
             f"expected a rollout, there is no {rollout_id[:40]!r}", hint="`edgeward rollout list` shows them all."
         )
-    return _rollout(row, _devices(session, rollout_id))
+    return _rollout(row, _devices(session, rollout_id, to_change=to_change))
 
 
 def authorship(session: Session, rollout_id: RolloutId) -> Authorship:
@@ -152,6 +156,7 @@ def taken(session: Session, rollout: Rollout, states: Iterable[RolloutState]) ->
 
 
 def device_of(session: Session, rollout_id: RolloutId, device: DeviceId) -> RolloutDevice:
+    """To be changed: nobody else changes it until the transaction ends."""
     return _device(session.connection().execute(_ONE_DEVICE, {"rollout": rollout_id, "device": device}).one())
 
 
@@ -222,16 +227,20 @@ _OF_DEVICE: Final = (
         RolloutRow.state.in_(bindparam("states", expanding=True)),
     )
 )
-_ONE_DEVICE: Final = _with_former().where(
-    RolloutDeviceRow.rollout_id == bindparam("rollout"), RolloutDeviceRow.device_id == bindparam("device")
+_ONE_DEVICE: Final = (
+    _with_former()
+    .where(RolloutDeviceRow.rollout_id == bindparam("rollout"), RolloutDeviceRow.device_id == bindparam("device"))
+    .with_for_update(of=RolloutDeviceRow)
 )
 _SAVE_DEVICE: Final = update(_DEVICES).where(
     _DEVICES.c.rollout_id == bindparam("rollout"), _DEVICES.c.device_id == bindparam("device")
 )
 
 
-def _devices(session: Session, rollout_id: RolloutId) -> tuple[RolloutDevice, ...]:
+def _devices(session: Session, rollout_id: RolloutId, *, to_change: bool) -> tuple[RolloutDevice, ...]:
     query = _with_former().where(RolloutDeviceRow.rollout_id == rollout_id).order_by(RolloutDeviceRow.device_id)
+    if to_change:
+        query = query.with_for_update(of=RolloutDeviceRow)
     return tuple(_device(row) for row in session.execute(query))
 
 

@@ -15,17 +15,18 @@ from edgeward_contract.schema import JsonValue
 from edgeward_fleet.audit import service as audit
 from edgeward_fleet.audit.model import SYSTEM, Actor
 from edgeward_fleet.clock import Clock
+from edgeward_fleet.db import turns
 from edgeward_fleet.db.engine import Database
+from edgeward_fleet.db.turns import Turn
 from edgeward_fleet.errors import Conflict, DatabaseError, FleetError, Invalid
 from edgeward_fleet.models import repository as releases
-from edgeward_fleet.rollouts import acting, checks, repository
+from edgeward_fleet.rollouts import checks, repository
 from edgeward_fleet.rollouts.cohort import Fleet, candidates, reconcile
-from edgeward_fleet.rollouts.decide import Decision, apply, decide, moved
+from edgeward_fleet.rollouts.decide import moved
 from edgeward_fleet.rollouts.machine import (
     FINAL,
     TICKING,
     IllegalTransition,
-    PhaseStep,
     RolloutEvent,
     RolloutState,
     advance,
@@ -33,6 +34,7 @@ from edgeward_fleet.rollouts.machine import (
 from edgeward_fleet.rollouts.model import Rollout, RolloutDevice, RolloutId, RolloutSpec
 from edgeward_fleet.rollouts.phases import Candidate, assign, uncovered
 from edgeward_fleet.rollouts.repository import Authorship, RolloutLine
+from edgeward_fleet.rollouts.stepping import step
 from edgeward_fleet.secrets import new_id
 
 _log: Final = logging.getLogger(__name__)
@@ -74,13 +76,18 @@ class Rollouts:
             Conflict: another rollout of the model is under way on some of the devices, or one of them is full.
         """
         spec = RolloutSpec.parse(data)
-        return await self._database.run(lambda session: self._create(session, actor, spec))
+
+        def work(session: Session) -> RolloutRecord:
+            turns.take(session, Turn.ROLLOUTS)
+            return self._create(session, actor, spec)
+
+        return await self._database.run(work)
 
     async def approve(self, actor: Actor, rollout_id: RolloutId, spec_sha256: Sha256) -> RolloutRecord:
         """Allow exactly the spec with this digest. Raises Forbidden for its author, Conflict for another digest."""
 
         def work(session: Session) -> RolloutRecord:
-            rollout = repository.load(session, rollout_id)
+            rollout = _to_change(session, rollout_id)
             checks.check_approval(rollout, repository.authorship(session, rollout_id), actor, spec_sha256)
             checks.check_room(session, rollout)
             now = self._clock()
@@ -96,7 +103,7 @@ class Rollouts:
         """Pause, resume, abort or roll back. Raises Conflict when the state does not allow it or nobody is left."""
 
         def work(session: Session) -> RolloutRecord:
-            rollout = repository.load(session, rollout_id)
+            rollout = _to_change(session, rollout_id)
             if event is RolloutEvent.ROLL_BACK and rollout.state in FINAL:
                 offered = {each.device for each in rollout.devices if each.offered}
                 checks.check_nobody_else(session, rollout, offered, None)
@@ -145,10 +152,7 @@ class Rollouts:
                 await self._halt(rollout_id, f"{error}. {error.hint}")
 
     async def _step(self, rollout_id: RolloutId) -> bool:
-        def work(session: Session) -> tuple[bool, tuple[DeviceId, ...]]:
-            return self._decide_and_act(session, rollout_id)
-
-        went_on, touched = await self._database.run(work)
+        went_on, touched = await self._database.run(lambda session: step(session, rollout_id, self._clock()))
         for device in touched:
             self._wake_device(device)
         return went_on
@@ -157,28 +161,11 @@ class Rollouts:
         """Only an advance can be paused; who is to give a release back is asked again at the next tick."""
 
         def work(session: Session) -> None:
-            rollout = repository.load(session, rollout_id)
+            rollout = _to_change(session, rollout_id)
             if rollout.state is RolloutState.PROGRESSING:
                 self._command(session, rollout, RolloutEvent.PAUSE, SYSTEM, reason, self._clock())
 
         await self._database.run(work)
-
-    def _decide_and_act(self, session: Session, rollout_id: RolloutId) -> tuple[bool, tuple[DeviceId, ...]]:
-        before, now = repository.load(session, rollout_id), self._clock()
-        fleet = repository.fleet_now(session, before.model)
-        seen = reconcile(before, fleet, repository.taken(session, before, checks.BLOCKING))
-        decision = decide(seen, now)
-        after = seen if decision is None else self._act(session, seen, decision, fleet, now)
-        repository.save(session, before, after)
-        if decision is None:
-            return False, ()
-        _note(session, before, after, decision, now)
-        return True, (*decision.offer, *decision.take_back)
-
-    def _act(self, session: Session, rollout: Rollout, decision: Decision, fleet: Fleet, now: datetime) -> Rollout:
-        after = apply(rollout, decision, now)
-        after = acting.offer(session, after, decision.offer, fleet, now)
-        return acting.take_back(session, after, decision.take_back, fleet, now)
 
     def _create(self, session: Session, actor: Actor, spec: RolloutSpec) -> RolloutRecord:
         release = releases.find_release(session, spec.release)
@@ -226,10 +213,15 @@ class Rollouts:
         audit.record(session, actor, f"rollout.{event.value}", rollout.id, detail, at=now)
 
     def _supersede(self, session: Session, older_id: RolloutId, newer: Rollout, actor: Actor, now: datetime) -> None:
-        older = repository.load(session, older_id)
+        older = _to_change(session, older_id)
         if older.state not in FINAL:
             checks.check_superseded(older, newer, repository.fleet_now(session, newer.model))
             self._command(session, older, RolloutEvent.SUPERSEDE, actor, f"superseded by {newer.id}", now)
+
+
+def _to_change(session: Session, rollout_id: RolloutId) -> Rollout:
+    turns.take(session, Turn.ROLLOUTS)
+    return repository.load(session, rollout_id, to_change=True)
 
 
 def _submitted() -> RolloutState:
@@ -266,23 +258,3 @@ def _cohort(rollout: Rollout, fleet: Fleet) -> tuple[RolloutDevice, ...]:
     assigned = assign(rollout.id, matching, spec.phases)
     members = (RolloutDevice(device=each.device, site=each.site, phase=phase) for each, phase in assigned.items())
     return tuple(sorted(members, key=lambda member: member.device))
-
-
-def _note(session: Session, before: Rollout, after: Rollout, decision: Decision, now: datetime) -> None:
-    """Lines for the timeline; changes of state go into the audit log, too."""
-    for verb, devices in (("offered", decision.offer), ("taken_back", decision.take_back)):
-        if devices:
-            repository.add_event(session, after.id, now, SYSTEM.name, verb, ", ".join(devices))
-    if decision.step_event is not None:
-        repository.add_event(session, after.id, now, SYSTEM.name, "step", _where(after))
-    if decision.event is not None:
-        repository.add_event(session, after.id, now, SYSTEM.name, decision.event.value, after.reason)
-        detail: dict[str, JsonValue] = {"before": before.state.value, "state": after.state.value}
-        audit.record(
-            session, SYSTEM, f"rollout.{decision.event.value}", after.id, {**detail, "reason": after.reason}, at=now
-        )
-
-
-def _where(rollout: Rollout) -> str:
-    shown = {PhaseStep.SELECTING: "selected", PhaseStep.OFFERING: "offered", PhaseStep.SOAKING: "soaks"}
-    return f"phase '{rollout.open_phase.name}' {shown.get(rollout.step, 'is analysed')}"

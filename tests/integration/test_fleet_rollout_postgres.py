@@ -1,0 +1,110 @@
+"""Rollouts on a real PostgreSQL, whose transactions run side by side: what comes in between changes no outcome."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from edgeward_contract.schema import canonical_json
+from edgeward_fleet.errors import Conflict
+from edgeward_fleet.rollouts import observing
+from edgeward_fleet.rollouts.machine import RolloutEvent, RolloutState
+from edgeward_fleet.rollouts.model import Back, RolloutId
+from edgeward_fleet.rollouts.service import RolloutRecord
+from support.postgres import postgres, rehearsal_on
+from support.rehearsal import AUTHOR, Rehearsal, SimulatedDevice
+
+T = TypeVar("T")
+_WAITS = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with postgres() as url:
+        yield url
+
+
+@pytest.fixture
+def fleet(server: str, tmp_path: Path) -> Iterator[Rehearsal]:
+    with rehearsal_on(server, tmp_path) as made:
+        yield made
+
+
+async def _on_version_1(fleet: Rehearsal, *names: str) -> list[SimulatedDevice]:
+    devices = fleet.enrol(*names)
+    await fleet.register(1)
+    await fleet.register(2)
+    await fleet.start("risk@1")
+    await fleet.settle(devices)
+    return devices
+
+
+async def _offered(fleet: Rehearsal) -> RolloutId:
+    rollout = await fleet.start("risk@2", phases=[{"name": "all", "percent": 100}])
+    await fleet.tick()
+    return rollout
+
+
+def _between(
+    monkeypatch: pytest.MonkeyPatch,
+    fleet: Rehearsal,
+    where: object,
+    name: str,
+    what: Callable[[], Coroutine[None, None, T]],
+) -> Callable[[], Awaitable[T]]:
+    """Let `what` begin once, when `name` has been asked, and go on when it is done or has to wait."""
+    real, loop = getattr(where, name), asyncio.get_running_loop()
+    begun: list[asyncio.Future[T]] = []
+
+    def patched(*given: object) -> object:
+        answer = real(*given)
+        monkeypatch.setattr(where, name, real)
+        future = asyncio.run_coroutine_threadsafe(what(), loop)
+        begun.append(asyncio.wrap_future(future, loop=loop))
+        while not future.done() and not fleet.database.run_sync(_waits):
+            pass
+        return answer
+
+    monkeypatch.setattr(where, name, patched)
+    return lambda: begun[0]
+
+
+def _waits(session: Session) -> bool:
+    return bool(session.scalar(_WAITS))
+
+
+def test_a_report_and_a_roll_back_at_once_lose_neither(fleet: Rehearsal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report would write what it had read before the device was asked back, and that had never happened."""
+
+    async def scenario() -> None:
+        (device,) = await _on_version_1(fleet, "d1")
+        rollout = await _offered(fleet)
+        await fleet.rollouts.command(AUTHOR, rollout, RolloutEvent.ROLL_BACK, "bad")
+        tick = _between(monkeypatch, fleet, observing, "observe", fleet.tick)
+        await device.turn()
+        await tick()
+        await fleet.tick()
+        assert [each.back for each in (await fleet.show(rollout)).devices] == [Back.ASKED]
+        await fleet.settle([device])
+        done = await fleet.show(rollout)
+        assert (done.state, done.reason) == (RolloutState.ROLLED_BACK, "bad; rolled back on 1 device")
+
+    asyncio.run(scenario())
+
+
+def test_of_several_who_ask_at_once_one_is_given_the_devices(fleet: Rehearsal) -> None:
+    async def scenario() -> None:
+        await _on_version_1(fleet, "d1")
+        spec = canonical_json({"release": "risk@2"})
+        asked = await asyncio.gather(*(fleet.rollouts.create(AUTHOR, spec) for _ in range(4)), return_exceptions=True)
+        made = [each for each in asked if isinstance(each, RolloutRecord)]
+        refused = [each for each in asked if isinstance(each, Conflict)]
+        assert (len(made), len(refused)) == (1, 3)
+
+    asyncio.run(scenario())
