@@ -13,12 +13,12 @@ from sqlalchemy.orm import Session
 
 from edgeward_contract.schema import canonical_json
 from edgeward_fleet.errors import Conflict
-from edgeward_fleet.rollouts import observing
+from edgeward_fleet.rollouts import acting, observing, stepping
 from edgeward_fleet.rollouts.machine import RolloutEvent, RolloutState
 from edgeward_fleet.rollouts.model import Back, RolloutId
 from edgeward_fleet.rollouts.service import RolloutRecord
 from support.postgres import postgres, rehearsal_on
-from support.rehearsal import AUTHOR, Rehearsal, SimulatedDevice
+from support.rehearsal import AUTHOR, MODEL, Rehearsal, SimulatedDevice
 
 T = TypeVar("T")
 _WAITS = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
@@ -49,6 +49,10 @@ async def _offered(fleet: Rehearsal) -> RolloutId:
     rollout = await fleet.start("risk@2", phases=[{"name": "all", "percent": 100}])
     await fleet.tick()
     return rollout
+
+
+async def _newest(fleet: Rehearsal) -> RolloutId:
+    return (await fleet.rollouts.page(model=None, before=None, limit=1))[0].rollout.id
 
 
 def _between(
@@ -106,5 +110,42 @@ def test_of_several_who_ask_at_once_one_is_given_the_devices(fleet: Rehearsal) -
         made = [each for each in asked if isinstance(each, RolloutRecord)]
         refused = [each for each in asked if isinstance(each, Conflict)]
         assert (len(made), len(refused)) == (1, 3)
+
+    asyncio.run(scenario())
+
+
+def test_what_is_fetched_while_a_roll_back_begins_is_asked_back(
+    fleet: Rehearsal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counted as never fetched: the rollout was rolled back while the device installed the release."""
+
+    async def scenario() -> None:
+        (device,) = await _on_version_1(fleet, "d1")
+        rollout = await _offered(fleet)
+        await fleet.rollouts.command(AUTHOR, rollout, RolloutEvent.ROLL_BACK, "bad")
+        fetch = _between(monkeypatch, fleet, stepping, "apply", lambda: device.link.desired_now(device.generation))
+        await fleet.tick()
+        offer = await fetch()
+        assert offer is not None and offer.models[MODEL].release.version == 2
+        assert [each.back for each in (await fleet.show(rollout)).devices] == [Back.ASKED]
+
+    asyncio.run(scenario())
+
+
+def test_what_is_given_out_is_what_is_noted(fleet: Rehearsal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next generation came between the two: the device had it, and the fleet did not know."""
+
+    async def scenario() -> None:
+        (device,) = await _on_version_1(fleet, "d1")
+        await _offered(fleet)
+        rollout = await fleet.start("risk@1", supersedes=(await _newest(fleet)))
+        fetch = _between(monkeypatch, fleet, acting, "_former", lambda: device.link.desired_now(device.generation))
+        await fleet.tick()
+        given = await fetch()
+        await fleet.rollouts.command(AUTHOR, rollout, RolloutEvent.ROLL_BACK, "bad")
+        await fleet.tick()
+        (seen,) = (await fleet.show(rollout)).devices
+        assert given is not None
+        assert seen.back is (Back.ASKED if given.generation >= seen.generation else Back.NEVER_TOOK)
 
     asyncio.run(scenario())

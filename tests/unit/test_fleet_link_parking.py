@@ -22,11 +22,11 @@ from support.waiting import eventually
 async def _want(fleet: Rehearsal, device: str, deployment: str = "d-1") -> DesiredState:
     release = await fleet.register(1)
     wanted = DesiredModel(release=ReleaseRef(MODEL, 1), sha256=release.sha256, deployment=deployment)
-    state = await fleet.database.run(
+    change = await fleet.database.run(
         lambda session: desired.set_model(session, DeviceId(device), MODEL, wanted, now=fleet.clock())
     )
     fleet.wakeups.notify(DeviceId(device))
-    return state
+    return change.state
 
 
 def _poll(fleet: Rehearsal, device: str, after: int = 0, wait_s: float = 30.0) -> asyncio.Task[bytes | None]:
@@ -139,7 +139,7 @@ def test_generations_grow_and_a_model_can_be_taken_away(tmp_path: Path) -> None:
         gone = await fleet.database.run(
             lambda session: desired.set_model(session, DeviceId("d1"), MODEL, None, now=fleet.clock())
         )
-        assert (gone.generation, dict(gone.models)) == (3, {})
+        assert (gone.state.generation, dict(gone.state.models)) == (3, {})
 
     play(tmp_path, scenario)
 

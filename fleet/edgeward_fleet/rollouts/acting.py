@@ -15,6 +15,7 @@ from edgeward_fleet.rollouts.cohort import DeviceNow, Fleet, has_left
 from edgeward_fleet.rollouts.model import Back, Former, Rollout, RolloutDevice, Standing
 from edgeward_fleet.secrets import new_id
 from edgeward_fleet.states import desired
+from edgeward_fleet.states.desired import Change
 
 _Act = Callable[[Session, Rollout, RolloutDevice, DeviceNow, datetime], RolloutDevice]
 
@@ -47,13 +48,13 @@ def _offer(
         return replace(device, standing=Standing.ALREADY)
     release = Former(release=rollout.spec.release, sha256=rollout.release_sha256)
     deployment = new_id("d-")
-    generation = _want(session, rollout, device.device, release, deployment, now)
+    change = _want(session, rollout, device.device, release, deployment, now)
     return replace(
         device,
         standing=Standing.UNKNOWN,
         deployment=deployment,
         # Of the first offer: a device that has fetched that one may have taken the release.
-        generation=device.generation or generation,
+        generation=device.generation or change.state.generation,
         former=device.former if device.offered else _former(session, current),
         requests=0,
         errors=0,
@@ -68,23 +69,23 @@ def _take_back(
     if has_left(device, current):
         return replace(device, back=Back.LEFT)
     deployment = new_id("d-") if device.former else None
-    generation = _want(session, rollout, device.device, device.former, deployment, now)
-    never_took = current.fetched_generation < device.generation
+    change = _want(session, rollout, device.device, device.former, deployment, now)
+    never_took = change.fetched_generation < device.generation
     return replace(
         device,
         back=Back.NEVER_TOOK if never_took else Back.ASKED,
         back_deployment=deployment,
-        back_generation=generation,
+        back_generation=change.state.generation,
     )
 
 
 def _want(
     session: Session, rollout: Rollout, device: DeviceId, release: Former | None, deployment: str | None, now: datetime
-) -> int:
+) -> Change:
     wanted = None
     if release is not None and deployment is not None:
         wanted = DesiredModel(release=release.release, sha256=release.sha256, deployment=deployment)
-    return desired.set_model(session, device, rollout.model, wanted, now=now).generation
+    return desired.set_model(session, device, rollout.model, wanted, now=now)
 
 
 def _former(session: Session, current: DeviceNow) -> Former | None:

@@ -21,7 +21,6 @@ class DeviceNow:
     revoked: bool = False
     desired: Former | None = None
     deployment: str | None = None
-    fetched_generation: int = 0
     live_sha256: Sha256 | None = None
     live_slot: str | None = None
 

@@ -14,7 +14,6 @@ from edgeward_contract.artifact import DeviceId, ModelName, ReleaseRef, Sha256
 from edgeward_fleet.audit.model import Actor
 from edgeward_fleet.db.schema import (
     DesiredModelRow,
-    DesiredRow,
     DeviceRow,
     ReleaseRow,
     ReportedModelRow,
@@ -172,24 +171,21 @@ def fleet_now(session: Session, model: ModelName) -> dict[DeviceId, DeviceNow]:
             DesiredModelRow.deployment,
             ReleaseRow.version,
             ReleaseRow.sha256,
-            DesiredRow.fetched_generation,
             ReportedModelRow.live_sha256,
             ReportedModelRow.live_slot,
         )
-        .outerjoin(DesiredRow, DesiredRow.device_id == DeviceRow.device_id)
         .outerjoin(DesiredModelRow, wanted)
         .outerjoin(ReleaseRow, ReleaseRow.sha256 == DesiredModelRow.release_sha256)
         .outerjoin(ReportedModelRow, said)
     )
     fleet = {}
-    for device, site, revoked_at, deployment, version, sha256, fetched, live, slot in session.execute(query):
+    for device, site, revoked_at, deployment, version, sha256, live, slot in session.execute(query):
         fleet[DeviceId(device)] = DeviceNow(
             device=DeviceId(device),
             site=site,
             revoked=revoked_at is not None,
             desired=Former(release=ReleaseRef(model, version), sha256=Sha256(sha256)) if sha256 else None,
             deployment=deployment,
-            fetched_generation=fetched or 0,
             live_sha256=Sha256(live) if live else None,
             live_slot=slot,
         )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, cast
 
 from sqlalchemy import Table, bindparam, delete, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from edgeward_contract.artifact import DeviceId, ModelName
@@ -19,8 +20,16 @@ from edgeward_fleet.errors import Conflict
 # Built once: every poll asks the first of these, twice.
 _DESIRED: Final = cast(Table, DesiredRow.__table__)
 _GENERATION: Final = select(DesiredRow.generation).where(DesiredRow.device_id == bindparam("device"))
-_DOCUMENT: Final = select(DesiredRow.document).where(DesiredRow.device_id == bindparam("device"))
-_FETCHED: Final = update(_DESIRED).where(_DESIRED.c.device_id == bindparam("device"))
+_FETCH: Final = (  # in one statement: what is given out and what is noted of it are the same
+    update(_DESIRED)
+    .where(_DESIRED.c.device_id == bindparam("device"))
+    .values(fetched_generation=_DESIRED.c.generation)
+    .returning(_DESIRED.c.document)
+)
+_EMPTY: Final = {
+    "sqlite": sqlite.insert(_DESIRED).on_conflict_do_nothing(),
+    "postgresql": postgresql.insert(_DESIRED).on_conflict_do_nothing(),
+}
 
 
 def desired_of(session: Session, device: DeviceId) -> DesiredState:
@@ -29,22 +38,31 @@ def desired_of(session: Session, device: DeviceId) -> DesiredState:
     return DesiredState.parse(row.document) if row else DesiredState(generation=0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A new desired state, and the newest generation that the device was given before it: that one it may act on."""
+
+    state: DesiredState
+    fetched_generation: int
+
+
 def set_model(
     session: Session, device: DeviceId, model: ModelName, wanted: DesiredModel | None, *, now: datetime
-) -> DesiredState:
+) -> Change:
     """Make `wanted` the release of `model` that the device should run; None takes the model away.
 
     The caller wakes the device's poll after its commit. Raises Conflict when the document would not fit its carriers.
     """
-    after = _with(desired_of(session, device), model, wanted)
-    _save(session, device, after, now)
+    row = _held(session, device, now)
+    after = _with(DesiredState.parse(row.document), model, wanted)
+    _save(session, row, after, now)
     session.execute(delete(DesiredModelRow).filter_by(device_id=device, model=model))
     if wanted is not None:
         session.add(
             DesiredModelRow(device_id=device, model=model, release_sha256=wanted.sha256, deployment=wanted.deployment)
         )
         session.flush()
-    return after
+    return Change(state=after, fetched_generation=row.fetched_generation)
 
 
 def overfull(session: Session, devices: Collection[DeviceId], model: ModelName, wanted: DesiredModel) -> list[DeviceId]:
@@ -64,14 +82,18 @@ def fetch(session: Session, device: DeviceId, after: int, now: datetime) -> byte
     connection = session.connection()
     known = connection.execute(_GENERATION, {"device": device}).scalar_one_or_none()
     if after > (known or 0):
-        known = after + 1
-        _save(session, device, replace(desired_of(session, device), generation=known), now)
+        known = _count_on(session, device, after, now)
     if known is None:
         return DesiredState(generation=0).canonical() if after < 0 else None
-    if known <= after:
-        return None
-    connection.execute(_FETCHED, {"device": device, "fetched_generation": known})
-    return connection.execute(_DOCUMENT, {"device": device}).scalar_one()
+    return connection.execute(_FETCH, {"device": device}).scalar_one() if known > after else None
+
+
+def _count_on(session: Session, device: DeviceId, after: int, now: datetime) -> int:
+    """The generation of the device's document, made to be above `after`."""
+    row = _held(session, device, now)
+    if row.generation <= after:
+        _save(session, row, replace(DesiredState.parse(row.document), generation=after + 1), now)
+    return row.generation
 
 
 def _with(before: DesiredState, model: ModelName, wanted: DesiredModel | None) -> DesiredState:
@@ -89,16 +111,23 @@ def _fits(session: Session, device: DeviceId, model: ModelName, wanted: DesiredM
     return True
 
 
-def _save(session: Session, device: DeviceId, state: DesiredState, now: datetime) -> None:
+def _held(session: Session, device: DeviceId, now: datetime) -> DesiredRow:
+    """The device's row, made if there was none; nobody else changes it until the transaction ends."""
+    row = session.get(DesiredRow, device, with_for_update=True, populate_existing=True)
+    if row is not None:
+        return row
+    columns = {"device_id": device, "generation": 0, "fetched_generation": 0, "changed_at": now}
+    connection = session.connection()
+    connection.execute(_EMPTY[connection.dialect.name], {**columns, "document": DesiredState(generation=0).canonical()})
+    return session.get_one(DesiredRow, device, with_for_update=True)
+
+
+def _save(session: Session, row: DesiredRow, state: DesiredState, now: datetime) -> None:
     try:
         document = state.canonical()
     except ContractError as error:
         raise Conflict(
-            f"device {device}: its desired state would not fit: {error}", hint="Give it fewer models at once."
+            f"device {row.device_id}: its desired state would not fit: {error}", hint="Give it fewer models at once."
         ) from None
-    row = session.get(DesiredRow, device)
-    if row is None:
-        row = DesiredRow(device_id=device, generation=0, document=b"", fetched_generation=0, changed_at=now)
-        session.add(row)
     row.generation, row.document, row.changed_at = state.generation, document, now
     session.flush()
