@@ -11,16 +11,18 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from edgeward_contract.schema import canonical_json
+from edgeward_contract.schema import JsonValue, canonical_json
 from edgeward_fleet.errors import Conflict
 from edgeward_fleet.rollouts import acting, observing, stepping
 from edgeward_fleet.rollouts.machine import RolloutEvent, RolloutState
 from edgeward_fleet.rollouts.model import Back, RolloutId
 from edgeward_fleet.rollouts.service import RolloutRecord
+from edgeward_fleet.states.reported import reported_of
 from support.postgres import postgres, rehearsal_on
 from support.rehearsal import AUTHOR, MODEL, Rehearsal, SimulatedDevice
 
 T = TypeVar("T")
+_ALL: JsonValue = [{"name": "all", "percent": 100}]
 _WAITS = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
 
 
@@ -40,13 +42,13 @@ async def _on_version_1(fleet: Rehearsal, *names: str) -> list[SimulatedDevice]:
     devices = fleet.enrol(*names)
     await fleet.register(1)
     await fleet.register(2)
-    await fleet.start("risk@1")
+    await fleet.start("risk@1", phases=_ALL)
     await fleet.settle(devices)
     return devices
 
 
 async def _offered(fleet: Rehearsal) -> RolloutId:
-    rollout = await fleet.start("risk@2", phases=[{"name": "all", "percent": 100}])
+    rollout = await fleet.start("risk@2", phases=_ALL)
     await fleet.tick()
     return rollout
 
@@ -147,5 +149,20 @@ def test_what_is_given_out_is_what_is_noted(fleet: Rehearsal, monkeypatch: pytes
         (seen,) = (await fleet.show(rollout)).devices
         assert given is not None
         assert seen.back is (Back.ASKED if given.generation >= seen.generation else Back.NEVER_TOOK)
+
+    asyncio.run(scenario())
+
+
+def test_of_reports_at_once_the_newest_stays(fleet: Rehearsal) -> None:
+    """A device that lost an answer sends again: the first two of all were a fault, later ones went back in time."""
+
+    async def scenario() -> None:
+        devices = fleet.enrol("d1", "d2", "d3")
+        for device in [*devices, *devices]:
+            states = [device.state() for _ in range(6)]
+            await asyncio.gather(*(device.link.report(each) for each in states))
+        for device in devices:
+            newest = await fleet.database.run(lambda session, name=device.id: reported_of(session, name))  # type: ignore[misc]
+            assert newest is not None and newest.sequence == device.sequence
 
     asyncio.run(scenario())

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final, cast
 
 from sqlalchemy import Connection, Table, bindparam, delete, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from edgeward_contract.artifact import DeviceId, ModelName, Sha256
@@ -21,10 +22,16 @@ _BOOTS_KEPT: Final = 16
 # Columns by themselves, built once: reports are most of what a fleet hears, and mapped rows take four times as long.
 _REPORTED: Final = cast(Table, ReportedRow.__table__)
 _MODELS: Final = cast(Table, ReportedModelRow.__table__)
-_NEWEST: Final = select(ReportedRow.boot, ReportedRow.sequence, ReportedRow.earlier_boots, ReportedRow.document).where(
-    ReportedRow.device_id == bindparam("device")
+# For update: on a server the next report of the device waits, or the one that ends last would be the newest.
+_NEWEST: Final = (
+    select(ReportedRow.boot, ReportedRow.sequence, ReportedRow.earlier_boots, ReportedRow.document)
+    .where(ReportedRow.device_id == bindparam("device"))
+    .with_for_update()
 )
-_INSERT: Final = insert(_REPORTED)
+_INSERT: Final = {
+    "sqlite": sqlite.insert(_REPORTED).on_conflict_do_nothing(),
+    "postgresql": postgresql.insert(_REPORTED).on_conflict_do_nothing(),
+}
 _UPDATE: Final = update(_REPORTED).where(_REPORTED.c.device_id == bindparam("device"))
 _FORGET_MODELS: Final = delete(_MODELS).where(_MODELS.c.device_id == bindparam("device"))
 _ADD_MODELS: Final = insert(_MODELS)
@@ -67,10 +74,10 @@ def take(session: Session, device: DeviceId, reported: ReportedState, now: datet
             return False
         boots = order.then(reported.boot, reported.sequence).earlier_boots
     columns = _report_columns(reported, boots, now)
-    if row is None:
-        connection.execute(_INSERT, {"device_id": device, **columns})
-    else:
+    if row is not None:
         connection.execute(_UPDATE, {"device": device, **columns})
+    elif not connection.execute(_INSERT[connection.dialect.name], {"device_id": device, **columns}).rowcount:
+        return take(session, device, reported, now)  # another one came first, of which nothing could be seen yet
     _note_changes(connection, device, ReportedState.parse(row.document) if row else None, reported, now)
     return True
 
