@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import click
 import pytest
 
+from edgeward_contract.schema import Fields, JsonValue
 from edgeward_fleet.cli.app import edgeward, invoke
+from edgeward_fleet.cli.client import Client
 from edgeward_fleet.cli.errors import BadUsage, CommandError, CommandFailed, Exit, NotAllowed, Undecided
 from edgeward_fleet.cli.reference import page
 
@@ -136,6 +138,58 @@ def test_a_fleet_that_is_not_there_is_undecided(
     monkeypatch.setenv("EDGEWARD_TOKEN", "t")
     assert invoke(("model", "list")) == 3
     assert "https://127.0.0.1:1: expected a fleet to answer, found: [Errno 111]" in capsys.readouterr().err
+
+
+ROLLOUT: Mapping[str, JsonValue] = {
+    "id": "r-1",
+    "release": "risk@2",
+    "state": "PAUSED",
+    "reason": "1 \x1b[2J\nr-1 SUCCEEDED " + "x" * 1000,
+    "created_by": "olive",
+    "approved_by": "ada",
+    "phases": [],
+    "devices": [
+        {"device": "bed-1", "site": "north", "phase_name": "all", "standing": "FAILED", "reason": "\x1b[8mhidden"}
+    ],
+}
+
+
+@pytest.fixture
+def answering(monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[str, JsonValue]], None]:
+    """A fleet that answers each question with one document."""
+    monkeypatch.setenv("EDGEWARD_URL", "https://fleet.example")
+    monkeypatch.setenv("EDGEWARD_TOKEN", "t")
+
+    def answer(document: Mapping[str, JsonValue]) -> None:
+        monkeypatch.setattr(Client, "get", lambda *_, **__: Fields(document, ""))
+
+    return answer
+
+
+@pytest.mark.parametrize("arguments", [("rollout", "show", "r-1"), ("rollout", "watch", "r-1", "--timeout", "0.01s")])
+def test_what_a_device_says_is_shown_and_not_obeyed(
+    arguments: tuple[str, ...],
+    answering: Callable[[Mapping[str, JsonValue]], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A device chooses the words of its failure: with them it could clear the screen and write a success there."""
+    answering(ROLLOUT)
+    invoke(arguments)
+    said = capsys.readouterr()
+    assert "\x1b" not in said.out + said.err
+    assert "1 \\x1b[2J\\nr-1 SUCCEEDED xxx" in said.out
+    assert "\\x1b[8mhidden" in said.out
+
+
+def test_an_answer_of_another_version_is_an_error_in_one_line(
+    answering: Callable[[Mapping[str, JsonValue]], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    answering({key: value for key, value in ROLLOUT.items() if key != "created_by"})
+    assert invoke(("rollout", "show", "r-1")) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(
+        "error: the answer of the fleet: created_by: expected a value, got nothing\n  The command and"
+    )
 
 
 def test_a_password_is_never_asked_of_nobody(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

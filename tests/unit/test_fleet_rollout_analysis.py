@@ -178,6 +178,15 @@ def test_a_failure_is_said_in_plain_words() -> None:
     )
 
 
+def test_of_many_causes_the_most_frequent_are_said() -> None:
+    """Each device may have one of its own, of 64 characters: whoever reads the sentence wants to see its end."""
+    failed = [replace(each, reason=f"cause-{number // 2}") for number, each in enumerate(_phase(FAILED=1200))]
+    assert breach(CANARY, Gates(), tally(failed)) == (
+        "1200 of 1200 devices of phase 'canary' failed "
+        "(2 cause-0, 2 cause-1, 2 cause-10, 2 cause-100, 2 cause-101, …); at most 0 % may"
+    )
+
+
 def test_a_tolerated_failure_is_none() -> None:
     assert breach(CANARY, Gates(max_failed_percent=40), tally(_phase(FAILED=2, SUCCEEDED=3))) is None
 

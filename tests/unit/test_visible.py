@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgeward_agent.visible import visible
+from edgeward_contract.visible import visible
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ import httptools
 
 from edgeward_agent.bench.errors import NobodyThere
 from edgeward_agent.bench.wire import Place
-from edgeward_agent.visible import visible
 from edgeward_contract.schema import ContractError, parse_json
+from edgeward_contract.visible import visible
 
 _ROOM_BYTES: Final = 1 << 18
 _LATER: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)

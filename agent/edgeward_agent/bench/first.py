@@ -16,8 +16,8 @@ from edgeward_agent.bench.errors import CannotMeasure, NobodyThere, ServerLost
 from edgeward_agent.bench.silence import words_of
 from edgeward_agent.bench.wire import Place
 from edgeward_agent.errors import AgentError
-from edgeward_agent.visible import visible
 from edgeward_contract.schema import ContractError, Fields, parse_json
+from edgeward_contract.visible import visible
 
 _LONGEST_S: Final = 1.0
 _JSON_BYTES: Final = b"inference-header-content-length"

@@ -28,9 +28,9 @@ from edgeward_agent.bench.subject import Subject, budget_of, file_of, load
 from edgeward_agent.bench.verdict import Outcome, Verdict
 from edgeward_agent.bench.wire import parse_place
 from edgeward_agent.errors import ServingError
-from edgeward_agent.visible import visible
 from edgeward_contract.manifest import TensorSpec
 from edgeward_contract.version import __version__
+from edgeward_contract.visible import visible
 
 EXITS: Final = {Outcome.PASS: 0, Outcome.OVER: 1, Outcome.INCONCLUSIVE: 3}
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it

@@ -11,9 +11,9 @@ from typing import Final
 from edgeward_agent.bench.connection import connect
 from edgeward_agent.bench.errors import CannotMeasure, ServerLost
 from edgeward_agent.bench.wire import Place, model_path
-from edgeward_agent.visible import visible
 from edgeward_contract.manifest import TensorSpec
 from edgeward_contract.schema import ContractError, parse_json
+from edgeward_contract.visible import visible
 
 _CHECK: Final = (
     "Check the address; give what comes before /v2, over HTTP: http://127.0.0.1:8000 for Triton, :8500 for"

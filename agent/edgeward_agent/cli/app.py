@@ -12,10 +12,10 @@ import click
 
 from edgeward_agent.cli.exits import FAILED, MEANING, USAGE, exit_code
 from edgeward_agent.errors import AgentError
-from edgeward_agent.visible import visible
 from edgeward_contract.extras import load
 from edgeward_contract.schema import ContractError
 from edgeward_contract.version import __version__
+from edgeward_contract.visible import visible
 
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 COMMANDS: Final = {

@@ -10,7 +10,9 @@ from typing import Final
 
 import click
 
+from edgeward_contract.schema import ContractError
 from edgeward_contract.version import __version__
+from edgeward_contract.visible import visible
 from edgeward_fleet.cli.account import account
 from edgeward_fleet.cli.audit import audit
 from edgeward_fleet.cli.demo import demo
@@ -22,6 +24,7 @@ from edgeward_fleet.cli.session import login, logout, setup, whoami
 from edgeward_fleet.errors import FleetError
 from edgeward_fleet.usage import usage_error
 
+_OTHER_VERSION: Final = "The command and the fleet may be of different versions; `edgeward --version` shows this one's."
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 
 
@@ -52,6 +55,8 @@ def invoke(arguments: Sequence[str]) -> int:
         return _told(str(error), error.hint, error.exit_code, as_json=as_json)
     except FleetError as error:
         return _told(str(error), error.hint, Exit.FAILED, as_json=as_json)
+    except ContractError as error:
+        return _told(f"the answer of the fleet: {error}", _OTHER_VERSION, Exit.FAILED, as_json=as_json)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return Exit.USAGE
@@ -75,7 +80,7 @@ def _told(message: str, hint: str, code: int, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"error": message, "hint": hint, "exit_code": int(code)}, ensure_ascii=False), file=sys.stderr)
     else:
-        print(f"error: {message}\n  {hint}", file=sys.stderr)
+        print(f"error: {visible(message)}\n  {visible(hint)}", file=sys.stderr)
     return code
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeward_contract.schema import Fields, JsonValue
+from edgeward_contract.visible import visible
 
 Column = tuple[str, Callable[[Fields], str]]
 PLAIN_WIDTH: Final = 200  # a pipe has no width; wide enough that no cell is cut
@@ -34,10 +35,10 @@ class Output:
             self.say(*lines)
 
     def say(self, *lines: str) -> None:
-        """Something for people on the way; silent with --json."""
+        """Something for people on the way; silent with --json. Devices have a say in much of it: see `visible`."""
         if not self.as_json:
             for line in lines:
-                print(line, flush=True)
+                print(visible(line), flush=True)
 
     def table(self, items: Sequence[Fields], columns: Sequence[Column], *, empty: str) -> None:
         """A list: `{"items": […]}` for scripts, a table for people."""
@@ -50,12 +51,12 @@ class Output:
 
 
 def table(items: Sequence[Fields], columns: Sequence[Column]) -> Table:
-    """Text only: what a fleet or a device says is never taken as markup."""
+    """Text only: what a fleet or a device says is never taken as markup, nor obeyed by a terminal."""
     made = Table(box=None, pad_edge=False, header_style="bold")
     for title, _ in columns:
         made.add_column(title, overflow="fold")
     for item in items:
-        made.add_row(*(Text(value(item)) for _, value in columns))
+        made.add_row(*(Text(visible(value(item))) for _, value in columns))
     return made
 
 

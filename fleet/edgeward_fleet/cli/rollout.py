@@ -12,7 +12,7 @@ from edgeward_fleet.cli.errors import BadUsage
 from edgeward_fleet.cli.options import answering, connect, given
 from edgeward_fleet.cli.output import Column, Output, ago, text
 from edgeward_fleet.cli.values import percent, phases, release, seconds
-from edgeward_fleet.cli.watch import DEVICES, watch
+from edgeward_fleet.cli.watch import DEVICES, watch, why
 
 _COLUMNS: Final[tuple[Column, ...]] = (
     ("ROLLOUT", text("id")),
@@ -163,7 +163,7 @@ def show(rollout_id: str, out: Output) -> None:
     if out.as_json:
         out.show(found.members())
         return
-    out.say(f"{rollout_id}  {found.text('release')}  {found.text('state')}", found.text("reason", default=""))
+    out.say(f"{rollout_id}  {found.text('release')}  {found.text('state')}", why(found))
     out.say(
         f"asked for by {found.text('created_by')}, approved by {found.text('approved_by', default='nobody yet')}", ""
     )
@@ -173,6 +173,4 @@ def show(rollout_id: str, out: Output) -> None:
 
 
 def _told(found: Fields, out: Output) -> None:
-    out.show(
-        found.members(), f"{found.text('id')} is {found.text('state')}. {found.text('reason', default='')}".rstrip()
-    )
+    out.show(found.members(), f"{found.text('id')} is {found.text('state')}. {why(found)}".rstrip())

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from edgeward_contract.schema import Fields
+from edgeward_contract.visible import visible
 from edgeward_fleet.cli.client import Client
 from edgeward_fleet.cli.errors import CommandFailed, Undecided
 from edgeward_fleet.cli.options import answering, connect
@@ -22,6 +23,8 @@ from edgeward_fleet.cli.values import seconds
 GOOD: Final = frozenset({"SUCCEEDED"})
 BAD: Final = frozenset({"ROLLED_BACK", "ABORTED", "SUPERSEDED", "EXPIRED"})
 POLL_S: Final = 1.0
+why: Final = text("reason", default="")
+"""Why a rollout stands where it stands, however long the sentence is."""
 GRACE_S: Final = 30  # a fleet that restarts in the middle is waited for, not reported
 
 DEVICES: Final[tuple[Column, ...]] = (
@@ -47,7 +50,7 @@ def watch(rollout_id: str, timeout: int | None, out: Output) -> None:
     """
     with connect() as fleet:
         final = follow(fleet, rollout_id, timeout, out)
-    state, reason = final.text("state"), final.text("reason", default="", max_length=10_000)
+    state, reason = final.text("state"), why(final)
     out.show(final.members())
     if state in BAD:
         raise CommandFailed(f"{rollout_id}: {state}. {reason}".rstrip(), hint=f"edgeward rollout show {rollout_id}")
@@ -118,12 +121,12 @@ def _standing(found: Fields) -> str:
     parts = [found.text("state")]
     if parts == ["PROGRESSING"]:
         parts.append(f"{found.text('phase_name')} {found.text('step', default='')}".rstrip())
-    parts.append(found.text("reason", default="", max_length=10_000))
+    parts.append(why(found))
     return ", ".join(part for part in parts if part)
 
 
 def _picture(found: Fields) -> Group:
     return Group(
-        Text(f"{found.text('id')}  {found.text('release')}  {_standing(found)}", style="bold"),
+        Text(visible(f"{found.text('id')}  {found.text('release')}  {_standing(found)}"), style="bold"),
         table(found.objects("devices"), DEVICES),
     )

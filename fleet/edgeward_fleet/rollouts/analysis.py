@@ -28,7 +28,7 @@ FAILURES: Final = frozenset(
 # WAITING too: what a device says of an attempt before it is offered the release (again) proves nothing of the new one.
 _UNMOVED: Final = frozenset({Standing.WAITING, Standing.FAILED, Standing.LEFT, Standing.ALREADY})
 _SETTLED_BACK: Final = frozenset({Back.NONE, Back.PROVEN, Back.NEVER_TOOK, Back.LEFT})
-_NAMES_SHOWN: Final = 5
+_SHOWN: Final = 5
 
 
 class Outcome(StrEnum):
@@ -277,7 +277,7 @@ def _inconclusive(phase: PhaseSpec, gates: Gates, evidence: Evidence) -> str:
         f"{gates.min_success_percent:g} % must"
     ]
     if evidence.silent:
-        shown = ", ".join(evidence.silent[:_NAMES_SHOWN]) + (", …" if len(evidence.silent) > _NAMES_SHOWN else "")
+        shown = ", ".join(evidence.silent[:_SHOWN]) + (", …" if len(evidence.silent) > _SHOWN else "")
         parts.append(f"{evidence.unknown} not heard of ({shown})")
     if evidence.working:
         parts.append(f"{evidence.working} still at it")
@@ -292,4 +292,5 @@ def _devices(count: int) -> str:
 
 
 def _reasons(reasons: Mapping[str, int]) -> str:
-    return ", ".join(reason if len(reasons) == 1 else f"{count} {reason}" for reason, count in reasons.items())
+    words = [reason if len(reasons) == 1 else f"{count} {reason}" for reason, count in reasons.items()]
+    return ", ".join(words[:_SHOWN]) + (", …" if len(words) > _SHOWN else "")
