@@ -51,6 +51,7 @@ from edgeward_agent.status import (
 )
 from edgeward_agent.status_text import duration, size, status_text
 from edgeward_contract.desired import DesiredState
+from edgeward_contract.record import Acknowledgement, Batch
 from edgeward_contract.reported import DeviceHealth, ReportedState
 from edgeward_contract.schema import Fields
 from support.link import reported_state
@@ -573,6 +574,8 @@ def test_the_log_says_once_that_the_fleet_is_gone_and_once_that_it_is_back(caplo
         for _ in range(3):
             with pytest.raises(LinkLost):
                 await link.report(report)
+            with pytest.raises(LinkLost):
+                await link.deliver(Batch(batch_id="b", records=()))
         assert "offline" in link.condition.error and link.condition.heard_s == 1000
         await fleet.set_online(True)
         await link.report(report)
@@ -587,6 +590,32 @@ def test_the_log_says_once_that_the_fleet_is_gone_and_once_that_it_is_back(caplo
         "the fleet answers",
     ]
     assert told == ["back", "back"]
+
+
+def test_a_fleet_that_takes_reports_and_fails_at_records_is_not_back_with_each_report(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Each report was a return, and ended the pause of the records: a batch a second, from every device."""
+    told: list[str] = []
+
+    class Partly(MemoryLink):
+        async def deliver(self, batch: Batch) -> Acknowledgement:
+            raise LinkLost("the fleet failed (500)")
+
+    async def run() -> None:
+        link = ObservedLink(Partly(MemoryFleet()), clock=SteppingClock(), explain=lambda: "")
+        link.on_return.append(lambda: told.append("back"))
+        await link.report(reported_state(1))
+        for number in range(2, 7):
+            with pytest.raises(LinkLost):
+                await link.deliver(Batch(batch_id="b", records=()))
+            await link.report(reported_state(number))
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(run())
+    assert told == ["back", "back"]
+    messages = [each.getMessage() for each in caplog.records]
+    assert messages.count("the fleet is out of reach: the fleet failed (500)") == 2
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
