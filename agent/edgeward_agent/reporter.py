@@ -72,7 +72,8 @@ class Reporter:
             except LinkError as error:
                 self._failures += 1
                 wish_s = error.retry_after_s if isinstance(error, LinkLost) else None
-                await self._rest(delay_s(self._failures, self._draw(), retry_after_s=wish_s))
+                wait_s = delay_s(self._failures, self._draw(), retry_after_s=wish_s)
+                await (self._rest(wait_s) if wish_s is None else self._clock.sleep(wait_s))  # the fleet's own wish
             else:
                 self._failures = 0
                 await self._rest(self._interval_s())

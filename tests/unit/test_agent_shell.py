@@ -491,6 +491,20 @@ def test_a_report_that_does_not_arrive_is_tried_again_with_newer_contents() -> N
     asyncio.run(run())
 
 
+def test_a_fleet_that_asks_for_time_gets_it_whatever_is_new() -> None:
+    async def run() -> None:
+        fleet, clock, news = MemoryFleet(retry_after_s=120), SteppingClock(), asyncio.Event()
+        rhythm = Rhythm(heartbeat_s=60, min_interval_s=1)
+        reporter = Reporter(MemoryLink(fleet), look, news=news, clock=clock, rhythm=rhythm, draw=lambda: 0.5)
+        task = asyncio.create_task(reporter.run())
+        news.set()
+        await turns(lambda: len(clock.slept) >= 2)
+        assert min(clock.slept) >= 120
+        task.cancel()
+
+    asyncio.run(run())
+
+
 @dataclass(slots=True)
 class Taken:
     generation: int = 0
