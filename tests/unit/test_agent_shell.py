@@ -536,6 +536,26 @@ def test_following_goes_on_after_an_outage_and_after_a_refusal() -> None:
     asyncio.run(run())
 
 
+def test_a_cut_after_a_quiet_day_is_a_first_failure() -> None:
+    """With what had failed long before it counted as the eleventh, and cost up to five minutes."""
+
+    class Cut(MemoryLink):
+        async def next_desired(self, after: int) -> DesiredState:
+            if len(clock.slept) == 10:
+                clock.now_s += 86_400
+            raise LinkLost("cut")
+
+    async def run() -> None:
+        link = Cut(MemoryFleet())
+        task = asyncio.create_task(follow_desired(link, Taken(), clock=clock, draw=lambda: 1.0))
+        await turns(lambda: len(clock.slept) >= 11)
+        assert clock.slept[9] == 300 and clock.slept[10] == 2
+        task.cancel()
+
+    clock = SteppingClock()
+    asyncio.run(run())
+
+
 class StandingClock(SteppingClock):
     """Nobody wakes up by themselves."""
 

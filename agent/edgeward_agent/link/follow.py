@@ -14,6 +14,8 @@ from edgeward_agent.ports import Link
 from edgeward_contract.desired import DesiredState
 
 _LOOK_S: Final = 5.0
+_PARKED_S: Final = 300.0
+"""A question that failed after so long was parked at a fleet that answered: no failure takes as long."""
 
 
 class Follower(Protocol):
@@ -34,10 +36,11 @@ async def follow_desired(
     """
     failures = 0
     while True:
+        asked_s = clock.monotonic()
         try:
             desired = await _next(link, follower)
         except LinkError as error:
-            failures += 1
+            failures = 1 if clock.monotonic() - asked_s > _PARKED_S else failures + 1
             wish_s = error.retry_after_s if isinstance(error, LinkLost) else None
             wait_s = delay_s(failures, draw(), retry_after_s=wish_s)
             await pause(clock, wait_s, nudged=nudged if wish_s is None else None)
