@@ -82,7 +82,14 @@ def test_a_redirect_is_not_followed(tmp_path: Path, status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("120", 120), ("-5", None), ("soon", None), ("Wed, 21 Oct 2015 07:28:00 GMT", 0)]
+    ("text", "expected"),
+    [
+        ("120", 120),
+        ("-5", None),
+        ("soon", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
+        ("Mon, 01 Jan 99999999999 00:00:00 GMT", None),  # beyond what a clock counts
+    ],
 )
 def test_retry_after_is_seconds_or_a_date_or_nothing(tmp_path: Path, text: str, expected: float | None) -> None:
     error = failure(tmp_path, problem(503, "busy", retry_after=text))
@@ -97,6 +104,29 @@ def test_more_bytes_than_allowed_are_not_read(tmp_path: Path) -> None:
 def test_an_error_page_of_a_proxy_is_no_problem_document(tmp_path: Path) -> None:
     error = failure(tmp_path, Reply(status=502, body=b"<html>Bad gateway</html>"))
     assert isinstance(error, LinkLost) and "Whatever (502)" in str(error)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(b"<html>" + b" " * 100_000, id="as large as a logo"),
+        pytest.param(b"[" * 60_000, id="deeper than Python reads"),
+    ],
+)
+@pytest.mark.parametrize(("status", "kind"), [(502, LinkLost), (413, LinkRefused)])
+def test_no_error_page_hides_its_status(tmp_path: Path, status: int, kind: type[LinkError], page: bytes) -> None:
+    """A large one was a refusal without a status: updates were given up for a proxy's, and no batch was halved."""
+    error = failure(tmp_path, Reply(status=status, body=page))
+    assert type(error) is kind and f"Whatever ({status})" in str(error)
+    assert getattr(error, "status", 413) == 413
+
+
+def test_a_time_that_no_clock_has_is_none(tmp_path: Path) -> None:
+    async def asked(stub: StubFleet, wire: Wire) -> None:
+        stub.override = answering(Reply(headers={"date": "Mon, 01 Jan 99999999999 00:00:00 GMT"}))
+        assert (await wire.request(GET)).date_s is None
+
+    ask(tmp_path, asked)
 
 
 def test_half_an_answer_is_none(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ class Wire:
 
     def _refusal(self, response: urllib3.BaseHTTPResponse) -> LinkError:
         status = response.status
-        detail, hint = _problem(self._read(response, _MAX_PROBLEM_BYTES, self._timeout_s))
+        detail, hint = _problem(self._read_page(response))
         text = f"fleet at {self.where}: {detail or response.reason or 'no reason given'} ({status})"
         error: LinkError
         if status in _AGAIN or status >= 500:
@@ -163,6 +163,13 @@ class Wire:
         if hint:
             error.hint = hint
         return error
+
+    def _read_page(self, response: urllib3.BaseHTTPResponse) -> bytes:
+        """What comes with an error; nothing of one that is too large: the status says enough."""
+        try:
+            return self._read(response, _MAX_PROBLEM_BYTES, self._timeout_s)
+        except LinkRefused:
+            return b""
 
     def _lost(self, error: HTTPError | OSError) -> LinkLost:
         cause: BaseException = error
@@ -240,7 +247,7 @@ def _problem(body: bytes) -> tuple[str, str]:
     """The detail and the hint of a problem+json document (RFC 9457), as far as it is one."""
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "", ""
     if not isinstance(document, dict):
         return "", ""
@@ -256,7 +263,7 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     text = headers.get("retry-after", "").strip()
     try:
         seconds = float(text) if text[:1].isdigit() else parsedate_to_datetime(text).timestamp() - time.time()
-    except ValueError:
+    except (ValueError, OverflowError):  # a year that no clock has
         return None
     return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER_S)
 
@@ -265,7 +272,7 @@ def _date_s(headers: Mapping[str, str]) -> float | None:
     """RFC 9110, section 6.6.1; None when absent or nonsense."""
     try:
         return parsedate_to_datetime(headers.get("date", "")).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 
