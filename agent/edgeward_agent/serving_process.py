@@ -91,11 +91,15 @@ class ServingPlan:
 
 
 class PidFile(msgspec.Struct, frozen=True, kw_only=True):
-    """Enough to know the process again, and what it was started for."""
+    """Enough to know the process again, and what it was started for.
+
+    `folder` is where it was written: in a copy of the state folder it speaks of the original's process.
+    """
 
     pid: int
     started: str
     boot: str
+    folder: str
     version: str
     wanted: Addresses
     allowed: Allowance
@@ -108,6 +112,7 @@ class PidFile(msgspec.Struct, frozen=True, kw_only=True):
             pid=process.pid,
             started=process.started,
             boot=boot_id(),
+            folder=_folder_id(plan.pid_file.parent),
             version=__version__,
             wanted=plan.wanted,
             allowed=plan.allowed,
@@ -122,12 +127,12 @@ class PidFile(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def read(cls, path: Path) -> PidFile | None:
-        """None when there is none, or it is of an earlier boot, where the same id was another process."""
+        """None when there is none, or it is of an earlier boot, where the same id was another process, or a copy."""
         try:
             found = msgspec.json.decode(path.read_bytes(), type=cls)
+            return found if (found.boot, found.folder) == (boot_id(), _folder_id(path.parent)) else None
         except (OSError, msgspec.DecodeError):
             return None
-        return found if found.boot == boot_id() else None
 
     def write(self, path: Path) -> None:
         """Raises OSError; then there is none, since what it said before is no longer so."""
@@ -222,6 +227,12 @@ class ServingProcess:
             return "ended"
         code = self._child.wait()
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+
+
+def _folder_id(folder: Path) -> str:
+    """The same by whatever name, and another for a copy. Raises OSError."""
+    found = folder.stat()
+    return f"{found.st_dev}:{found.st_ino}"
 
 
 def _watched(child: subprocess.Popen[bytes]) -> Watched:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,8 +21,8 @@ import pytest
 from edgeward_agent import supervisor
 from edgeward_agent.errors import ServingUnavailable
 from edgeward_agent.ports import ServingState
-from edgeward_agent.process import Watched
-from edgeward_agent.serving_process import Addresses, NotStarted, ServingPlan, ServingProcess
+from edgeward_agent.process import ProcessRef, Watched
+from edgeward_agent.serving_process import Addresses, NotStarted, PidFile, ServingPlan, ServingProcess
 from edgeward_agent.supervisor import ChildSupervisor, Patience
 from support.update import FakeClock
 from support.waiting import eventually
@@ -168,6 +169,18 @@ def test_a_process_that_cannot_be_watched_is_ended(monkeypatch: pytest.MonkeyPat
     with pytest.raises(NotStarted, match="expected to watch the serving process that was started, got: .*open files"):
         ServingProcess.spawn(plan_in(tmp_path), {})
     assert [each.returncode for each in started] == [-signal.SIGKILL]
+
+
+def test_a_copy_of_the_state_folder_does_not_speak_of_its_own_process(tmp_path: Path) -> None:
+    """An agent that was tried on a copy ended the serving process of the one that ran on the original."""
+    original, copy, other_name = tmp_path / "run", tmp_path / "copy", tmp_path / "link"
+    original.mkdir()
+    plan = plan_in(original)
+    PidFile.of(ProcessRef.of(os.getpid()), plan, plan.wanted).write(plan.pid_file)
+    shutil.copytree(original, copy)
+    other_name.symlink_to(original)
+    assert PidFile.read(copy / plan.pid_file.name) is None
+    assert PidFile.read(other_name / plan.pid_file.name) == PidFile.read(plan.pid_file) is not None
 
 
 def test_while_none_can_be_started_it_is_tried_again_less_and_less_often(
