@@ -118,7 +118,7 @@ def load_config(state_dir: Path, path: Path | None = None) -> AgentConfig:
     """
     file = path or state_dir / FILE_NAME
     try:
-        text = file.read_bytes().decode()
+        text = file.read_bytes().decode("utf-8-sig")  # Windows' editors begin a file with a mark
     except FileNotFoundError:
         if path is not None:
             raise ConfigError(f"{path}: expected a file, found nothing") from None

@@ -56,6 +56,11 @@ def test_damage_is_named_by_line_and_key(text: str, complaint: str) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_a_file_of_a_windows_editor_is_read(tmp_path: Path) -> None:
+    (tmp_path / "agent.toml").write_bytes(b"\xef\xbb\xbf[link]\r\nwait_s = 5\r\n")
+    assert load_config(tmp_path).link.wait_s == 5
+
+
 def test_bytes_that_are_no_text_are_named_by_line(tmp_path: Path) -> None:
     (tmp_path / "agent.toml").write_bytes(b"[link]\nkind = '\xff'\n")
     with pytest.raises(ConfigError, match=r"agent.toml:2: expected UTF-8, got byte 0xff"):
