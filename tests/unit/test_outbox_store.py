@@ -194,6 +194,18 @@ def test_a_disk_that_takes_nothing_is_not_called_full(tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_a_ballast_that_the_disk_has_no_room_for_is_named(tmp_path: Path) -> None:
+    """With gigabytes free it was called a full disk, and the way out was said to be a larger outbox."""
+
+    async def scenario() -> None:
+        options = StoreOptions(max_bytes=1 << 20, ballast_bytes=1 << 60)
+        async with open_store(tmp_path, device=DEVICE, options=options) as store:
+            with pytest.raises(OutboxFull, match=r"expected \d+ bytes free on the disk, twice outbox\.ballast_bytes"):
+                await store.append([draft(1)])
+
+    run(scenario())
+
+
 @pytest.mark.parametrize(
     ("free", "flag", "kind", "words"),
     [

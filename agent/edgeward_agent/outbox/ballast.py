@@ -44,6 +44,11 @@ class Ballast:
             raise OutboxError(f"expected to write in {self._path.parent}, got: {error}") from error
         return self._here
 
+    def lack(self) -> str:
+        """Why it could not be laid down, in words."""
+        wanted = f"{2 * self._size_bytes} bytes free on the disk, twice outbox.ballast_bytes"
+        return f"expected {wanted}, found {self._free()}"
+
     def _measure(self) -> bool:
         if self._size_bytes == 0:
             self._path.unlink(missing_ok=True)
@@ -52,8 +57,11 @@ class Ballast:
 
     def _room(self) -> bool:
         self._path.unlink(missing_ok=True)  # of another size, from an older configuration
-        free = os.statvfs(self._path.parent)
-        return free.f_bavail * free.f_frsize >= 2 * self._size_bytes
+        return self._free() >= 2 * self._size_bytes
+
+    def _free(self) -> int:
+        disk = os.statvfs(self._path.parent)
+        return disk.f_bavail * disk.f_frsize
 
     def _write(self) -> bool:
         partial = self._path.with_suffix(".new")

@@ -210,7 +210,7 @@ class Owner:
 
     def _append(self, requests: Sequence[Request]) -> list[tuple[Receipt, ...] | OutboxFull]:
         if not self._ballast.restore():
-            raise OutboxFull("expected room on the disk for the outbox, found it full")
+            raise OutboxFull(self._ballast.lack())
         return self._sound(lambda ledger: intake.append(ledger, requests))
 
     def _separate(self, jobs: Sequence[_Append], full: OutboxFull) -> None:
