@@ -116,6 +116,25 @@ def test_a_device_from_after_a_restored_backup_is_served_again(fleet: MqttFleet)
     play(fleet, scenario)
 
 
+def test_a_device_that_stayed_at_the_broker_while_a_backup_was_restored_is_served_again(fleet: MqttFleet) -> None:
+    """It says hello no more, and took what the fleet then wanted for older than what it had."""
+
+    async def scenario(harness: MqttHarness) -> None:
+        await harness.set_desired(desired_state(5))
+        assert (await harness.link.next_desired(0)).generation == 5
+        waiting = asyncio.create_task(harness.link.next_desired(5))
+        await asyncio.sleep(0)
+        await harness.link.report(reported_state(1, generation=5))  # answered after the hello before it
+        await harness.restore(desired_state(2))
+        await harness.set_desired(desired_state(3))
+        await harness.link.report(reported_state(2, generation=5))
+        desired = await asyncio.wait_for(waiting, SOON_S)
+        assert desired.generation == 6
+        assert desired.models == desired_state(3).models
+
+    play(fleet, scenario)
+
+
 def test_older_generations_are_not_heard(fleet: MqttFleet) -> None:
     """A broker may bring back what it had retained before it crashed."""
 

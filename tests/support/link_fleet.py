@@ -194,6 +194,15 @@ class FleetHarness:
         await self._stored(work)
         self._opened.services.wakeups.notify(self._device)
 
+    async def restore(self, desired: DesiredState) -> None:
+        """As if the database came from a backup of the time when the device should be this."""
+
+        def work(session: Session) -> None:
+            row = session.get_one(DesiredRow, self._device)
+            row.generation, row.fetched_generation, row.document = desired.generation, 0, desired.canonical()
+
+        await self._stored(work)
+
     async def want(self, wanted: DesiredModel) -> None:
         """As a rollout does it: from now on the device may fetch the release."""
         await self._stored(lambda session: set_model(session, self._device, wanted.release.name, wanted, now=utc_now()))

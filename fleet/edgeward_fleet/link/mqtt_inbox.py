@@ -22,6 +22,7 @@ from edgeward_fleet.devices.service import heard_of
 from edgeward_fleet.errors import FleetError, TooMany
 from edgeward_fleet.link.inbound import Check, Inbound
 from edgeward_fleet.link.mqtt_devices import VIA, note_presence
+from edgeward_fleet.states import desired
 
 _log: Final = logging.getLogger(__name__)
 _UNREADABLE: Final = 400
@@ -80,13 +81,28 @@ class Inbox:
             heard_of(session, device, VIA, now)
 
         if what is Up.REPORTED:
-            await self._inbound.report(device, ReportedState.parse(payload), check)
+            await self._report(device, ReportedState.parse(payload), check)
             return None
         await self._heard(check)
         if what is Up.RECORDS:
             return await self._inbound.deliver(device, await asyncio.to_thread(Batch.parse, payload))
         await self._offer(device, Hello.parse(payload).generation)
         return None
+
+    async def _report(self, device: DeviceId, state: ReportedState, check: Check) -> None:
+        """A device that stays at the broker says hello no more: that it has seen a generation from after the backup
+        that this fleet was restored from is told by its reports alone.
+        """
+        is_ahead = False
+
+        def look(session: Session, now: datetime) -> None:
+            nonlocal is_ahead
+            check(session, now)
+            is_ahead = desired.is_behind(session, device, state.generation)
+
+        await self._inbound.report(device, state, look)
+        if is_ahead:
+            await self._offer(device, state.generation)
 
 
 def _tag(what: Up, payload: bytes) -> str:

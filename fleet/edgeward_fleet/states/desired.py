@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from edgeward_contract.artifact import DeviceId, ModelName
-from edgeward_contract.desired import MAX_DESIRED_BYTES, DesiredModel, DesiredState
+from edgeward_contract.desired import MAX_DESIRED_BYTES, MAX_GENERATION, DesiredModel, DesiredState
 from edgeward_contract.schema import ContractError, canonical_json
 from edgeward_fleet.db.schema import DesiredModelRow, DesiredRow
 from edgeward_fleet.errors import Conflict
@@ -94,6 +94,12 @@ def _count_on(session: Session, device: DeviceId, after: int, now: datetime) -> 
     if row.generation <= after:
         _save(session, row, replace(DesiredState.parse(row.document), generation=after + 1), now)
     return row.generation
+
+
+def is_behind(session: Session, device: DeviceId, generation: int) -> bool:
+    """Whether the device has seen a later generation than there is here; what none can be is not believed."""
+    known = session.connection().execute(_GENERATION, {"device": device}).scalar_one_or_none()
+    return known is not None and known < generation <= MAX_GENERATION
 
 
 def _with(before: DesiredState, model: ModelName, wanted: DesiredModel | None) -> DesiredState:
