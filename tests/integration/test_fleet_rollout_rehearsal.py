@@ -828,6 +828,23 @@ def test_a_fleet_restored_from_a_backup_is_heard_again(tmp_path: Path) -> None:
     play(tmp_path, scenario)
 
 
+def test_a_backup_from_before_a_devices_first_model_takes_nothing_from_it(tmp_path: Path) -> None:
+    """The restored fleet wants nothing yet. It told the device to take its models off, under a newer generation."""
+
+    async def scenario(fleet: Rehearsal) -> None:
+        (device,) = fleet.enrol("d1")
+        device.generation = 40
+        await device.turn()
+        assert (device.generation, device.fetched) == (40, [])
+        await fleet.register(1)
+        rollout = await fleet.start("risk@1")
+        await fleet.settle([device])
+        assert (await fleet.show(rollout)).state is RolloutState.SUCCEEDED
+        assert device.generation > 40
+
+    play(tmp_path, scenario)
+
+
 def test_a_device_that_claims_the_last_generation_there_is_holds_up_no_rollout(tmp_path: Path) -> None:
     """Generations count on from it, and what no database holds would end the fleet, at each start anew."""
 

@@ -77,14 +77,15 @@ def fetch(session: Session, device: DeviceId, after: int, now: datetime) -> byte
     """The document if its generation is above `after`, and note that the device has it: from now on it may act on it.
 
     A device that has seen a later generation than ours was served by this fleet before a backup was restored; it gets
-    the document under a generation above its own, or it would wait for ever.
+    the document under a generation above its own, or it would wait for ever. As long as nobody has asked for anything
+    there is no document: such a device keeps what answers at its bedside.
     """
     connection = session.connection()
     known = connection.execute(_GENERATION, {"device": device}).scalar_one_or_none()
-    if after > (known or 0):
-        known = _count_on(session, device, after, now)
     if known is None:
         return DesiredState(generation=0).canonical() if after < 0 else None
+    if after > known:
+        known = _count_on(session, device, after, now)
     return connection.execute(_FETCH, {"device": device}).scalar_one() if known > after else None
 
 
