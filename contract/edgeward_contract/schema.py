@@ -105,6 +105,8 @@ class Fields:
             self._fail(key, "a string", value)
         if len(value) > max_length:
             raise ContractError(self.at(key), f"expected at most {max_length} characters, got {len(value)}")
+        if "\0" in value:  # PostgreSQL has no column for it: one record would hold up all behind it
+            raise ContractError(self.at(key), f"expected text without NUL, got {_kind(value)}")
         return value
 
     def integer(

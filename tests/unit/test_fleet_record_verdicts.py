@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,6 +56,11 @@ def test_a_record_above_the_limit_is_rejected_for_good() -> None:
     batch = arrivals([_record(1, "x" * 300_000), _record(2)])
     assert _store(batch, {}) == [VerdictStatus.REJECTED, ACCEPTED]
     assert "expected at most 262144 bytes" in verdicts(batch, frozenset(), {})[0].reason
+
+
+def test_a_model_that_no_database_could_name_has_no_name() -> None:
+    (arrival,) = arrivals([replace(_record(1), body={"model": "ri\0sk"})])
+    assert arrival.model is None and arrival.record.body["model"] == "ri\0sk"
 
 
 def test_what_is_stored_is_what_the_digest_is_of() -> None:

@@ -169,3 +169,10 @@ def test_slots_move_as_one() -> None:
 
 def _installed(release: Release) -> Installed:
     return Installed(version=release.manifest.version, sha256=release.sha256)
+
+
+def test_what_a_hostile_file_says_is_shown_and_not_obeyed() -> None:
+    """No database of a fleet can hold a NUL: the reports of such a device were never taken."""
+    probing = replace(Deployment.of(wanted("d-1", ONE)), state=UpdateState.PROBING)
+    failed = probing.after(Event.FAIL, detail="node 'a\0b\x1b[2J' is not known")
+    assert failed.detail == r"node 'a\x00b\x1b[2J' is not known"

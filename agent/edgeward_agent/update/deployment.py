@@ -8,6 +8,7 @@ from typing import Final
 
 from edgeward_agent.update.machine import ON_TRIAL, WORKING, Event, advance
 from edgeward_agent.update.slots import Installed, Slots
+from edgeward_agent.visible import visible
 from edgeward_contract.artifact import ModelName, ReleaseRef, Sha256
 from edgeward_contract.desired import DesiredModel, DesiredState
 from edgeward_contract.reported import UpdateState, UpdateStatus
@@ -65,9 +66,16 @@ class Deployment:
         return (self.deployment, self.sha256) == (wanted.deployment, wanted.sha256)
 
     def after(self, event: Event, *, reason: str = "", detail: str = "") -> Deployment:
-        """The deployment after `event`; raises IllegalTransition."""
+        """The deployment after `event`. `detail` may quote a hostile file, and is made fit to show.
+
+        Raises IllegalTransition.
+        """
         return replace(
-            self, state=advance(self.state, event), reason=reason, detail=detail[:_MAX_DETAIL], stores=self.stores + 1
+            self,
+            state=advance(self.state, event),
+            reason=reason,
+            detail=visible(detail)[:_MAX_DETAIL],
+            stores=self.stores + 1,
         )
 
     def status(self, progress_percent: int) -> UpdateStatus:

@@ -32,8 +32,9 @@ class Arrival:
 
     @property
     def model(self) -> str | None:
+        """What the body says, if the database can hold it: PostgreSQL has no NUL in text."""
         name = self.record.body.get("model")
-        return name[:64] if isinstance(name, str) else None
+        return name[:64] if isinstance(name, str) and "\0" not in name else None
 
     @property
     def version(self) -> int | None:
