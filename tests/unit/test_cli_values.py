@@ -11,7 +11,8 @@ from edgeward_contract.artifact import ReleaseRef
 from edgeward_contract.schema import Fields, JsonValue
 from edgeward_fleet.cli.errors import BadUsage
 from edgeward_fleet.cli.output import age, plain
-from edgeward_fleet.cli.trust import checked_url, normal_fingerprint
+from edgeward_fleet.cli.profile import checked_url
+from edgeward_fleet.cli.trust import normal_fingerprint
 from edgeward_fleet.cli.values import duration, percent, phases, release, seconds
 from edgeward_fleet.rollouts.model import RolloutSpec
 
@@ -113,10 +114,19 @@ def test_a_fingerprint_that_is_none_is_refused() -> None:
 
 
 def test_only_https_is_spoken() -> None:
-    assert checked_url("https://fleet.example:8443/setup?token=x") == "https://fleet.example:8443"
-    for url in ("http://fleet.example", "fleet.example:8443", ""):
-        with pytest.raises(BadUsage, match="expected https://HOST:PORT"):
-            checked_url(url)
+    assert checked_url("https://fleet.example:8443/setup?token=x", "--url") == "https://fleet.example:8443"
+    assert checked_url("https://[2001:db8::1]:8443/", "--url") == "https://[2001:db8::1]:8443"
+    for url in (
+        "http://fleet.example",
+        "fleet.example:8443",
+        "",
+        "https://",
+        "https://h:port",
+        "https://[::1",
+        "https:h",
+    ):
+        with pytest.raises(BadUsage, match="--url: expected https://HOST:PORT, got"):
+            checked_url(url, "--url")
 
 
 def test_how_long_ago() -> None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+import httpx
+
 from edgeward_contract.schema import ContractError, parse_json
 from edgeward_fleet.cli.errors import BadUsage, NotAllowed
 
@@ -29,6 +31,18 @@ class Profile:
     ca_pem: str = ""
     token: str = ""
     username: str = ""
+
+
+def checked_url(url: str, where: str) -> str:
+    """The scheme, host and port of `url` alone. Raises BadUsage unless it is https: tokens and passwords go there."""
+    try:
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, ValueError):
+        parsed = httpx.URL()
+    if parsed.scheme != "https" or not parsed.host:
+        hint = "The fleet prints its address at start."
+        raise BadUsage(f"{where}: expected https://HOST:PORT, got {url[:200]!r}", hint=hint)
+    return f"https://{parsed.netloc.decode('ascii')}"
 
 
 def profile_path(environment: Mapping[str, str] = os.environ) -> Path:
@@ -75,20 +89,33 @@ def effective(environment: Mapping[str, str] = os.environ) -> Profile:
 
 
 def with_environment(profile: Profile, environment: Mapping[str, str]) -> Profile:
-    """`profile` under EDGEWARD_URL, EDGEWARD_TOKEN and EDGEWARD_CA. Raises BadUsage: EDGEWARD_CA cannot be read."""
-    url = environment.get(URL, "").rstrip("/")
-    if url and url != profile.url:
-        profile = Profile(url=url)
+    """`profile` under EDGEWARD_URL, EDGEWARD_TOKEN and EDGEWARD_CA. Raises BadUsage: one of them cannot be used."""
+    if given := environment.get(URL):
+        url = checked_url(given, URL)
+        if url != profile.url:
+            profile = Profile(url=url)
     if token := environment.get(TOKEN):
-        profile = replace(profile, token=token, username="")
+        profile = replace(profile, token=_checked_token(token), username="")
     if ca := environment.get(CA):
         profile = replace(profile, ca_pem=read_ca(Path(ca)))
     return profile
 
 
 def read_ca(path: Path) -> str:
-    """A certificate file's text. Raises BadUsage."""
+    """A certificate file's text. Raises BadUsage: without a certificate of its own nobody's would be pinned."""
     try:
-        return path.read_text("ascii")
+        text = path.read_text("ascii")
     except (OSError, UnicodeDecodeError) as error:
         raise BadUsage(f"{path}: expected a CA certificate in PEM form, found: {error}") from None
+    if "-----BEGIN CERTIFICATE-----" not in text:
+        raise BadUsage(f"{path}: expected a CA certificate in PEM form, found none")
+    return text
+
+
+def _checked_token(token: str) -> str:
+    """Without the end of the line that a file left. Raises BadUsage, which never repeats it."""
+    stripped = token.strip()
+    if not (stripped.isascii() and stripped.isprintable()) or " " in stripped:
+        hint = "Give the token as `edgeward account token create` showed it."
+        raise BadUsage(f"{TOKEN}: expected a token of one word, found other signs in it", hint=hint)
+    return stripped

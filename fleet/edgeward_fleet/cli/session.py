@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import click
 
@@ -14,8 +14,16 @@ from edgeward_fleet.cli.client import Client
 from edgeward_fleet.cli.errors import BadUsage, CommandError, NotAllowed
 from edgeward_fleet.cli.options import FILE, answering, connect, password, read_password
 from edgeward_fleet.cli.output import Output, described
-from edgeward_fleet.cli.profile import Profile, profile_path, read_ca, read_profile, with_environment, write_profile
-from edgeward_fleet.cli.trust import checked_url, fetch_ca, fingerprints, pin
+from edgeward_fleet.cli.profile import (
+    Profile,
+    checked_url,
+    profile_path,
+    read_ca,
+    read_profile,
+    with_environment,
+    write_profile,
+)
+from edgeward_fleet.cli.trust import fetch_ca, fingerprints, pin
 
 
 @click.command()
@@ -54,7 +62,7 @@ def login(
 ) -> None:
     """Log in and remember it in a file that only you can read."""
     known = read_profile(profile_path())
-    address = checked_url(url) if url else with_environment(known, os.environ).url
+    address = checked_url(url, "--url") if url else with_environment(known, os.environ).url
     if not address:
         raise BadUsage("expected --url https://HOST:PORT, for no fleet is known yet")
     profile = _trusted(address, ca_fingerprint, ca, out)
@@ -91,14 +99,14 @@ def whoami(out: Output) -> None:
 
 
 def _parse_link(link: str) -> tuple[str, str]:
-    parts = urlsplit(link)
-    token = parse_qs(parts.query or parts.fragment).get("token", [""])[0]
+    query = link.partition("?")[2].partition("#")[0] or link.partition("#")[2]
+    token = parse_qs(query).get("token", [""])[0]
     if not token:
         raise BadUsage(
             f"LINK: expected https://HOST:PORT/setup?token=…, got {link!r}",
             hint="`edgeward-fleet serve` prints it at its first start; quote it, for ? and & mean something to shells.",
         )
-    return checked_url(link), token
+    return checked_url(link, "LINK"), token
 
 
 def _trusted(url: str, wanted: str | None, ca: Path | None, out: Output) -> Profile:

@@ -10,7 +10,6 @@ import hashlib
 import re
 import ssl
 from typing import Final
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -20,14 +19,6 @@ from edgeward_fleet.cli.errors import BadUsage, CommandFailed, NotAllowed
 
 _BLOCK: Final = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 _FINGERPRINT: Final = re.compile(r"sha256:[0-9a-f]{64}")
-
-
-def checked_url(url: str) -> str:
-    """The scheme and host of `url` alone. Raises BadUsage unless it is https."""
-    parts = urlsplit(url)
-    if parts.scheme != "https" or not parts.netloc:
-        raise BadUsage(f"--url: expected https://HOST:PORT, got {url!r}", hint="The fleet prints its address at start.")
-    return f"https://{parts.netloc}"
 
 
 def fingerprints(pem: str) -> dict[str, str]:
