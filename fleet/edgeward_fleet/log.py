@@ -8,6 +8,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Final, Literal
 
+from edgeward_contract.visible import visible
+
 _PACKAGE: Final = "edgeward_fleet."
 
 
@@ -23,10 +25,13 @@ def set_up(level: str = "info", style: Literal["text", "json"] = "text") -> None
 
 
 class TextLines(logging.Formatter):
-    """`2026-11-23T09:00:00.000Z info serve: ready`, then the trace when there is one."""
+    """`2026-11-23T09:00:00.000Z info serve: ready`, then the trace when there is one.
+
+    A device's own words may stand in it: they do not look like a line of ours, nor move a terminal's cursor.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        head = f"{_time(record)} {record.levelname.lower()} {_source(record)}: {_one_line(record.getMessage())}"
+        head = f"{_time(record)} {record.levelname.lower()} {_source(record)}: {visible(record.getMessage())}"
         return f"{head}\n{self.formatException(record.exc_info)}" if record.exc_info else head
 
 
@@ -43,11 +48,6 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             fields["trace"] = self.formatException(record.exc_info)
         return json.dumps(fields, ensure_ascii=False)
-
-
-def _one_line(text: str) -> str:
-    """A device's own words may stand in it: they must not look like a line of ours, nor move a terminal's cursor."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -15,6 +15,7 @@ from edgeward_contract.schema import Fields, JsonValue
 from edgeward_fleet.cli.app import edgeward, invoke
 from edgeward_fleet.cli.client import Client
 from edgeward_fleet.cli.errors import BadUsage, CommandError, CommandFailed, Exit, NotAllowed, Undecided
+from edgeward_fleet.cli.output import Output, text
 from edgeward_fleet.cli.reference import page
 
 NOT_ON_A_LAPTOP = ("fastapi", "uvicorn", "sqlalchemy", "pydantic", "onnxruntime", "onnx", "numpy", "edgeward_agent")
@@ -202,3 +203,37 @@ def test_the_command_needs_neither_a_server_nor_a_runtime_to_start() -> None:
     code = f"import sys, edgeward_fleet.cli.app; print([m for m in {NOT_ON_A_LAPTOP!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def _as_typed(line: str) -> subprocess.CompletedProcess[bytes]:
+    command = f"exec {sys.executable} -c 'from edgeward_fleet.cli import main; main()' {line}"
+    return subprocess.run(["/bin/sh", "-c", command], capture_output=True, check=False, timeout=30)
+
+
+def test_streams_that_a_shell_has_closed_end_no_command() -> None:
+    done = _as_typed("login --url https://127.0.0.1:1 --username ada <&- >&-")
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert done.stderr.startswith(b"error: https://127.0.0.1:1: expected a fleet to answer")
+    assert _as_typed("login --url https://127.0.0.1:1 --username ada 2>&-").stdout == b""
+
+
+def test_an_encoding_without_our_signs_costs_no_result(
+    monkeypatch: pytest.MonkeyPatch, checkout: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "cp1252")  # a pipe on Windows
+    release = checkout / "models/wdbc-risk/releases/2"
+    golden = f"--golden {release}/golden.npz --out {tmp_path}/made"
+    packed = _as_typed(f"model pack {release}/model.onnx --name a --version 1 {golden}")
+    assert packed.returncode == 0, packed.stderr
+    assert b"features FP32[-1, 30] \\u2192 risk FP32[-1, 1]" in packed.stdout
+
+
+def test_what_a_fleet_says_is_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "Linux\x1b[2J\x9b31m\u202e\nerror: none"
+    Output(as_json=False).say(hostile)
+    Output(as_json=False).table([Fields({"os": hostile}, "")], (("OS", text("os")),), empty="")
+    Output(as_json=True).show({"os": hostile})
+    assert invoke(("model", "show", hostile)) == 2
+    told = capsys.readouterr()
+    assert not any(sign in told.out + told.err for sign in "\x1b\x9b\u202e")
+    assert told.out.count("Linux\\x1b[2J\\x9b31m\\u202e\\nerror: none") == 2

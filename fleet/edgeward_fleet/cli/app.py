@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -73,12 +74,23 @@ def invoke(arguments: Sequence[str]) -> int:
 
 def run() -> None:
     """Run the command that the command line asks for, and end the process."""
+    _open_streams()
     sys.exit(invoke(sys.argv[1:]))
+
+
+def _open_streams() -> None:
+    """What a shell has closed (`>&-`) is there and empty; a sign that a stream's encoding has not is written around."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _told(message: str, hint: str, code: int, *, as_json: bool) -> int:
     if as_json:
-        print(json.dumps({"error": message, "hint": hint, "exit_code": int(code)}, ensure_ascii=False), file=sys.stderr)
+        print(json.dumps({"error": message, "hint": hint, "exit_code": int(code)}), file=sys.stderr)
     else:
         print(f"error: {visible(message)}\n  {visible(hint)}", file=sys.stderr)
     return code

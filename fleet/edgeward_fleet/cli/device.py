@@ -78,8 +78,6 @@ def _ask(question: str, out: Output) -> None:
     """Raises BadUsage when nobody can answer."""
     if out.as_json:
         raise BadUsage("expected --yes together with --json, for nobody can be asked")
-    if sys.stdin is None or sys.stdin.closed:
-        raise BadUsage(_NO_ANSWER, hint=_WITHOUT_ASKING)
     try:
         click.confirm(question, abort=True, err=True)
     except click.Abort:

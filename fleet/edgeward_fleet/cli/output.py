@@ -30,7 +30,7 @@ class Output:
     def show(self, document: Mapping[str, JsonValue], *lines: str) -> None:
         """The result: `document` for scripts, `lines` for people."""
         if self.as_json:
-            print(json.dumps(document, indent=2, ensure_ascii=False), flush=True)
+            print(json.dumps(document, indent=2), flush=True)  # escaped: not every pipe is UTF-8
         else:
             self.say(*lines)
 
