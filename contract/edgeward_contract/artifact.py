@@ -23,6 +23,9 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 # Fits a file name, an MQTT topic level, a URL segment and a certificate's common name without quoting.
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?")
 
+_VERSION_DIGITS: Final = 18
+MAX_VERSION: Final = 10**_VERSION_DIGITS - 1
+"""Of a release: what `name@version` can say, which is how a desired state names it."""
 NAMES_TAKEN: Final[Mapping[str, str]] = {"stats": "/v2/models/stats is the statistics of all models"}
 """By the protocol that models are asked with; each with the reason."""
 
@@ -56,7 +59,13 @@ class ReleaseRef:
     def parse(cls, text: str) -> ReleaseRef:
         """Raises ContractError unless `text` looks like `wdbc-risk@2`."""
         name, at, version = text.partition("@")
-        if not at or not version.isascii() or not version.isdigit() or len(version) > 18 or int(version) < 1:
+        if (
+            not at
+            or not version.isascii()
+            or not version.isdigit()
+            or len(version) > _VERSION_DIGITS
+            or int(version) < 1
+        ):
             raise ContractError("release", f"expected name@version such as wdbc-risk@2, got {text[:80]!r}")
         return cls(model_name(name, "release"), int(version))
 

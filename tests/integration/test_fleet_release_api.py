@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from edgeward_contract.artifact import ReleaseRef, Sha256, sha256_of
+from edgeward_contract.artifact import ModelName, ReleaseRef, Sha256, sha256_of
 from edgeward_contract.chunks import CHUNK_BYTES, ChunkIndex, Encoding
 from edgeward_contract.desired import DesiredState
 from edgeward_contract.topics import chunk_index_path, chunk_path, desired_path, manifest_path
@@ -207,3 +208,11 @@ def test_a_damaged_chunk_is_never_sent_and_a_push_mends_it(
         assert (answer.status_code, "expected a sound chunk" in detail(answer)) == (500, True)
     assert put_artifact(fleet, pushed.data).status_code == 200
     assert device.get(chunk_path(digest)).content == pushed.data[:CHUNK_BYTES]
+
+
+def test_a_release_that_nothing_could_name_is_not_registered(fleet: Fleet, pushed: Pushed) -> None:
+    made = manifest(10**18, pushed.data, pushed.golden)
+    answer = post_release(fleet, made.canonical())
+    assert (answer.status_code, "version: expected 1 to 999999999999999999" in answer.text) == (422, True)
+    answer = post_release(fleet, dataclasses.replace(made, name=ModelName("stats"), version=1).canonical())
+    assert (answer.status_code, "expected another name than 'stats'" in answer.text) == (422, True)

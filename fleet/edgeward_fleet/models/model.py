@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from edgeward_contract.artifact import ModelName, ReleaseRef, Sha256, sha256_of
+from edgeward_contract.artifact import MAX_VERSION, ModelName, ReleaseRef, Sha256, new_model_name, sha256_of
 from edgeward_contract.manifest import Manifest
 from edgeward_contract.schema import ContractError
 from edgeward_fleet.errors import Invalid
@@ -47,8 +47,11 @@ def read_manifest(data: bytes) -> Manifest:
     """Raises Invalid: not a manifest, or not in the canonical form whose digest every reader computes alike."""
     try:
         manifest = Manifest.parse(data)
+        new_model_name(manifest.name, "name")
     except ContractError as error:
         raise Invalid(f"manifest: {error}", hint="`edgeward model pack` writes a valid one.") from None
+    if manifest.version > MAX_VERSION:
+        raise Invalid(f"manifest: version: expected 1 to {MAX_VERSION}, got {manifest.version}")
     if manifest.canonical() != data:
         raise Invalid(
             f"manifest: expected its canonical bytes ({manifest.sha256()[:12]}…), got others ({sha256_of(data)[:12]}…)",

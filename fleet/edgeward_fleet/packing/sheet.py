@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from edgeward_contract.artifact import new_model_name
+from edgeward_contract.artifact import MAX_VERSION, new_model_name
 from edgeward_contract.manifest import Budget, CapturePolicy, TensorSpec, Tolerance
 from edgeward_contract.schema import ContractError, Fields
 from edgeward_contract.serving_options import PROVIDERS, ServingOptions
@@ -56,8 +56,8 @@ class Sheet:
             new_model_name(self.name, "name")
         except ContractError as error:
             raise SheetRefused(str(error)) from None
-        if self.version < 1:
-            raise SheetRefused(f"version: expected 1 or more, got {self.version}")
+        if not 1 <= self.version <= MAX_VERSION:
+            raise SheetRefused(f"version: expected 1 to {MAX_VERSION}, got {self.version}")
 
 
 def read_sheet(path: Path) -> Sheet:
