@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,17 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edgeward_contract.manifest import CaptureMode, Datatype, Manifest, Tolerance
+from edgeward_contract.manifest import CaptureMode, Datatype, Manifest, TensorSpec, Tolerance
 from edgeward_fleet.packing.errors import FolderRefused, GoldenRefused, NotAModel, SheetRefused
 from edgeward_fleet.packing.folder import read_release
-from edgeward_fleet.packing.golden import Golden
+from edgeward_fleet.packing.golden import Golden, read_inputs
 from edgeward_fleet.packing.pack import GoldenSource, pack
 from edgeward_fleet.packing.sheet import Sheet, read_sheet
-from edgeward_fleet.packing.tensors import read_signature
+from edgeward_fleet.packing.tensors import Signature, read_signature
 from support.onnx_files import WEIGHTS, expected_risk, risk_model, save, some_features
 
 SHEET = Sheet(name="risk", version=1)
+FEATURES = TensorSpec(name="features", datatype=Datatype.FP32, shape=(-1, 3))
 
 
 def complete_set(path: Path, **arrays: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> GoldenSource:
@@ -117,6 +119,33 @@ def test_weights_outside_the_file_are_refused(tmp_path: Path) -> None:
         read_signature((tmp_path / "out.onnx").read_bytes())
 
 
+def test_a_constant_of_a_node_outside_the_file_is_refused(tmp_path: Path) -> None:
+    """The runtime would read it here, and golden outputs would rest on a file that no device gets."""
+    outside = TensorProto(data_type=TensorProto.FLOAT, dims=[3], name="c", data_location=TensorProto.EXTERNAL)
+    outside.external_data.add(key="location", value="weights.bin")
+    branch = helper.make_graph(
+        [helper.make_node("Constant", [], ["c"], value=outside)],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("c", TensorProto.FLOAT, [3])],
+    )
+    node = helper.make_node("If", ["x"], ["y"], then_branch=branch, else_branch=branch)
+    (x, y) = (
+        helper.make_tensor_value_info("x", TensorProto.BOOL, []),
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, [3]),
+    )
+    model = helper.make_model(helper.make_graph([node], "g", [x], [y]))
+    with pytest.raises(NotAModel, match="expected the weights inside the file"):
+        read_signature(model.SerializeToString())
+
+
+@pytest.mark.parametrize(("name", "odd"), [(b"features", b"feat\xffres"), (b"MatMul", b"Mat\xfful")])
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path, name: bytes, odd: bytes) -> None:
+    damaged = risk_model(tmp_path / "m.onnx").read_bytes().replace(name, odd)
+    with pytest.raises(NotAModel, match="found a name in it that is not UTF-8"):
+        read_signature(damaged)
+
+
 def test_an_output_that_is_no_tensor_names_the_usual_cause(tmp_path: Path) -> None:
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 1])
     sequence = helper.make_tensor_sequence_value_info("scores", TensorProto.FLOAT, None)
@@ -161,6 +190,38 @@ def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
             SHEET,
             tmp_path / "out",
         )
+
+
+@pytest.mark.parametrize(("after", "offset"), [(b".npy", 20), (b"PK\x01\x02", 6)], ids=["stream", "method"])
+def test_a_damaged_set_is_one_line(tmp_path: Path, after: bytes, offset: int) -> None:
+    file = tmp_path / "g.npz"
+    np.savez_compressed(file, allow_pickle=False, features=some_features())
+    data = bytearray(file.read_bytes())
+    data[data.index(after) + len(after) + offset] ^= 0xFF
+    file.write_bytes(data)
+    with pytest.raises(GoldenRefused, match=r"g\.npz: expected an \.npz archive of plain arrays, found: "):
+        read_inputs(file, Signature(inputs=(FEATURES,), outputs=()))
+
+
+def test_a_set_that_no_device_could_check_is_not_made(tmp_path: Path) -> None:
+    columns = helper.make_node("Transpose", ["features"], ["y"], perm=[1, 0])
+    with pytest.raises(GoldenRefused, match="golden output y: expected a model whose first axis is the batch"):
+        pack(_one_node(tmp_path, columns, [3, "N"]), inputs_alone(tmp_path / "i.npz"), SHEET, tmp_path / "out")
+    with pytest.raises(GoldenRefused, match="expected the same number of cases"):
+        pack(_one_node(tmp_path, columns, ["M", "N"]), inputs_alone(tmp_path / "i.npz"), SHEET, tmp_path / "out")
+
+
+def test_a_model_that_answers_at_random_is_refused_here_and_not_on_every_device(tmp_path: Path) -> None:
+    model = _one_node(tmp_path, helper.make_node("RandomNormalLike", ["features"], ["y"]), ["N", 3])
+    with pytest.raises(GoldenRefused, match="output y, case 0: expected .*, the model gives "):
+        pack(model, inputs_alone(tmp_path / "i.npz"), SHEET, tmp_path / "out")
+
+
+def _one_node(folder: Path, node: onnx.NodeProto, shape: list[int | str]) -> Path:
+    features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", 3])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)
+    graph = helper.make_graph([node], "g", [features], [y])
+    return save(folder / "one.onnx", graph)
 
 
 def test_a_model_without_a_batch_axis_is_refused(tmp_path: Path) -> None:
@@ -286,6 +347,30 @@ def test_a_changed_file_is_no_release_any_more(tmp_path: Path) -> None:
     (tmp_path / "out/model.onnx").unlink()
     with pytest.raises(FolderRefused, match=r"found no model\.onnx"):
         read_release(tmp_path / "out")
+
+
+def test_an_empty_folder_is_filled_and_stays_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody stands in it, or a container's volume is mounted there."""
+    model, source = risk_model(tmp_path / "m.onnx"), complete_set(tmp_path / "g.npz")
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    made = pack(model, source, SHEET, Path())
+    assert read_release(tmp_path / "out").manifest == made.manifest
+    assert sorted(each.name for each in Path.cwd().iterdir()) == ["golden.npz", "manifest.json", "model.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("sheet", "words"),
+    [
+        (replace(SHEET, summary="x" * 901), "summary: expected at most 900 characters, got 901"),
+        (replace(SHEET, summary="a\udcff"), r"expected text in UTF-8, got .*\\udcff"),
+        (replace(SHEET, version=10**18), "version: expected 1 to 999999999999999999, got 1000000000000000000"),
+    ],
+)
+def test_what_nobody_could_read_again_is_not_written(tmp_path: Path, sheet: Sheet, words: str) -> None:
+    with pytest.raises(SheetRefused, match=words):
+        pack(risk_model(tmp_path / "m.onnx"), complete_set(tmp_path / "g.npz"), sheet, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["", "Risk", "a/b", "../x", "a" * 65, "stats"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,14 @@ def read_inputs(path: Path, signature: Signature) -> Arrays:
     return inputs
 
 
+def complete(inputs: Arrays, outputs: Arrays, signature: Signature) -> Golden:
+    """A set of `inputs` and what the model gave for them. Raises GoldenRefused: no set that a device could check."""
+    for spec in signature.outputs:
+        _check_array("output", spec, np.asarray(outputs[spec.name]))
+    _check_cases({**inputs, **outputs})
+    return Golden(inputs=inputs, outputs=outputs)
+
+
 def default_tolerance(datatype: Datatype) -> Tolerance:
     """Room for another CPU's rounding in a float, none in a class or a count."""
     floating = datatype in (Datatype.FP16, Datatype.FP32, Datatype.FP64)
@@ -124,7 +133,9 @@ def _load(path: Path) -> dict[str, npt.NDArray[np.generic]]:
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise GoldenRefused(f"{path.name}: expected an .npz archive, found a single array")
             return {name: file[name] for name in file.files}
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, OSError, RuntimeError, MemoryError, zlib.error, zipfile.BadZipFile) as error:
+        if isinstance(error, OSError) and error.filename:
+            raise  # of the file, not of what is in it
         raise GoldenRefused(f"{path.name}: expected an .npz archive of plain arrays, found: {error}") from None
 
 

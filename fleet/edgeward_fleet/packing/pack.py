@@ -15,7 +15,7 @@ from edgeward_contract.serving_options import ServingOptions
 from edgeward_fleet.packing.errors import FolderRefused, NotAModel, SheetRefused
 from edgeward_fleet.packing.evaluate import evaluate
 from edgeward_fleet.packing.folder import GOLDEN, MANIFEST, MODEL, ReleaseFolder
-from edgeward_fleet.packing.golden import Golden, compare, default_tolerance, read_golden, read_inputs
+from edgeward_fleet.packing.golden import compare, complete, default_tolerance, read_golden, read_inputs
 from edgeward_fleet.packing.sheet import Sheet, TensorNotes, annotate
 from edgeward_fleet.packing.tensors import Signature, read_signature
 
@@ -60,8 +60,22 @@ def pack(model: Path, golden: GoldenSource, sheet: Sheet, out: Path) -> ReleaseF
         license=sheet.license,
         attribution=sheet.attribution,
     )
-    _write(out, {MANIFEST: manifest.canonical(), MODEL: data, GOLDEN: archive})
-    return ReleaseFolder(path=out, manifest=manifest, manifest_bytes=manifest.canonical())
+    written = _readable(manifest)
+    _write(out, {GOLDEN: archive, MODEL: data, MANIFEST: written})
+    return ReleaseFolder(path=out, manifest=manifest, manifest_bytes=written)
+
+
+def _readable(manifest: Manifest) -> bytes:
+    """The manifest's bytes, once they have been read as the fleet and the devices will."""
+    try:
+        data = manifest.canonical()
+        Manifest.parse(data)
+    except UnicodeEncodeError as error:
+        found = error.object[max(0, error.start - 20) : error.end]
+        raise SheetRefused(f"expected text in UTF-8, got {found!r}") from None
+    except ContractError as error:
+        raise SheetRefused(str(error)) from None
+    return data
 
 
 def _serving(sheet: Sheet, signature: Signature) -> ServingOptions:
@@ -91,27 +105,35 @@ def _golden(
     """The archive's bytes and its number of cases. A complete set is kept byte for byte: somebody signed off on it."""
     if source.compute_outputs:
         inputs = read_inputs(source.path, signature)
-        golden = Golden(inputs=inputs, outputs=evaluate(model, inputs))
-        return golden.archive(), golden.cases
-    golden = read_golden(source.path, signature)
-    compare(golden, evaluate(model, golden.inputs), tolerances)
-    return source.path.read_bytes(), golden.cases
+        golden = complete(inputs, evaluate(model, inputs), signature)
+    else:
+        golden = read_golden(source.path, signature)
+    compare(golden, evaluate(model, golden.inputs), tolerances)  # also of what it gave itself: it may be random
+    return golden.archive() if source.compute_outputs else source.path.read_bytes(), golden.cases
 
 
 def _write(out: Path, files: Mapping[str, bytes]) -> None:
-    """All files or none: written beside, then renamed into place."""
+    """All files or none, the manifest last: written beside, then renamed into place."""
     if out.exists():
         if all((out / name).is_file() and (out / name).read_bytes() == data for name, data in files.items()):
             return
         if not out.is_dir() or any(out.iterdir()):
             raise FolderRefused(f"{out}: expected a new or an empty folder, found other files")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    is_new = not out.exists()
+    if is_new:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    # An empty folder is filled and not replaced: somebody may stand in it, or something be mounted there.
+    beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent if is_new else out))
     try:
         for name, data in files.items():
             (beside / name).write_bytes(data)
-        beside.chmod(0o755)
-        beside.replace(out)
+        if is_new:
+            beside.chmod(0o755)
+            beside.replace(out)
+        else:
+            for name in files:
+                (beside / name).replace(out / name)
+            beside.rmdir()
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise

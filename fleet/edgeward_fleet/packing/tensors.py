@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,6 +30,7 @@ DATATYPES: Final[dict[int, Datatype]] = {
     TensorProto.DOUBLE: Datatype.FP64,
     TensorProto.STRING: Datatype.BYTES,
 }
+_NOT_TEXT: Final = "expected a valid ONNX model, found a name in it that is not UTF-8"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +53,20 @@ def read_signature(data: bytes, serving: ServingOptions | None = None) -> Signat
         NotAModel: no ONNX, breaks ONNX's own rules, weights elsewhere, or not tensors in and out.
         SheetRefused: a dimension is pinned that the model does not have.
     """
-    model = _parse(data)
+    try:
+        signature = _signature(_parse(data), serving or ServingOptions())
+    except UnicodeDecodeError:  # the checker's complaint of a name
+        raise NotAModel(_NOT_TEXT) from None
+    names = [*signature.first_axes, *(each.name for each in (*signature.inputs, *signature.outputs))]
+    if not all(isinstance(name, str) for name in names):  # protobuf hands out such a name as bytes
+        raise NotAModel(_NOT_TEXT)
+    return signature
+
+
+def _signature(model: onnx.ModelProto, serving: ServingOptions) -> Signature:
     weights = {each.name for each in model.graph.initializer}
     inputs = [each for each in model.graph.input if each.name not in weights]
-    _pin(serving or ServingOptions(), inputs, list(model.graph.output))
+    _pin(serving, inputs, list(model.graph.output))
     named = onnx.shape_inference.infer_shapes(model).graph.output  # the runtime infers names too
     return Signature(
         inputs=_specs("input", inputs),
@@ -99,13 +110,26 @@ def _parse(data: bytes) -> onnx.ModelProto:
         raise NotAModel(f"expected an ONNX model, found {_looks_like(data)}") from None
     if not model.ir_version or not model.graph.output:
         raise NotAModel(f"expected an ONNX model, found {_looks_like(data)}")
-    if any(each.data_location == TensorProto.EXTERNAL for each in model.graph.initializer):
+    if any(each.data_location == TensorProto.EXTERNAL for each in _tensors(model.graph)):
         raise NotAModel("expected the weights inside the file, found some in external files")
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         raise NotAModel(f"expected a valid ONNX model, found: {str(error).strip().splitlines()[0]}") from None
     return model
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
+    """Every constant of a graph, also those of its nodes and of the graphs in them."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for attribute in (each for node in graph.node for each in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            yield from (sparse.values, sparse.indices)
+        for inner in (attribute.g, *attribute.graphs):
+            yield from _tensors(inner)
 
 
 def _looks_like(data: bytes) -> str:
