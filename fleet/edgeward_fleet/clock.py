@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 Clock = Callable[[], datetime]
 
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+def is_due(last: datetime | None, now: datetime, resolution: timedelta) -> bool:
+    """Whether a time that is noted only so often should be noted again: also when a clock that ran ahead wrote it."""
+    return last is None or not timedelta() <= now - last < resolution
 
 
 def rfc3339(moment: datetime) -> str:

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -306,6 +306,19 @@ def test_an_expired_certificate_is_out_on_an_open_connection_too(fleet: Fleet, c
     clock.advance(-timedelta(days=31))
     assert answer.status_code == 403
     assert "expected a valid certificate, it has expired" in detail(answer)
+
+
+def test_a_device_that_was_seen_while_the_clock_ran_ahead_is_seen_again(fleet: Fleet, clock: MovableClock) -> None:
+    """Otherwise it would be online for as long as the clock was ahead, dead or alive."""
+    link = fleet.device_client(fleet.enrol("ahead-1"))
+    clock.advance(timedelta(days=1))
+    assert link.get(NOW).status_code == 204
+    clock.advance(-timedelta(days=1))
+    request = {"csr_pem": signing_request(ca.new_key())}
+    assert link.post(CERTIFICATE, json=request).status_code == 200  # who was let in a moment ago is not looked up
+    assert link.get(NOW).status_code == 204
+    seen = datetime.fromisoformat(fleet.client(Role.VIEWER).get("/devices/ahead-1").json()["last_seen_at"])
+    assert abs(clock() - seen) < timedelta(hours=1)
 
 
 def test_without_a_certificate_of_this_fleet_nobody_gets_to_speak(fleet: Fleet, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from edgeward_contract.schema import ContractError, parse_json
 from edgeward_fleet import log
 from edgeward_fleet.accounts.model import Role, check_password, check_username
 from edgeward_fleet.audit.model import GENESIS, AuditEntry, problem_between
+from edgeward_fleet.clock import is_due
 from edgeward_fleet.devices.model import Presence, presence
 from edgeward_fleet.enrolment import ca, passphrase
 from edgeward_fleet.errors import FleetError, Invalid, PassphraseError, TooMany
@@ -121,6 +122,15 @@ def _presence(last_seen_at: datetime | None, *, revoked: bool = False) -> Presen
         late_after=timedelta(minutes=3),
         offline_after=timedelta(minutes=15),
     )
+
+
+def test_a_time_is_noted_again_when_it_is_old_or_of_a_clock_that_ran_ahead() -> None:
+    minute = timedelta(minutes=1)
+    assert is_due(None, NOW, minute)
+    assert not is_due(NOW, NOW, minute)
+    assert not is_due(NOW - minute * 0.9, NOW, minute)
+    assert is_due(NOW - minute, NOW, minute)
+    assert is_due(NOW + minute * 0.1, NOW, minute)
 
 
 class Ticking:

@@ -21,7 +21,7 @@ from edgeward_fleet.accounts.model import (
 from edgeward_fleet.accounts.passwords import Passwords
 from edgeward_fleet.audit import service as audit
 from edgeward_fleet.audit.model import SYSTEM, Actor
-from edgeward_fleet.clock import Clock
+from edgeward_fleet.clock import Clock, is_due
 from edgeward_fleet.db.engine import Database
 from edgeward_fleet.db.schema import AccountRow, ApiTokenRow
 from edgeward_fleet.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
@@ -246,7 +246,7 @@ def principal_of(session: Session, row: ApiTokenRow, address: str, now: datetime
     owner = repository.account_row(session, row.username)
     if owner.disabled:
         raise Unauthenticated("expected an active account, this one is disabled", hint="Ask an admin.")
-    if row.last_used_at is None or now - row.last_used_at > _USED_RESOLUTION:
+    if is_due(row.last_used_at, now, _USED_RESOLUTION):
         row.last_used_at = now
     role = _present_role(row, owner)
     return Principal(username=row.username, role=role, token_id=row.token_id, address=address)

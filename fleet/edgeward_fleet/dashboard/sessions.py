@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from edgeward_fleet.accounts.model import Principal
 from edgeward_fleet.accounts.service import Accounts, principal_of
-from edgeward_fleet.clock import Clock
+from edgeward_fleet.clock import Clock, is_due
 from edgeward_fleet.db.engine import Database
 from edgeward_fleet.db.schema import ApiTokenRow, SessionRow
 from edgeward_fleet.errors import Unauthenticated
@@ -81,7 +81,7 @@ class Sessions:
             if row is None:
                 raise Unauthenticated("the session ended, or never began", hint=_AGAIN)
             _check_age(row, now)
-            if is_activity and now - row.seen_at >= _SEEN_RESOLUTION:
+            if is_activity and is_due(row.seen_at, now, _SEEN_RESOLUTION):
                 row.seen_at = now
             return principal_of(session, session.get_one(ApiTokenRow, row.token_id), address, now)
 

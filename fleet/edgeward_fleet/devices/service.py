@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from edgeward_contract.artifact import DeviceId
 from edgeward_fleet.audit import service as audit
 from edgeward_fleet.audit.model import Actor
-from edgeward_fleet.clock import Clock
+from edgeward_fleet.clock import Clock, is_due
 from edgeward_fleet.db.engine import Database
 from edgeward_fleet.db.schema import CertificateRow, DeviceRow
 from edgeward_fleet.devices import repository
@@ -207,13 +207,9 @@ def _check(shown: _Shown, now: datetime) -> None:
 
 
 def _note_seen(session: Session, device_id: str, last_seen_at: datetime | None, address: str, now: datetime) -> None:
-    if _is_news(last_seen_at, now):
+    if is_due(last_seen_at, now, _SEEN_RESOLUTION):
         seen = update(DeviceRow).where(DeviceRow.device_id == device_id)
         session.connection().execute(seen.values(last_seen_at=now, last_address=address))
-
-
-def _is_news(last_seen_at: datetime | None, now: datetime) -> bool:
-    return last_seen_at is None or now - last_seen_at >= _SEEN_RESOLUTION
 
 
 def _serial(certificate_der: bytes) -> str:
