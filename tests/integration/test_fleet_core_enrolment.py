@@ -21,6 +21,7 @@ from edgeward_fleet.clock import utc_now
 from edgeward_fleet.enrolment import authority, ca, passphrase
 from edgeward_fleet.opening import opened
 from support.fleet import (
+    PASSWORD,
     EnrolledDevice,
     Fleet,
     MovableClock,
@@ -171,13 +172,46 @@ def test_enrolment_is_rate_limited_by_address(tmp_path: Path) -> None:
         ("North", None, "site: expected a name of"),
         ("north", "Bed 1", "device_id: expected a name of"),
         ("north", "../etc", "device_id: expected"),
-        ("s" * 64, None, "device_id: expected a name of"),
     ],
 )
 def test_names_that_break_the_rule_are_refused(fleet: Fleet, site: str, device_id: str | None, words: str) -> None:
     answer = fleet.client(Role.OPERATOR).post("/device-tokens", json={"site": site, "device_id": device_id})
     assert answer.status_code == 422
     assert words in detail(answer)
+
+
+def test_a_name_that_the_fleet_chooses_has_room_at_a_site_of_a_long_name(fleet: Fleet) -> None:
+    answer = fleet.client(Role.OPERATOR).post("/device-tokens", json={"site": "s" * 56 + "-" + "t" * 7})
+    assert (answer.status_code, answer.json()["device_id"][:57]) == (201, "s" * 56 + "-")
+
+
+def test_another_token_for_the_device_ends_one_that_went_astray(fleet: Fleet) -> None:
+    astray, other = fleet.device_token("north", "astray-1").token, fleet.device_token("north", "astray-2").token
+    instead = fleet.device_token("north", "astray-1").token
+    assert enrol(fleet, astray).status_code == 410
+    assert [enrol(fleet, token).status_code for token in (instead, other)] == [201, 201]
+
+
+def test_a_token_is_worth_what_its_maker_may_do_now(fleet: Fleet) -> None:
+    admin = fleet.client(Role.ADMIN)
+    made = admin.post("/accounts", json={"username": "leaver", "password": PASSWORD, "role": "operator"})
+    assert made.status_code == 201
+    token = admin.post("/login", json={"username": "leaver", "password": PASSWORD}).json()["token"]
+    left = [
+        admin.post(
+            "/device-tokens",
+            json={"site": "north", "device_id": f"left-{number}"},
+            headers={"Authorization": f"Bearer {token}"},
+        ).json()["token"]
+        for number in range(2)
+    ]
+    for change in ({"role": "viewer"}, {"role": "operator", "disabled": True}):
+        assert admin.patch("/accounts/leaver", json=change).status_code == 200
+        answer = enrol(fleet, left[0])
+        assert answer.status_code == 410
+        assert "expected one of an operator, who made this one is none any more" in detail(answer)
+    assert admin.patch("/accounts/leaver", json={"disabled": False}).status_code == 200
+    assert enrol(fleet, left[1]).status_code == 201
 
 
 def test_a_token_comes_with_the_command_to_type(fleet: Fleet) -> None:

@@ -17,6 +17,7 @@ from edgeward_fleet.cli.client import Client
 from edgeward_fleet.cli.errors import BadUsage, CommandError, CommandFailed, Exit, NotAllowed, Undecided
 from edgeward_fleet.cli.output import Output, text
 from edgeward_fleet.cli.reference import page
+from edgeward_fleet.enrolment.service import MAX_TOKEN_HOURS
 
 NOT_ON_A_LAPTOP = ("fastapi", "uvicorn", "sqlalchemy", "pydantic", "onnxruntime", "onnx", "numpy", "edgeward_agent")
 
@@ -203,6 +204,14 @@ def test_the_command_needs_neither_a_server_nor_a_runtime_to_start() -> None:
     code = f"import sys, edgeward_fleet.cli.app; print([m for m in {NOT_ON_A_LAPTOP!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_command_offers_what_the_fleet_takes() -> None:
+    """It cannot ask: a laptop has nothing of the fleet's own."""
+    command = dict(leaves(edgeward))[("device", "token")]
+    life = next(each.type for each in command.params if each.name == "expires_in")
+    assert isinstance(life, click.IntRange)
+    assert life.max == MAX_TOKEN_HOURS
 
 
 def _as_typed(line: str) -> subprocess.CompletedProcess[bytes]:

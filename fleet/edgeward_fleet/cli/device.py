@@ -31,7 +31,7 @@ def device() -> None:
 @click.option("--state", help="Only devices in this state, such as online or offline.")
 @answering
 def list_devices(site: str | None, state: str | None, out: Output) -> None:
-    """List the enrolled devices and what they run."""
+    """List the enrolled devices and how lately each was heard of."""
     with connect() as fleet:
         devices = fleet.items("/devices", site=site, state=state)
         out.table(devices, _COLUMNS, empty="No devices yet. `edgeward device token --site SITE` lets one in.")
@@ -50,13 +50,13 @@ def show(device_id: str, out: Output) -> None:
 @device.command()
 @click.option("--site", required=True, help="Where the device will stand.")
 @click.option("--device-id", help="The name that it gets; the fleet chooses one if left out.")
-@click.option("--expires-in", type=click.IntRange(1, 24 * 14), help="Hours until the token ends; 24 if left out.")
+@click.option("--expires-in", type=click.IntRange(1, 24 * 7), help="Hours until the token ends; 24 if left out.")
 @answering
 def token(site: str, device_id: str | None, expires_in: int | None, out: Output) -> None:
     """Make a one-time token and print the whole command to run on the device."""
     with connect() as fleet:
         made = fleet.post("/device-tokens", given(site=site, device_id=device_id, expires_in_h=expires_in))
-    out.say("Run this on the device (once; the token is good for one device):", "")
+    out.say(f"Run this on the device, once; it becomes {made.text('device_id')} (until {made.text('expires_at')}):", "")
     out.show(made.members(), made.text("command"))
 
 
@@ -68,7 +68,10 @@ def token(site: str, device_id: str | None, expires_in: int | None, out: Output)
 def revoke(device_id: str, reason: str | None, yes: bool, out: Output) -> None:
     """Shut DEVICE_ID out: the fleet takes nothing from it any more. It goes on answering at its site."""
     if not yes:
-        _ask(f"Shut {device_id} out? It needs a new token to come back.", out)
+        _ask(
+            f"Shut {device_id} out? The name is never used again; to come back the device needs a token for another.",
+            out,
+        )
     with connect() as fleet:
         found = fleet.post(f"/devices/{device_id}/revoke", given(reason=reason))
     out.show(found.members(), f"{device_id} is revoked.")

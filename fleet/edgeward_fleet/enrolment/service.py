@@ -15,11 +15,12 @@ from sqlalchemy.orm import Session
 from edgeward_contract.artifact import DeviceId
 from edgeward_contract.artifact import device_id as parse_device_id
 from edgeward_contract.schema import ContractError, JsonValue
+from edgeward_fleet.accounts.model import Role
 from edgeward_fleet.audit import service as audit
 from edgeward_fleet.audit.model import Actor
 from edgeward_fleet.clock import Clock, rfc3339
 from edgeward_fleet.db.engine import Database
-from edgeward_fleet.db.schema import CertificateRow, DeviceRow, EnrolmentTokenRow
+from edgeward_fleet.db.schema import AccountRow, CertificateRow, DeviceRow, EnrolmentTokenRow
 from edgeward_fleet.devices import repository as devices
 from edgeward_fleet.devices.model import DevicePrincipal
 from edgeward_fleet.devices.service import serial_text
@@ -76,17 +77,20 @@ class Enrolment:
     ) -> EnrolmentToken:
         """A right to enrol one device at `site`, once. Without `device_id` the fleet chooses one.
 
+        Unused tokens that the device had before end: who has lost one, or shown it around, makes another.
+
         Raises:
             Invalid: a name breaks the rule.
             Conflict: the device is revoked, or belongs to another site.
         """
         _name(site, "site")
-        chosen = DeviceId(_name(device_id or f"{site}-{new_id('', 6)}", "device_id"))
+        chosen = DeviceId(_name(device_id or _new_name(site), "device_id"))
         secret, now = new_secret("ewe_"), self._clock()
         expires = now + (life or self._settings.enrolment_token_life)
 
         def work(session: Session) -> EnrolmentToken:
             _check_may_enrol(session.get(DeviceRow, chosen), chosen, site)
+            _end_tokens(session, chosen, now)
             row = EnrolmentTokenRow(
                 sha256=digest(secret),
                 site=site,
@@ -110,7 +114,7 @@ class Enrolment:
             Invalid: the signing request is no good; the token stays unused.
             Unauthenticated: no such token.
             Conflict: the token was used, with another key or too long ago.
-            Gone: the token has expired.
+            Gone: the token has expired, a newer one has taken its place, or who made it may not any more.
         """
         self._limit.take(address)
         key = ca.public_key_of_request(csr_pem)
@@ -119,6 +123,8 @@ class Enrolment:
         def work(session: Session) -> Identity:
             token = _known_token(session, secret, now)
             first = _take_token(session, token, key, now)
+            if first:
+                _check_host(session, token)
             device = _enrolled_device(session, token, hardware, now) if first else _same_device(session, token, key)
             identity = self._issue(session, device, key, now)
             actor = Actor(name=f"device:{device.device_id}"[:64], address=address)
@@ -179,6 +185,23 @@ def _known_token(session: Session, secret: str, now: datetime) -> EnrolmentToken
     if row.used_at is not None:
         raise _used(row)
     raise Gone(f"token: expected one that is valid, this one expired at {rfc3339(row.expires_at)}", hint=_ASK_AGAIN)
+
+
+def _new_name(site: str) -> str:
+    """Of a device whose name nobody has chosen: its site's, as much of it as there is room for, and six signs."""
+    return f"{site[:57].rstrip('._-')}-{new_id('', 6)}"
+
+
+def _end_tokens(session: Session, device_id: DeviceId, now: datetime) -> None:
+    unused = (EnrolmentTokenRow.device_id == device_id) & EnrolmentTokenRow.used_at.is_(None)
+    session.execute(update(EnrolmentTokenRow).where(unused, EnrolmentTokenRow.expires_at > now).values(expires_at=now))
+
+
+def _check_host(session: Session, token: EnrolmentTokenRow) -> None:
+    """A token is worth what its maker may do now, as every other token is. Raises Gone."""
+    host = session.get(AccountRow, token.created_by)
+    if host is None or host.disabled or not Role(host.role).covers(Role.OPERATOR):
+        raise Gone("token: expected one of an operator, who made this one is none any more", hint=_ASK_AGAIN)
 
 
 def _take_token(session: Session, row: EnrolmentTokenRow, key: ec.EllipticCurvePublicKey, now: datetime) -> bool:
