@@ -128,12 +128,17 @@ class FleetRunning(FleetError):
     hint = "One process owns a data folder. Stop the other one first, or use its API."
 
 
+DAMAGED_HINT = (
+    "Restore your newest backup of the data folder; its folder `backups` has a copy from before the last change of the"
+    " schema, which knows of nothing since."
+)
+
+
 class DatabaseError(FleetError):
     """The database cannot be opened or used. Devices keep what they could not deliver and come again."""
 
     status = 503
     title = "The database cannot be used"
-    hint = "Restore a copy from the `backups` folder of the data folder."
 
 
 class DatabaseUrlError(DatabaseError, SettingsError):

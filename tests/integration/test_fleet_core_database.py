@@ -54,6 +54,13 @@ def test_sqlite_is_set_so_that_a_power_cut_loses_nothing(database: Database) -> 
     assert database.run_sync(pragmas) == ["wal", 2, 1, 5000]
 
 
+def test_a_disk_that_takes_no_writes_is_no_reason_to_restore_an_old_copy(database: Database) -> None:
+    database.run_sync(lambda session: session.execute(text("PRAGMA query_only=ON")).close())
+    with pytest.raises(DatabaseError, match="expected a disk that can be written, got: attempt to write") as caught:
+        database.run_sync(lambda session: audit.record(session, ADA, "a.b", "x"))
+    assert "Look at the disk of the data folder" in caught.value.hint
+
+
 def test_the_files_are_their_owners_alone_in_any_folder(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     (tmp_path / "fleet.db").touch(mode=0o644)  # of a version that left it readable

@@ -20,11 +20,23 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 from edgeward_fleet.db.sharing import OWN_FAULT, Job, Queue, transact
-from edgeward_fleet.errors import DatabaseError, DatabaseUrlError
+from edgeward_fleet.errors import DAMAGED_HINT, DatabaseError, DatabaseUrlError
 
 T = TypeVar("T")
 _SERVER_THREADS: Final = 8
 _BUSY_TIMEOUT_MS: Final = 5000
+_DISK_HINT: Final = (
+    "Look at the disk of the data folder: its room, its rights, the kernel's log. The database may be sound."
+)
+_SQLITE_SIGNS: Final = (
+    ("malformed", "a sound database", DAMAGED_HINT),
+    ("not a database", "a sound database", DAMAGED_HINT),
+    ("full", "room for the database", "Free some space on its disk."),
+    ("readonly", "a disk that can be written", _DISK_HINT),
+    ("disk I/O error", "a disk that can be read and written", _DISK_HINT),
+    ("unable to open", "a database file that can be opened", _DISK_HINT),
+    ("locked", "a database that nobody else uses", "End the other program that has it open, such as sqlite3."),
+)
 _SERVER_HINT: Final = "Check that the database server runs, and the host, name and user in --database-url."
 
 
@@ -103,10 +115,9 @@ class Database:
         words = str(error.orig)
         if not self.is_sqlite:
             return DatabaseError(f"expected an answer of the database, got: {words}", hint=_SERVER_HINT)
-        if "malformed" in words or "not a database" in words:
-            return DatabaseError(f"expected a sound database, got: {words}")
-        if "full" in words:
-            return DatabaseError(f"expected room for the database, got: {words}", hint="Free some space on its disk.")
+        for sign, expected, hint in _SQLITE_SIGNS:
+            if sign in words:
+                return DatabaseError(f"expected {expected}, got: {words}", hint=hint)
         return DatabaseError(f"expected an answer of the database, got: {words}")
 
     def _vacuum_into(self, target: str) -> None:

@@ -14,7 +14,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from edgeward_fleet.db.engine import Database
-from edgeward_fleet.errors import DatabaseError, DataDirError
+from edgeward_fleet.errors import DAMAGED_HINT, DatabaseError, DataDirError
 
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
@@ -78,7 +78,7 @@ def _check_sound(database: Database) -> None:
 
     found = database.with_connection(work)
     if found != "ok":
-        raise DatabaseError(f"{database.url.database}: expected a sound database, got: {found}")
+        raise DatabaseError(f"{database.url.database}: expected a sound database, got: {found}", hint=DAMAGED_HINT)
 
 
 def _copy(database: Database, backups: Path, former: str, now: datetime) -> Path:
