@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -63,6 +64,10 @@ def run() -> None:
     except FleetError as error:
         _complain(str(error), error.hint)
         sys.exit(_USAGE if isinstance(error, SettingsError) else _FAILED)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _complain(f"{where}{error.strerror or error}", "Check the path, its rights and the room on its disk.")
+        sys.exit(_FAILED)
 
 
 def _complain(message: str, hint: str) -> None:
@@ -267,7 +272,7 @@ def mqtt_broker_config(
     )
     names = tuple(dict.fromkeys((*hosts, "localhost", "127.0.0.1")))
     with opened(settings) as database:
-        secret = passphrase.find(os.environ, settings.data_dir)
+        secret = passphrase.find(os.environ, settings.data_dir, make=not database.run_sync(authority.exists))
         known = database.run_sync(lambda session: authority.load_or_create(session, secret, utc_now()))
         devices = database.run_sync(ours)
     mqtt_broker.write_broker(out, plan, known, devices, hosts=names, now=utc_now(), life=timedelta(days=days))
@@ -309,6 +314,11 @@ async def _serve(settings: Settings) -> None:
 
 
 def _print(ready: Ready, settings: Settings) -> None:
+    with suppress(OSError):  # who read it may have left, or its disk be full: devices are served all the same
+        _print_lines(ready, settings)
+
+
+def _print_lines(ready: Ready, settings: Settings) -> None:
     click.echo(f"admin      {ready.admin_url}")
     click.echo(f"devices    {ready.device_url}")
     click.echo(f"enrolment  {ready.enrolment_url}")

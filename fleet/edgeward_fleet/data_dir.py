@@ -12,6 +12,8 @@ from typing import Final
 from edgeward_fleet.errors import DataDirError, FleetRunning
 
 _LOCK: Final = "fleet.lock"
+SERVER_CERTIFICATE: Final = "server.pem"
+"""Made by each `serve`: a fleet has run where it lies."""
 
 
 def default() -> Path:
@@ -48,11 +50,15 @@ def write_private(path: Path, data: bytes) -> None:
     with suppress(FileNotFoundError):
         temporary.unlink()
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # a rename is kept only with its folder
@@ -66,5 +72,11 @@ def _lock(descriptor: int, data_dir: Path) -> None:
     except BlockingIOError:
         owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
         raise FleetRunning(f"{data_dir}: expected a folder that no fleet uses, process {owner} does") from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:
+        raise DataDirError(
+            f"{data_dir}: expected a file system that can lock a file, got: {error.strerror}",
+            hint="Choose a folder on a disk of this machine with --data-dir.",
+        ) from None
+    with suppress(OSError):  # who holds the lock is for people; a full disk takes it from them and no more
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

@@ -16,8 +16,10 @@ from typing import Final
 from edgeward_fleet import app, data_dir, listeners
 from edgeward_fleet.accounts.service import new_setup_secret
 from edgeward_fleet.clock import Clock, utc_now
+from edgeward_fleet.db.engine import Database
 from edgeward_fleet.enrolment import authority, passphrase
 from edgeward_fleet.enrolment.passphrase import Passphrase
+from edgeward_fleet.errors import DataDirError, FleetError, SettingsError
 from edgeward_fleet.listeners import Server
 from edgeward_fleet.opening import opened
 from edgeward_fleet.services import Services
@@ -50,7 +52,7 @@ async def run(
     """
     with ExitStack() as stack:
         database = stack.enter_context(opened(settings, clock))
-        secret = _passphrase(settings)
+        secret = _passphrase(settings, database)
         known = database.run_sync(lambda session: authority.load_or_create(session, secret, clock()))
         sockets = [stack.enter_context(each) for each in _bind(settings)]
         settings = _with_ports(settings, sockets)
@@ -74,6 +76,7 @@ async def _serve(
     announce: Callable[[], None],
     stop: asyncio.Event,
 ) -> None:
+    refused: FleetError | None = None
     async with asyncio.TaskGroup() as tasks:
         workers = [tasks.create_task(_keep_certificate(tls), name="server-certificate")]
         workers += [tasks.create_task(worker(services), name=worker.__qualname__) for worker in app.WORKERS]
@@ -82,26 +85,39 @@ async def _serve(
         ]
         for each in servers:
             await each.up.wait()
-        announce()
-        await stop.wait()
+        try:
+            announce()
+            await stop.wait()
+        except FleetError as error:
+            refused = error
         services.wakeups.close()
         for each in servers:
             each.should_exit = True
         await asyncio.wait(serving)
         for worker in workers:
             worker.cancel()
+    if refused is not None:
+        raise refused
 
 
 async def _keep_certificate(tls: ServerTls) -> None:
     """Looks by the clock, not by one long sleep: a machine that was suspended must not oversleep."""
     while True:
         await asyncio.sleep(_RENEWAL_CHECK_S)
+        look_after(tls)
+
+
+def look_after(tls: ServerTls) -> None:
+    """Renew the certificate when it is time. One that cannot be written is good for a third of its life yet."""
+    try:
         if tls.renew_if_due():
             _log.info("the server's certificate was renewed")
+    except DataDirError as error:
+        _log.error("the server's certificate could not be renewed: %s", error)
 
 
-def _passphrase(settings: Settings) -> Passphrase:
-    return passphrase.find(os.environ, settings.data_dir)
+def _passphrase(settings: Settings, database: Database) -> Passphrase:
+    return passphrase.find(os.environ, settings.data_dir, make=not database.run_sync(authority.exists))
 
 
 def _bind(settings: Settings) -> Iterator[socket.socket]:
@@ -127,5 +143,10 @@ def _ready(settings: Settings, fingerprint: str, setup_secret: str | None) -> Re
 
 def _announce(settings: Settings, ready: Ready, announce: Callable[[Ready], None]) -> None:
     if settings.ready_file is not None:
-        data_dir.write_private(settings.ready_file, json.dumps(dataclasses.asdict(ready)).encode())
+        try:
+            data_dir.write_private(settings.ready_file, json.dumps(dataclasses.asdict(ready)).encode())
+        except OSError as error:
+            raise SettingsError(
+                f"--ready-file {settings.ready_file}: expected a file that can be written, got: {error.strerror}"
+            ) from None
     announce(ready)

@@ -49,8 +49,13 @@ class Settings:
     argon2: Argon2Cost = field(default_factory=Argon2Cost)
 
     @property
+    def database_file(self) -> Path | None:
+        """None when the database is elsewhere."""
+        return None if self.database_url else self.data_dir / "fleet.db"
+
+    @property
     def sqlalchemy_url(self) -> str:
-        return self.database_url or f"sqlite:///{self.data_dir / 'fleet.db'}"
+        return self.database_url or f"sqlite:///{self.database_file}"
 
     @property
     def artifacts_url(self) -> str:

@@ -10,26 +10,30 @@ from typing import Final
 from cryptography.hazmat.primitives import serialization
 
 from edgeward_fleet.clock import Clock
-from edgeward_fleet.data_dir import write_private
+from edgeward_fleet.data_dir import SERVER_CERTIFICATE, write_private
 from edgeward_fleet.enrolment import ca
 from edgeward_fleet.enrolment.authority import Authority
+from edgeward_fleet.errors import DataDirError
 from edgeward_fleet.settings import Settings
 
 
 class ServerTls:
-    """The contexts of all ports. A new certificate is made at each start and at 2/3 of its life."""
+    """The contexts of all ports. A new certificate is made at each start and at 2/3 of its life.
+
+    Raises DataDirError: it cannot be written.
+    """
 
     def __init__(self, authority: Authority, settings: Settings, clock: Clock) -> None:
         self._authority: Final = authority
         self._settings: Final = settings
         self._clock: Final = clock
-        self._file: Final = settings.data_dir / "server.pem"
+        self._file: Final = settings.data_dir / SERVER_CERTIFICATE
         self.open: Final = _server_context()
         self.device: Final = _device_context(authority)
         self._renew_at = self._renew()
 
     def renew_if_due(self) -> bool:
-        """New handshakes use the new certificate; connections that are open keep theirs."""
+        """New handshakes use the new certificate; connections that are open keep theirs. Raises DataDirError."""
         if self._clock() < self._renew_at:
             return False
         self._renew_at = self._renew()
@@ -50,7 +54,13 @@ class ServerTls:
         plain = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        write_private(path, plain + (ca.pem(certificate) + self._authority.cross_pem).encode())
+        try:
+            write_private(path, plain + (ca.pem(certificate) + self._authority.cross_pem).encode())
+        except OSError as error:
+            raise DataDirError(
+                f"{path}: expected a file that can be written, got: {error.strerror}",
+                hint="Check room and rights of the data folder.",
+            ) from None
 
 
 def _server_context() -> ssl.SSLContext:

@@ -148,6 +148,26 @@ def test_a_damaged_database_is_named(tmp_path: Path) -> None:
     assert_one_line(serve(tmp_path / "fleet"), "expected a sound database, got: file is not a database", "backups")
 
 
+def test_what_is_lost_or_cannot_be_written_is_named_and_nothing_new_takes_its_place(tmp_path: Path) -> None:
+    """A new CA is one that no device knows, a new passphrase opens no CA that is there."""
+    folder = tmp_path / "fleet"
+    with running_fleet(tmp_path):
+        pass
+    passphrase = folder / "ca.passphrase"
+    passphrase.rename(tmp_path / "copy")
+    assert_one_line(serve(folder), f"{passphrase}: expected a readable file with the passphrase", "EDGEWARD_CA_PASSPHR")
+    assert not passphrase.exists()
+    (tmp_path / "copy").rename(passphrase)
+    nowhere = tmp_path / "nowhere" / "ready"
+    assert_one_line(serve(folder, "--ready-file", str(nowhere)), f"--ready-file {nowhere}: expected a file that can be")
+    (folder / "uploads" / "x.part").mkdir()
+    assert_one_line(serve(folder), "uploads: expected a folder for uploads, got: Is a directory")
+    (folder / "fleet.db").write_bytes(b"")
+    gone = serve(folder)
+    assert_one_line(gone, "fleet.db: expected the database of the fleet that has run here, found none", "your backup")
+    assert (folder / "fleet.db").stat().st_size == 0
+
+
 def test_a_database_url_that_is_none_is_a_usage_error(tmp_path: Path) -> None:
     done = serve(tmp_path / "fleet", "--database-url", "nonsense")
     assert done.returncode == 2

@@ -393,7 +393,7 @@ def test_a_certificate_that_the_ca_signed_but_the_fleet_did_not_record_is_refuse
     settings = make_settings(tmp_path)
     key = ca.new_key()
     with opened(settings) as database:
-        secret = passphrase.find(os.environ, settings.data_dir)
+        secret = passphrase.find(os.environ, settings.data_dir, make=True)
         known = database.run_sync(lambda session: authority.load_or_create(session, secret, utc_now()))
     certificate = known.issue_device(key.public_key(), DeviceId("ghost"), utc_now(), timedelta(days=1))
     (tmp_path / "ghost.key").write_bytes(private_pem(key))

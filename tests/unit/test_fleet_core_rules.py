@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import logging
+import os
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,15 +19,18 @@ from cryptography.x509.oid import NameOID
 
 from edgeward_contract.artifact import DeviceId
 from edgeward_contract.schema import ContractError, parse_json
-from edgeward_fleet import log
+from edgeward_fleet import data_dir, log, serve
 from edgeward_fleet.accounts.model import Role, check_password, check_username
 from edgeward_fleet.audit.model import GENESIS, AuditEntry, problem_between
 from edgeward_fleet.clock import is_due
 from edgeward_fleet.devices.model import Presence, presence
 from edgeward_fleet.enrolment import ca, passphrase
-from edgeward_fleet.errors import FleetError, Invalid, PassphraseError, TooMany
+from edgeward_fleet.enrolment.authority import Authority
+from edgeward_fleet.errors import DataDirError, FleetError, FleetRunning, Invalid, PassphraseError, TooMany
 from edgeward_fleet.hosts import host_name
 from edgeward_fleet.ratelimit import HOUR, RateLimit
+from edgeward_fleet.settings import Settings
+from edgeward_fleet.tls import ServerTls
 from support.fleet import signing_request
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -290,7 +295,7 @@ def _handshake(server_chain: Path, trusted_pem: str) -> str:
 
 
 def test_the_passphrase_comes_from_the_environment_or_is_made_once(tmp_path: Path) -> None:
-    made = passphrase.find({}, tmp_path)
+    made = passphrase.find({}, tmp_path, make=True)
     assert (tmp_path / passphrase.GENERATED).stat().st_mode & 0o777 == 0o600
     assert passphrase.find({}, tmp_path).secret == made.secret
     assert passphrase.find({passphrase.VARIABLE: "twelve bytes!"}, tmp_path).secret == b"twelve bytes!"
@@ -301,11 +306,56 @@ def test_the_passphrase_comes_from_the_environment_or_is_made_once(tmp_path: Pat
     assert "another" not in repr(found)
 
 
+def test_a_passphrase_is_made_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty one, of a disk that was full at the first start, opened nothing ever after."""
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DataDirError, match=r"ca\.passphrase: expected a file that can be written, got: No space left"):
+        passphrase.find({}, tmp_path, make=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_keeps_nobody_from_a_folder_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with data_dir.owned(tmp_path), pytest.raises(FleetRunning, match="process unknown does"), data_dir.owned(tmp_path):
+        pass
+
+
+def test_a_certificate_that_cannot_be_renewed_does_not_end_the_fleet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = ca.new_root(NOW)
+    known = Authority(root=root, trusted=(root.certificate,), cross=())
+    now = NOW
+    tls = ServerTls(known, Settings(data_dir=tmp_path), lambda: now)
+    present = (tmp_path / "server.pem").read_bytes()
+    now = NOW + timedelta(days=61)
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        serve.look_after(tls)
+    assert "certificate could not be renewed" in caplog.text
+    assert (tmp_path / "server.pem").read_bytes() == present
+    serve.look_after(tls)
+    assert (tmp_path / "server.pem").read_bytes() != present
+
+
 def test_a_passphrase_that_is_short_or_missing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PassphraseError, match="expected a passphrase of at least 12 bytes, got 5"):
         passphrase.find({passphrase.VARIABLE: "short"}, tmp_path)
     with pytest.raises(PassphraseError, match="expected a readable file"):
         passphrase.find({passphrase.FILE_VARIABLE: str(tmp_path / "nowhere")}, tmp_path)
+    with pytest.raises(PassphraseError, match=r"ca\.passphrase: expected a readable file with the passphrase"):
+        passphrase.find({}, tmp_path)
 
 
 def _families() -> list[type[FleetError]]:

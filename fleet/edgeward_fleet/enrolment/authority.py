@@ -15,7 +15,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs12
-from sqlalchemy import exists, select
+from sqlalchemy import exists as sql_exists
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from edgeward_contract.artifact import DeviceId
@@ -72,9 +73,14 @@ class Authority:
         return ca.service_certificate(self.root, key, name, now, life)
 
 
+def exists(session: Session) -> bool:
+    """Whether this database has a CA."""
+    return _active_row(session) is not None
+
+
 def load_or_create(session: Session, passphrase: Passphrase, now: datetime) -> Authority:
     """The CA of this database; makes the first root when there is none. Raises PassphraseError."""
-    if _active_row(session) is None:
+    if not exists(session):
         root = ca.new_root(now)
         _store(session, root, None, passphrase, now)
         audit.record(session, SYSTEM, "ca.create", root.fingerprint, at=now)
@@ -132,7 +138,7 @@ def restore(session: Session, actor: Actor, data: bytes, passphrase: Passphrase,
         Conflict: there is a CA already.
         PassphraseError: not a backup, or another passphrase.
     """
-    if _active_row(session) is not None:
+    if exists(session):
         raise Conflict("expected a fleet without a CA, this one has its own", hint="Restore into a new data folder.")
     try:
         bundle = pkcs12.load_pkcs12(data, passphrase.secret)
@@ -188,7 +194,7 @@ def _retired_rows(session: Session) -> Sequence[AuthorityRow]:
 
 
 def _in_use(session: Session, row: AuthorityRow, now: datetime) -> bool:
-    live = exists().where(
+    live = sql_exists().where(
         CertificateRow.authority == row.fingerprint,
         CertificateRow.revoked_at.is_(None),
         CertificateRow.not_after > now,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edgeward_fleet.errors import PassphraseError
+from edgeward_fleet.data_dir import write_private
+from edgeward_fleet.errors import DataDirError, PassphraseError
 
 VARIABLE: Final = "EDGEWARD_CA_PASSPHRASE"
 FILE_VARIABLE: Final = "EDGEWARD_CA_PASSPHRASE_FILE"
@@ -28,18 +28,20 @@ class Passphrase:
         return f"Passphrase(from {self.origin})"
 
 
-def find(environment: Mapping[str, str], data_dir: Path) -> Passphrase:
-    """Take the one of the environment, else the generated file, which is made when there is none.
+def find(environment: Mapping[str, str], data_dir: Path, *, make: bool = False) -> Passphrase:
+    """Take the one of the environment, else the generated file. `make` one where there is none, for a new CA alone:
+    a new passphrase opens no key that is there already.
 
     Raises:
-        PassphraseError: the file cannot be read, or the passphrase is too short.
+        PassphraseError: the file is not there or cannot be read, or the passphrase is too short.
+        DataDirError: the file cannot be made.
     """
     if value := environment.get(VARIABLE):
         return _checked(value.encode(), VARIABLE)
     if path := environment.get(FILE_VARIABLE):
         return _checked(_read(Path(path)), path)
     generated = data_dir / GENERATED
-    if not generated.exists():
+    if make and not generated.exists():
         _generate(generated)
     return _checked(_read(generated), str(generated))
 
@@ -58,8 +60,9 @@ def _read(path: Path) -> bytes:
 
 
 def _generate(path: Path) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(secrets.token_urlsafe(32).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())  # the key that it opens is committed right after
+    try:
+        write_private(
+            path, secrets.token_urlsafe(32).encode() + b"\n"
+        )  # the key that it opens is committed right after
+    except OSError as error:
+        raise DataDirError(f"{path}: expected a file that can be written, got: {error.strerror}") from None

@@ -14,21 +14,24 @@ from typing import Final
 from uuid import uuid4
 
 from edgeward_contract.artifact import ArtifactRef, Sha256
-from edgeward_fleet.errors import Invalid, TooLarge
+from edgeward_fleet.errors import DataDirError, Invalid, TooLarge
 from edgeward_fleet.storage import StorageError
 
 _PIECE_BYTES: Final = 1 << 20
 
 
 class Spool:
-    """The folder in which uploads wait to be checked; this process owns it."""
+    """The folder in which uploads wait to be checked; this process owns it. Raises DataDirError."""
 
     def __init__(self, folder: Path, *, max_bytes: int) -> None:
         self._folder: Final = folder
         self._max_bytes: Final = max_bytes
-        folder.mkdir(parents=True, exist_ok=True)
-        for abandoned in folder.glob("*.part"):
-            abandoned.unlink()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for abandoned in folder.glob("*.part"):
+                abandoned.unlink()
+        except OSError as error:
+            raise DataDirError(f"{folder}: expected a folder for uploads, got: {error.strerror}") from None
 
     @asynccontextmanager
     async def receive(self, expected: Sha256, body: AsyncIterable[bytes]) -> AsyncIterator[tuple[Path, ArtifactRef]]:
