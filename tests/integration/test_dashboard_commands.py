@@ -119,7 +119,7 @@ def test_who_comes_second_is_told_who_was_faster(desk: Desk) -> None:
     assert send(desk.operator, path, reason="ward round").status_code == 303
     for answer in (send(desk.approver, path, reason="me too"), desk.approver.get(path)):
         assert answer.status_code == 409
-        assert re.search(r"it is paused; operator paused it at \d\d:\d\d:\d\d UTC", answer.text)
+        assert re.search(r"it is paused; operator paused it at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", answer.text)
         assert "Nothing was done." in answer.text
         assert f'href="/rollouts/{desk.rollout}">Look at the rollout' in answer.text
     assert desk.kinds(desk.rollout).count("pause") == 1

@@ -48,6 +48,14 @@ def test_one_sentence_says_where_a_rollout_stands(record: RolloutRecord, expecte
     assert plain(rollout_view(record, person(Role.VIEWER)).sentence) == expected
 
 
+def test_a_phase_says_on_which_day_it_ends() -> None:
+    """A soak may take a week, and "until 12:01:30" would be read as today's."""
+    soaking = rollout_of(Standing.SUCCEEDED, step=PhaseStep.SOAKING)
+    offering = rollout_of(Standing.WORKING)
+    notes = [rollout_view(each, person(Role.VIEWER)).lanes[0].note for each in (soaking, offering)]
+    assert notes == ["soaks until 2026-11-23 12:01:30 UTC", "times out at 2026-11-23 13:00:00 UTC"]
+
+
 def test_the_author_is_told_why_there_is_no_button_to_approve() -> None:
     waiting = rollout_of(Standing.WAITING, state=RolloutState.AWAITING_APPROVAL)
     own = next(each for each in actions(waiting, person(Role.APPROVER, "olive")) if each.event is RolloutEvent.APPROVE)
@@ -207,5 +215,5 @@ def test_two_commands_of_the_same_kind_stay_two() -> None:
 
 def test_who_was_faster_is_named_with_the_time() -> None:
     (latest,) = happened(("ada", "pause", ""))
-    assert too_late(RolloutState.PAUSED, latest) == "it is paused; ada paused it at 12:00:00 UTC"
+    assert too_late(RolloutState.PAUSED, latest) == "it is paused; ada paused it at 2026-11-23 12:00:00 UTC"
     assert too_late(RolloutState.EXPIRED, None) == "it is expired"

@@ -38,9 +38,9 @@ def exact(at: datetime) -> Markup:
     return Markup('<time datetime="{}" data-exact>{}</time>').format(instant(utc), utc.strftime("%Y-%m-%d %H:%M:%S"))
 
 
-def clock(at: datetime) -> str:
-    """The time of a day that everybody knows: today's."""
-    return at.astimezone(UTC).strftime("%H:%M:%S UTC")
+def dated(at: datetime) -> str:
+    """Inside a sentence, which no script rewrites: with its day, for it may be read on another one."""
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def day(at: datetime) -> Markup:

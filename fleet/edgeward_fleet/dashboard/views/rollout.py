@@ -15,7 +15,7 @@ from edgeward_fleet.dashboard.views.gates import Gate, asks, gates_of, honesty
 from edgeward_fleet.dashboard.views.rollout_actions import Action, actions
 from edgeward_fleet.dashboard.views.standings import STATES, Look, back_strip, looks, standing_strip
 from edgeward_fleet.dashboard.views.strips import Strip
-from edgeward_fleet.dashboard.words import clock, duration, plural, state_word
+from edgeward_fleet.dashboard.words import dated, duration, plural, state_word
 from edgeward_fleet.rollouts.analysis import Evidence, not_yet_back
 from edgeward_fleet.rollouts.decide import evidence_of
 from edgeward_fleet.rollouts.machine import FINAL, PhaseStep, RolloutState
@@ -206,8 +206,8 @@ def _note(rollout: Rollout, spec: PhaseSpec, status: PhaseStatus) -> str:
     if status is PhaseStatus.OPEN:
         ends = rollout.phase_since + timedelta(seconds=spec.timeout_s)
         if rollout.step is PhaseStep.SOAKING:
-            return f"soaks until {clock(rollout.step_since + timedelta(seconds=spec.soak_s))}"
-        return f"times out at {clock(ends)}"
+            return f"soaks until {dated(rollout.step_since + timedelta(seconds=spec.soak_s))}"
+        return f"times out at {dated(ends)}"
     if status is PhaseStatus.STOPPED:
         return "taken back" if rollout.state in _GOES_BACK else state_word(rollout.state)
     return ""

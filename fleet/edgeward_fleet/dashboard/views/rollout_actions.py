@@ -7,7 +7,7 @@ from typing import Final
 
 from edgeward_fleet.accounts.model import Principal, Role
 from edgeward_fleet.dashboard.views.rollout_timeline import VERBS
-from edgeward_fleet.dashboard.words import clock, plural, state_word
+from edgeward_fleet.dashboard.words import dated, plural, state_word
 from edgeward_fleet.rollouts.machine import RolloutEvent, RolloutState, commands
 from edgeward_fleet.rollouts.model import Standing
 from edgeward_fleet.rollouts.repository import RolloutLine
@@ -98,4 +98,4 @@ def too_late(state: RolloutState, latest: RolloutLine | None) -> str:
     now = f"it is {state_word(state)}"
     if latest is None:
         return now
-    return f"{now}; {latest.actor} {VERBS[latest.kind]} at {clock(latest.at)}"
+    return f"{now}; {latest.actor} {VERBS[latest.kind]} at {dated(latest.at)}"
