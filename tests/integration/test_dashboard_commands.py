@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
+from edgeward_contract.schema import JsonValue
 from edgeward_fleet.accounts.model import Role
 from edgeward_fleet.dashboard.pages.rollout import Command
 from support import scene
@@ -123,6 +124,28 @@ def test_who_comes_second_is_told_who_was_faster(desk: Desk) -> None:
         assert "Nothing was done." in answer.text
         assert f'href="/rollouts/{desk.rollout}">Look at the rollout' in answer.text
     assert desk.kinds(desk.rollout).count("pause") == 1
+
+
+def test_the_question_counts_who_would_be_given_something(desk: Desk) -> None:
+    """A rollout that is over hears no more of its devices: one may be revoked, or have another release by now."""
+    names: list[JsonValue] = ["icu-1", "icu-2"]
+    devices = [PretendDevice.enrol(desk.fleet, str(each)) for each in names]
+    over = scene.start(desk.fleet, "wdbc-risk@1", target={"devices": names}, phases=[scene.phase("all", 100)])
+    scene.until_offered(desk.fleet, over, 0)
+    for device in devices:
+        device.take_all()
+    scene.until_state(desk.fleet, over, "SUCCEEDED")
+    asked = f"/rollouts/{over}/rollback"
+    assert "its former release: 2 devices." in desk.operator.get(asked).text
+    revoke(desk.fleet, "icu-1")
+    assert "its former release: 1 device. 1 other has left or gone back already." in desk.operator.get(asked).text
+    revoke(desk.fleet, "icu-2")
+    refused = desk.operator.get(asked)
+    assert (refused.status_code, "all 2 have left" in refused.text) == (409, True)
+
+
+def revoke(fleet: Fleet, device: str) -> None:
+    assert fleet.client(Role.ADMIN).post(f"/devices/{device}/revoke", json={"reason": "stolen"}).is_success
 
 
 def test_a_viewer_gets_nowhere_with_any_command_made_by_hand(desk: Desk) -> None:

@@ -7,12 +7,12 @@ import dataclasses
 import pytest
 
 from edgeward_fleet.accounts.model import Role
-from edgeward_fleet.dashboard.views.rollout import advice, rollout_view
+from edgeward_fleet.dashboard.views.rollout import advice, rollout_view, sentence
 from edgeward_fleet.dashboard.views.rollout_actions import actions, consequence, too_late
 from edgeward_fleet.dashboard.views.rollout_devices import device_table
 from edgeward_fleet.dashboard.views.rollout_timeline import VERBS, lines
 from edgeward_fleet.rollouts.machine import PhaseStep, RolloutEvent, RolloutState
-from edgeward_fleet.rollouts.model import Back, Standing
+from edgeward_fleet.rollouts.model import Back, RolloutId, Standing
 from edgeward_fleet.rollouts.repository import RolloutLine
 from edgeward_fleet.rollouts.service import RolloutRecord
 from support.pages import NOW, person, plain, rollout_of
@@ -88,6 +88,31 @@ def test_a_command_says_what_it_will_do(event: RolloutEvent, expected: str) -> N
     assert consequence(record, event) == expected
 
 
+def test_who_has_left_or_is_back_is_not_counted_as_given_anything() -> None:
+    record = rollout_of(Standing.SUCCEEDED, Standing.SUCCEEDED, Standing.LEFT, Standing.WAITING)
+    took, gone_back, *rest = record.rollout.devices
+    devices = (took, dataclasses.replace(gone_back, back=Back.PROVEN), *rest)
+    left = dataclasses.replace(record, rollout=dataclasses.replace(record.rollout, devices=devices))
+    assert consequence(left, RolloutEvent.ROLL_BACK) == (
+        "Every device that was offered risk@2 is given its former release: 1 device. "
+        "2 others have left or gone back already."
+    )
+    assert "(1) go on" in consequence(left, RolloutEvent.PAUSE)
+
+
+def test_an_approver_reads_when_it_starts_and_what_ends_with_it() -> None:
+    record = rollout_of(Standing.WAITING, state=RolloutState.AWAITING_APPROVAL)
+    spec = dataclasses.replace(record.rollout.spec, start_at=NOW, supersedes=RolloutId("r-0"))
+    night = dataclasses.replace(record, rollout=dataclasses.replace(record.rollout, spec=spec))
+    assert consequence(night, RolloutEvent.APPROVE) == (
+        "risk@2 is offered to 1 device of phase 'canary' at 2026-11-23 12:00:00 UTC, or at once if that is over; "
+        "the plan holds 1 device in all. Rollout r-0 ends with the approval."
+    )
+    assert advice(night.rollout).endswith("Once approved, it starts at 2026-11-23 12:00:00 UTC.")
+    approved = dataclasses.replace(night, rollout=dataclasses.replace(night.rollout, state=RolloutState.SCHEDULED))
+    assert sentence(approved) == "Approved; it starts at 2026-11-23 12:00:00 UTC."
+
+
 def test_the_devices_of_a_rollout_come_in_pages_what_went_wrong_first() -> None:
     rollout = rollout_of(*[Standing.SUCCEEDED] * 40, Standing.FAILED, word="too_slow").rollout
     first = device_table(rollout, None, 1)
@@ -121,7 +146,7 @@ def test_the_devices_of_a_rollout_come_in_pages_what_went_wrong_first() -> None:
         ),
         (
             rollout_of(Standing.SUCCEEDED, state=RolloutState.ABORTED),
-            "1 device keeps risk@2. Roll back takes it from them, too.",
+            "It left risk@2 on 1 device. Roll back takes it from those that still have it.",
         ),
         (
             rollout_of(state=RolloutState.EXPIRED),

@@ -104,10 +104,7 @@ class Rollouts:
 
         def work(session: Session) -> RolloutRecord:
             rollout = _to_change(session, rollout_id)
-            if event is RolloutEvent.ROLL_BACK and rollout.state in FINAL:
-                offered = {each.device for each in rollout.devices if each.offered}
-                checks.check_nobody_else(session, rollout, offered, None)
-                checks.check_anybody_left(reconcile(rollout, repository.fleet_now(session, rollout.model)))
+            checks.check_way_back(session, rollout, event)
             self._command(session, rollout, event, actor, reason, self._clock())
             return _record(session, rollout_id)
 
@@ -116,6 +113,21 @@ class Rollouts:
     async def show(self, rollout_id: RolloutId) -> RolloutRecord:
         """Raises NotFound."""
         return await self._database.run(lambda session: _record(session, rollout_id))
+
+    async def foresee(self, rollout_id: RolloutId, event: RolloutEvent) -> RolloutRecord:
+        """As `show`, with who has left since and who has joined: what `event` would act on.
+
+        Raises Conflict as the command would.
+        """
+
+        def work(session: Session) -> RolloutRecord:
+            found = _record(session, rollout_id)
+            checks.check_way_back(session, found.rollout, event)
+            taken = repository.taken(session, found.rollout, checks.BLOCKING)
+            fleet = repository.fleet_now(session, found.rollout.model)
+            return replace(found, rollout=reconcile(found.rollout, fleet, taken))
+
+        return await self._database.run(work)
 
     async def page(self, *, model: ModelName | None, before: datetime | None, limit: int) -> list[RolloutRecord]:
         """Newest first."""

@@ -154,11 +154,12 @@ async def confirm(
         raise await _too_late(services, record.rollout.id, command)
     if found.refusal:
         raise Forbidden(found.refusal)
+    foreseen = await services.rollouts.foresee(record.rollout.id, command.event)
     content = ConfirmPage(
         record=record,
         label=found.label,
         tone=found.tone,
-        consequence=consequence(record, command.event),
+        consequence=consequence(foreseen, command.event),
         path=found.path,
         form=request.state.session.form_token,
         asks_reason=command is not Command.APPROVE,

@@ -107,7 +107,8 @@ def sentence(record: RolloutRecord) -> str:
         case RolloutState.AWAITING_APPROVAL:
             return f"Waits for approval by somebody other than {record.authorship.created_by}, who asked for it."
         case RolloutState.SCHEDULED:
-            return "Approved; it starts at its time." if rollout.spec.start_at else "Approved; it starts in a moment."
+            start = rollout.spec.start_at
+            return f"Approved; it starts {f'at {dated(start)}' if start else 'in a moment'}."
         case RolloutState.PROGRESSING:
             return _progress(rollout)
         case RolloutState.SUCCEEDED:
@@ -120,7 +121,9 @@ def advice(rollout: Rollout) -> str:
     """What a person does about it, in the state that it is in; "" where there is nothing to do."""
     match rollout.state:
         case RolloutState.AWAITING_APPROVAL:
-            return "Hold the plan and the gates below against what was agreed. Approving starts it."
+            start = rollout.spec.start_at
+            then = f"Once approved, it starts at {dated(start)}." if start else "Approving starts it."
+            return f"Hold the plan and the gates below against what was agreed. {then}"
         case RolloutState.PROGRESSING:
             return _silent(rollout)
         case RolloutState.PAUSED:
@@ -157,10 +160,13 @@ def _silent(rollout: Rollout) -> str:
 
 
 def _kept(rollout: Rollout) -> str:
+    """Of that moment: what came later is another rollout's to tell."""
     kept = sum(each.standing is Standing.SUCCEEDED and each.back is Back.NONE for each in rollout.devices)
     if not kept:
         return ""
-    return f"{plural(kept, 'device keeps', 'devices keep')} {rollout.spec.release}. Roll back takes it from them, too."
+    return (
+        f"It left {rollout.spec.release} on {plural(kept, 'device')}. Roll back takes it from those that still have it."
+    )
 
 
 def _progress(rollout: Rollout) -> str:

@@ -9,7 +9,7 @@ from edgeward_fleet.accounts.model import Principal, Role
 from edgeward_fleet.dashboard.views.rollout_timeline import VERBS
 from edgeward_fleet.dashboard.words import dated, plural, state_word
 from edgeward_fleet.rollouts.machine import RolloutEvent, RolloutState, commands
-from edgeward_fleet.rollouts.model import Standing
+from edgeward_fleet.rollouts.model import Rollout, Standing
 from edgeward_fleet.rollouts.repository import RolloutLine
 from edgeward_fleet.rollouts.service import RolloutRecord
 
@@ -67,30 +67,44 @@ def consequence(record: RolloutRecord, event: RolloutEvent) -> str:
     """What a command will do, in the numbers of this rollout; stands above the button that does it."""
     rollout = record.rollout
     count = {each: sum(device.standing is each for device in rollout.devices) for each in Standing}
-    offered = sum(device.offered for device in rollout.devices)
-    unproven = sum(device.offered and device.standing is not Standing.SUCCEEDED for device in rollout.devices)
+    holding = [each for each in rollout.devices if each.holds_offer]
     match event:
         case RolloutEvent.APPROVE:
-            first = rollout.spec.phases[0]
-            return (
-                f"{rollout.spec.release} is offered to {plural(len(rollout.of_phase(0)), 'device')} of phase "
-                f"'{first.name}' at once; the plan holds {plural(len(rollout.devices), 'device')} in all."
-            )
+            return _start(rollout)
         case RolloutEvent.PAUSE:
-            return f"No further device is offered {rollout.spec.release}. Those that have the offer ({offered}) go on."
+            return (
+                f"No further device is offered {rollout.spec.release}. "
+                f"Those that have the offer ({len(holding)}) go on."
+            )
         case RolloutEvent.RESUME:
             return (
                 f"Phase '{rollout.open_phase.name}' goes on, its time-out begins anew. "
                 f"The release is offered again to {plural(count[Standing.FAILED], 'device')} that failed."
             )
         case RolloutEvent.ABORT:
+            unproven = sum(each.standing is not Standing.SUCCEEDED for each in holding)
             return (
                 f"The offer is withdrawn from {plural(unproven, 'device')} without proof so far. "
                 f"{rollout.spec.release} stays on {plural(count[Standing.SUCCEEDED], 'device')}."
             )
         case _:
-            all_of_them = plural(offered, "device")
-            return f"Every device that was offered {rollout.spec.release} is given its former release: {all_of_them}."
+            others = sum(each.offered for each in rollout.devices) - len(holding)
+            rest = f" {plural(others, 'other has', 'others have')} left or gone back already." if others else ""
+            return (
+                f"Every device that was offered {rollout.spec.release} is given its former release: "
+                f"{plural(len(holding), 'device')}.{rest}"
+            )
+
+
+def _start(rollout: Rollout) -> str:
+    """What an approval sets off, and when."""
+    spec, first = rollout.spec, rollout.spec.phases[0]
+    when = f"at {dated(spec.start_at)}, or at once if that is over" if spec.start_at else "at once"
+    ends = f" Rollout {spec.supersedes} ends with the approval." if spec.supersedes else ""
+    return (
+        f"{spec.release} is offered to {plural(len(rollout.of_phase(0)), 'device')} of phase '{first.name}' {when}; "
+        f"the plan holds {plural(len(rollout.devices), 'device')} in all.{ends}"
+    )
 
 
 def too_late(state: RolloutState, latest: RolloutLine | None) -> str:
