@@ -238,7 +238,7 @@ def test_the_evidence_of_a_phase_is_told_honestly(built: Scene, clients: dict[Ro
     assert "0 failures in 12 devices bounds the failure rate at 22 % (95 % confidence)." in page
 
 
-def test_a_device_that_failed_says_why(fleet: Fleet, clients: dict[Role | None, httpx.Client]) -> None:
+def test_a_device_that_failed_says_why(fleet: Fleet, built: Scene, clients: dict[Role | None, httpx.Client]) -> None:
     device = PretendDevice.enrol(fleet, "bed-y", "cellar")
     device.report()
     rollout = scene.start(fleet, "wdbc-risk@1", target={"devices": ["bed-y"]}, on_failure="pause")
@@ -254,6 +254,29 @@ def test_a_device_that_failed_says_why(fleet: Fleet, clients: dict[Role | None, 
     assert "rejected: its answers differ from the golden set" in clients[Role.VIEWER].get("/devices/bed-y").text
     assert "1 device did not take it" in clients[Role.VIEWER].get("/releases/wdbc-risk/1").text
     assert fleet.client(Role.OPERATOR).post(f"/rollouts/{rollout}/abort").status_code == 200
+
+
+def test_a_revoked_device_counts_on_no_page(
+    fleet: Fleet, built: Scene, clients: dict[Role | None, httpx.Client]
+) -> None:
+    def count(path: str, place: str) -> int:
+        return int(re.findall(place, clients[Role.VIEWER].get(path).text, re.DOTALL)[0])
+
+    def counts() -> tuple[int, int, int]:
+        """Of the release's page, of its model's, and of the list that both lead to."""
+        return (
+            count("/releases/wdbc-risk/1", r"Wanted on</dt><dd>(\d+) device"),
+            count("/models/wdbc-risk", r'@1</a>.*?data-label="Wanted" class="num">(\d+)'),
+            count(found, r"(\d+) devices found <span[^>]*>on which wdbc-risk@1 is live or wanted"),
+        )
+
+    found = "/devices?release=wdbc-risk%401"
+    PretendDevice.enrol(fleet, "bed-z", "attic").report()
+    scene.until_offered(fleet, scene.start(fleet, "wdbc-risk@1", target={"devices": ["bed-z"]}), 0)
+    wanted, same, listed = counts()
+    assert (wanted, wanted < listed) == (same, True)  # some run it still and should not
+    assert fleet.client(Role.ADMIN).post("/devices/bed-z/revoke", json={"reason": "stolen"}).is_success
+    assert counts() == (wanted - 1, wanted - 1, listed - 1)
 
 
 def test_filters_live_in_the_address(built: Scene, clients: dict[Role | None, httpx.Client]) -> None:

@@ -11,7 +11,14 @@ from edgeward_contract.artifact import DeviceId, ModelName, ReleaseRef, Sha256
 from edgeward_contract.chunks import ChunkIndex
 from edgeward_contract.manifest import Manifest
 from edgeward_fleet.audit.model import Actor
-from edgeward_fleet.db.schema import ArtifactChunkRow, ArtifactRow, DesiredModelRow, ReleaseRow, ReportedModelRow
+from edgeward_fleet.db.schema import (
+    ArtifactChunkRow,
+    ArtifactRow,
+    DesiredModelRow,
+    DeviceRow,
+    ReleaseRow,
+    ReportedModelRow,
+)
 from edgeward_fleet.errors import NotFound
 from edgeward_fleet.models.model import ModelSummary, Release, WhereItRuns
 
@@ -116,10 +123,17 @@ def summaries(session: Session, *, after: str, limit: int) -> list[ModelSummary]
 
 
 def where_it_runs(session: Session, sha256: Sha256) -> WhereItRuns:
-    wanted = select(func.count()).select_from(DesiredModelRow).where(DesiredModelRow.release_sha256 == sha256)
+    """Revoked devices do not count."""
+    wanted = (
+        select(func.count())
+        .select_from(DesiredModelRow)
+        .join(DeviceRow, DeviceRow.device_id == DesiredModelRow.device_id)
+        .where(DesiredModelRow.release_sha256 == sha256, DeviceRow.revoked_at.is_(None))
+    )
     live = (
         select(ReportedModelRow.live_slot, func.count())
-        .where(ReportedModelRow.live_sha256 == sha256)
+        .join(DeviceRow, DeviceRow.device_id == ReportedModelRow.device_id)
+        .where(ReportedModelRow.live_sha256 == sha256, DeviceRow.revoked_at.is_(None))
         .group_by(ReportedModelRow.live_slot)
     )
     slots = {slot: count for slot, count in session.execute(live)}
