@@ -337,8 +337,8 @@ def test_a_silent_device_is_offline_whatever_it_said_last() -> None:
     assert glance("a-1", Presence.REVOKED, unwell=("disk_low",)).condition is Condition.REVOKED
 
 
-def overview(*glances: Glance, astray: tuple[str, ...] = (), rollouts: tuple[ListedRollout, ...] = ()) -> FleetView:
-    return fleet_view(Seen(glances=glances, astray=[DeviceId(each) for each in astray], rollouts=rollouts), NOW)
+def overview(*glances: Glance, astray: tuple[str, ...] = (), wanting: tuple[ListedRollout, ...] = ()) -> FleetView:
+    return fleet_view(Seen(glances=glances, astray=[DeviceId(each) for each in astray], wanting=wanting), NOW)
 
 
 def test_the_overview_names_what_needs_attention_and_nothing_else() -> None:
@@ -413,7 +413,7 @@ def listed(state: RolloutState, since: datetime = NOW) -> ListedRollout:
     ],
 )
 def test_a_rollout_that_wants_a_person_is_named(rollout: ListedRollout, title: str | None) -> None:
-    found = overview(glance("a-1"), rollouts=(rollout,)).attention
+    found = overview(glance("a-1"), wanting=(rollout,)).attention
     assert [each.title for each in found] == ([title] if title else [])
 
 

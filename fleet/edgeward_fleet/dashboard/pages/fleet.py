@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Final
 
@@ -14,17 +15,20 @@ from edgeward_fleet.api.auth import AppServices
 from edgeward_fleet.dashboard.links import query_string
 from edgeward_fleet.dashboard.live import Live, live_answer, live_part
 from edgeward_fleet.dashboard.queries import devices, releases, rollouts
-from edgeward_fleet.dashboard.queries.rollouts import RolloutFilter
+from edgeward_fleet.dashboard.queries.rollouts import ListedRollout, RolloutFilter
 from edgeward_fleet.dashboard.render import PageRoute, page
 from edgeward_fleet.dashboard.security import Looker
+from edgeward_fleet.dashboard.views.attention import TAKEN_BACK_FOR, WANT_A_PERSON
 from edgeward_fleet.dashboard.views.fleet import FleetView, Seen, fleet_view
 from edgeward_fleet.rollouts.machine import FINAL, RolloutState
 from edgeward_fleet.services import Services
+from edgeward_fleet.settings import Settings
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 _UNFINISHED: Final = frozenset(RolloutState) - FINAL
 _ROLLOUTS_SHOWN: Final = 10
 _ENDED_SHOWN: Final = 3
+_WANTING_SHOWN: Final = 50
 _EVERY_S: Final = 10
 
 
@@ -80,17 +84,30 @@ async def fleet_live(
 
 async def _view(services: Services, sites: Sites | None) -> FleetView:
     now = services.clock()
+    seen = await services.database.run(lambda session: overview(session, services.settings, now))
+    return fleet_view(seen, now, every_site=sites is Sites.ALL)
 
-    def work(session: Session) -> Seen:
-        under_way = rollouts.listed(session, RolloutFilter(states=_UNFINISHED), limit=_ROLLOUTS_SHOWN)
-        return Seen(
-            glances=devices.glances(session, services.settings, now),
-            versions=releases.versions(session),
-            rollouts=(*under_way, *rollouts.listed(session, RolloutFilter(states=FINAL), limit=_ENDED_SHOWN)),
-            astray=devices.astray(session),
-        )
 
-    return fleet_view(await services.database.run(work), now, every_site=sites is Sites.ALL)
+def overview(session: Session, settings: Settings, now: datetime) -> Seen:
+    """What the page is drawn from."""
+    under_way = rollouts.listed(session, RolloutFilter(states=_UNFINISHED), limit=_ROLLOUTS_SHOWN)
+    ended = rollouts.listed(session, RolloutFilter(states=FINAL), limit=_ENDED_SHOWN, by_state=True)
+    return Seen(
+        glances=devices.glances(session, settings, now),
+        versions=releases.versions(session),
+        rollouts=(*under_way, *ended),
+        wanting=_wanting(session, now),
+        astray=devices.astray(session),
+    )
+
+
+def _wanting(session: Session, now: datetime) -> tuple[ListedRollout, ...]:
+    """Those that want a person, however many newer ones there are."""
+    taken_back = RolloutFilter(states={RolloutState.ROLLED_BACK}, since=now - TAKEN_BACK_FOR)
+    return (
+        *rollouts.listed(session, RolloutFilter(states=WANT_A_PERSON), limit=_WANTING_SHOWN),
+        *rollouts.listed(session, taken_back, limit=_WANTING_SHOWN),
+    )
 
 
 def _live(request: Request, view: FleetView, sites: Sites | None) -> Live:

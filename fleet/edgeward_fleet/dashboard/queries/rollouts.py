@@ -53,18 +53,20 @@ class ListedRollout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutFilter:
-    """Which rollouts; None means any."""
+    """Which rollouts; None means any. `since`: whose state began then or later."""
 
     states: Collection[RolloutState] | None = None
     model: str | None = None
     release: Sha256 | None = None
+    since: datetime | None = None
 
 
 def listed(
-    session: Session, which: RolloutFilter = RolloutFilter(), *, skip: int = 0, limit: int
+    session: Session, which: RolloutFilter = RolloutFilter(), *, skip: int = 0, limit: int, by_state: bool = False
 ) -> tuple[ListedRollout, ...]:
-    """Newest first."""
-    query = _filtered(select(RolloutRow), which).order_by(RolloutRow.created_at.desc(), RolloutRow.rollout_id)
+    """Newest first; `by_state` those first that came into their state last."""
+    newest = RolloutRow.since if by_state else RolloutRow.created_at
+    query = _filtered(select(RolloutRow), which).order_by(newest.desc(), RolloutRow.rollout_id)
     rows = session.scalars(query.offset(skip).limit(limit)).all()
     counts = _counts(session, [row.rollout_id for row in rows])
     return tuple(_listed(row, counts.get(row.rollout_id, {})) for row in rows)
@@ -139,6 +141,8 @@ def _filtered(query: Select[*Ts], which: RolloutFilter) -> Select[*Ts]:
         query = query.where(RolloutRow.model == which.model)
     if which.release is not None:
         query = query.where(RolloutRow.release_sha256 == which.release)
+    if which.since is not None:
+        query = query.where(RolloutRow.since >= which.since)
     return query
 
 

@@ -21,6 +21,10 @@ CERTIFICATE_WARNING: Final = timedelta(days=5)  # devices renew at two thirds of
 OUTBOX_WARNING_S: Final = 3600
 TAKEN_BACK_FOR: Final = timedelta(hours=24)
 """How long a rollout that was taken back stands here: whoever comes in the morning must see it."""
+WANT_A_PERSON: Final = frozenset(
+    {RolloutState.PAUSED, RolloutState.ROLLBACK_INCOMPLETE, RolloutState.AWAITING_APPROVAL}
+)
+"""Rollouts that go on only when somebody has done something; those that were taken back stand beside them."""
 _NAMES_SHOWN: Final = 3
 
 
@@ -63,7 +67,7 @@ class Attention:
 def attention(
     present: Sequence[Glance], rollouts: Iterable[ListedRollout], astray: Collection[DeviceId], now: datetime
 ) -> tuple[Attention, ...]:
-    """Of `present` devices and of `rollouts`, also those that ended lately. `astray` do not run what they should."""
+    """Of `present` devices and of `rollouts`. `astray` do not run what they should."""
     found = (
         *_of_rollouts(rollouts, now),
         *_of_failing(present),

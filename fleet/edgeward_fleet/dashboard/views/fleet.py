@@ -51,11 +51,15 @@ class ModelSpread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What the overview is drawn from. `rollouts` are those under way, then the latest that have ended."""
+    """What the overview is drawn from.
+
+    `rollouts` are the newest under way, then the last that have ended; `wanting` are all that may want a person.
+    """
 
     glances: Sequence[Glance] = ()
     versions: Sequence[VersionCount] = ()
     rollouts: Sequence[ListedRollout] = ()
+    wanting: Sequence[ListedRollout] = ()
     astray: Collection[DeviceId] = ()
 
 
@@ -81,7 +85,7 @@ class FleetView:
 def fleet_view(seen: Seen, now: datetime, *, every_site: bool = False) -> FleetView:
     """`every_site` shows also those beyond the worst SITES_SHOWN."""
     present = [each for each in seen.glances if each.condition is not Condition.REVOKED]
-    wanting = attention(present, seen.rollouts, seen.astray, now)
+    wanting = attention(present, seen.wanting, seen.astray, now)
     sites = _sites(present)
     return FleetView(
         devices=len(present),
