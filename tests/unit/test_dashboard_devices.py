@@ -375,6 +375,13 @@ def test_a_site_that_is_silent_as_a_whole_is_one_thing() -> None:
     assert alone.title == "a-0 is offline"  # a site of one device is a device
 
 
+def test_a_thousand_silent_sites_leave_room_for_everything_else() -> None:
+    silent = [glance(f"a{site:04}-{number}", Presence.OFFLINE) for site in range(1000) for number in (1, 2)]
+    *named, more = overview(*silent).attention
+    assert [each.title for each in named] == [f"Site a{number:04} is cut off" for number in range(3)]
+    assert (plain(more.title), more.detail) == ("997 more sites are cut off", "a0003, a0004, a0005, …")
+
+
 def test_the_worst_sites_come_first_and_not_more_than_fit() -> None:
     calm = [glance(f"site{number}-1") for number in range(SITES_SHOWN + 3)]
     bad = [glance("zoo-1", Presence.LATE), glance("yard-1", unwell=("outbox_full",)), glance("yard-2")]

@@ -139,16 +139,24 @@ def _of_failing(present: Sequence[Glance]) -> Iterable[Attention]:
 
 
 def _of_silent(present: Sequence[Glance]) -> Iterable[Attention]:
-    """A whole site that is silent has another cause than a device that is."""
-    dark = [site for site, members in _by_site(present).items() if _is_dark(members)]
-    for site in dark:
-        members = [each for each in present if each.site == site]
+    """A whole site that is silent has another cause than a device that is; many of them may have one in common."""
+    dark = {site: members for site, members in _by_site(present).items() if _is_dark(members)}
+    named, more = list(dark)[:_NAMES_SHOWN], list(dark)[_NAMES_SHOWN:]
+    for site in named:
         yield Attention(
             urgency=Urgency.NOW,
             title=f"Site {site} is cut off",
             href="/devices" + query_string(site=site),
-            detail=f"none of its {plural(len(members), 'device')} is heard of",
+            detail=f"none of its {plural(len(dark[site]), 'device')} is heard of",
             advice="Look at its network. The devices answer at the bedside all the same, and keep their results.",
+        )
+    if more:
+        yield Attention(
+            urgency=Urgency.NOW,
+            title=plural(len(more), "more site is cut off", "more sites are cut off"),
+            href="/?sites=all#sites",
+            detail=", ".join(more[:_NAMES_SHOWN]) + (", …" if len(more) > _NAMES_SHOWN else ""),
+            advice="Look whether the fleet itself can be reached, and what these sites have in common.",
         )
     single = [each for each in present if each.condition is Condition.OFFLINE and each.site not in dark]
     href = _page_of(single[0]) if len(single) == 1 else "/devices?state=offline&order=silence"
