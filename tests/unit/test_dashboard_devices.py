@@ -20,7 +20,7 @@ from edgeward_contract.schema import JsonValue
 from edgeward_contract.traffic import Traffic
 from edgeward_fleet.dashboard.queries.devices import Condition, Glance
 from edgeward_fleet.dashboard.queries.rollouts import ListedRollout
-from edgeward_fleet.dashboard.views.attention import Concern
+from edgeward_fleet.dashboard.views.attention import NOT_TAKEN, Concern
 from edgeward_fleet.dashboard.views.causes import ALARMS, UPDATES, of_alarm, of_alarms, of_update
 from edgeward_fleet.dashboard.views.device import certificate_view, comparisons, device_view
 from edgeward_fleet.dashboard.views.devices import PAGE, DeviceFilter, Found, Order, devices_view
@@ -187,6 +187,19 @@ def certificate(days_left: float, revoked_at: datetime | None = None) -> Certifi
             ),
         ),
         (
+            details(Presence.LATE, reported(live_of(SHA, 2), None)),
+            ("late", "Nothing was heard of it in the last minutes. Its last report said: all is well.", ""),
+        ),
+        (
+            dataclasses.replace(details(state=reported(live_of(SHA, 2), None)), reported_at=NOW - timedelta(hours=3)),
+            (
+                "online",
+                "It is heard of, and has not reported for more than 2 h. Its last report said: all is well.",
+                NOT_TAKEN,
+            ),
+        ),
+        (details(Presence.ONLINE), ("online", "It has enrolled and not reported yet.", "")),
+        (
             details(state=reported(live_of(OTHER, 1), update_of(UpdateState.REJECTED, "incompatible"))),
             (
                 "online",
@@ -325,6 +338,7 @@ def glance(name: str, presence: Presence = Presence.ONLINE, **more: object) -> G
         "site": name.partition("-")[0],
         "presence": presence,
         "last_seen_at": NOW,
+        "told_at": NOW,
         "certificate_ends": NOW + timedelta(days=20),
     }
     return Glance(**{**values, **more})  # type: ignore[arg-type]
@@ -351,18 +365,20 @@ def test_the_overview_names_what_needs_attention_and_nothing_else() -> None:
         glance("a-0"),
         glance("a-1", unwell=("outbox_full",)),
         glance("a-2", Presence.OFFLINE),
-        glance("a-3", Presence.OFFLINE),
+        glance("a-3", Presence.OFFLINE, told_at=NOW - timedelta(days=2)),
+        glance("b-5", told_at=NOW - timedelta(hours=3)),
         astray=("b-4", "b-3"),
     )
     assert [plain(each.title) for each in troubled.attention] == [
         "a-1 says that it is unwell",
         "2 devices are offline",
+        "b-5 is heard of, and has not reported for more than 2 h",
         "b-2 has kept results for 2 h",
         "b-4 does not run what it should, and no rollout is under way",
         "b-1 has a certificate that ends soon or has ended",
     ]
     assert all(each.advice for each in troubled.attention)
-    assert troubled.devices == 7
+    assert troubled.devices == 8
     assert [(site.name, site.wrong) for site in troubled.sites] == [("a", "1 failing, 2 offline"), ("b", "")]
 
 
@@ -477,3 +493,5 @@ def test_conditions_are_counted_beside_the_other_filters() -> None:
     ]
     assert view.choices[0].href == "/devices?site=a"
     assert names(everyone, DeviceFilter(attention=Concern.RELEASE)) == ["b-1"]
+    mute = Found(glances=[glance("a-1"), glance("a-2", told_at=NOW - timedelta(hours=3))])
+    assert names(mute, DeviceFilter(attention=Concern.REPORT)) == ["a-2"]

@@ -39,12 +39,16 @@ class Condition(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Glance:
-    """A device in a line. `unwell` are its own words; without `certificate_ends` no certificate of it holds."""
+    """A device in a line. `unwell` are its own words; without `certificate_ends` no certificate of it holds.
+
+    `told_at` is when it last reported, or enrolled; the fleet may hear its polls and refuse its reports.
+    """
 
     device: DeviceId
     site: str
     presence: Presence
     last_seen_at: datetime | None
+    told_at: datetime
     unwell: tuple[str, ...] = ()
     outbox_records: int = 0
     outbox_oldest_s: int = 0
@@ -83,6 +87,8 @@ def glances(session: Session, settings: Settings, now: datetime) -> tuple[Glance
             DeviceRow.site,
             DeviceRow.last_seen_at,
             DeviceRow.revoked_at,
+            DeviceRow.enrolled_at,
+            ReportedRow.received_at,
             ReportedRow.unwell,
             ReportedRow.outbox_records,
             ReportedRow.outbox_oldest_s,
@@ -104,12 +110,24 @@ def glances(session: Session, settings: Settings, now: datetime) -> tuple[Glance
                 offline_after=settings.offline_after,
             ),
             last_seen_at=seen,
+            told_at=received or enrolled,
             unwell=tuple((unwell or "").split()),
             outbox_records=records or 0,
             outbox_oldest_s=oldest or 0,
             certificate_ends=certificate_ends,
         )
-        for device, site, seen, revoked, unwell, records, oldest, certificate_ends in session.execute(query)
+        for (
+            device,
+            site,
+            seen,
+            revoked,
+            enrolled,
+            received,
+            unwell,
+            records,
+            oldest,
+            certificate_ends,
+        ) in session.execute(query)
     )
 
 

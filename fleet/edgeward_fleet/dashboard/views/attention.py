@@ -15,16 +15,22 @@ from edgeward_fleet.dashboard.queries.rollouts import ListedRollout
 from edgeward_fleet.dashboard.views.causes import of_alarms
 from edgeward_fleet.dashboard.views.standings import Look
 from edgeward_fleet.dashboard.words import duration, plural
+from edgeward_fleet.devices.model import Presence
 from edgeward_fleet.rollouts.machine import RolloutState
 
 CERTIFICATE_WARNING: Final = timedelta(days=5)  # devices renew at two thirds of 30 days: one that is here has not
 OUTBOX_WARNING_S: Final = 3600
+REPORT_WARNING: Final = timedelta(hours=2)  # at rest a device reports once an hour at the least
 TAKEN_BACK_FOR: Final = timedelta(hours=24)
 """How long a rollout that was taken back stands here: whoever comes in the morning must see it."""
 WANT_A_PERSON: Final = frozenset(
     {RolloutState.PAUSED, RolloutState.ROLLBACK_INCOMPLETE, RolloutState.AWAITING_APPROVAL}
 )
 """Rollouts that go on only when somebody has done something; those that were taken back stand beside them."""
+NOT_TAKEN: Final = (
+    "What is shown of them is old. Look whether the fleet takes their reports: one that is older than its devices "
+    "refuses what it does not know."
+)
 _NAMES_SHOWN: Final = 3
 
 
@@ -34,6 +40,7 @@ class Concern(StrEnum):
     CERTIFICATE = "certificate"
     OUTBOX = "outbox"
     RELEASE = "release"
+    REPORT = "report"
 
 
 class Urgency(StrEnum):
@@ -72,6 +79,7 @@ def attention(
         *_of_rollouts(rollouts, now),
         *_of_failing(present),
         *_of_silent(present),
+        *_of_reports(present, now),
         *_of_outboxes(present),
         *_of_astray([each for each in present if each.device in astray]),
         *_of_certificates(present, now),
@@ -86,8 +94,15 @@ def wants(glance: Glance, concern: Concern, astray: Collection[DeviceId], now: d
             return glance.outbox_oldest_s > OUTBOX_WARNING_S
         case Concern.RELEASE:
             return glance.device in astray
+        case Concern.REPORT:
+            return glance.presence in (Presence.ONLINE, Presence.LATE) and is_stale(glance.told_at, now)
         case Concern.CERTIFICATE:
             return glance.certificate_ends is None or glance.certificate_ends - now < CERTIFICATE_WARNING
+
+
+def is_stale(told_at: datetime, now: datetime) -> bool:
+    """Whether what a device told so long ago says nothing any more of how it is."""
+    return now - told_at > REPORT_WARNING
 
 
 def _of_rollouts(rollouts: Iterable[ListedRollout], now: datetime) -> Iterable[Attention]:
@@ -190,6 +205,18 @@ def _of_outboxes(present: Sequence[Glance]) -> Iterable[Attention]:
         f"have kept results for up to {duration(oldest)}",
         _page_of(full[0]) if len(full) == 1 else "/devices?attention=outbox&order=outbox",
         "They are delivered when the link is back; if the device is online, its quarantine says why not.",
+        Urgency.SOON,
+    )
+
+
+def _of_reports(present: Sequence[Glance], now: datetime) -> Iterable[Attention]:
+    mute = [each for each in present if wants(each, Concern.REPORT, (), now)]
+    yield from _group(
+        mute,
+        "is heard of, and has not reported for more than 2 h",
+        "are heard of, and have not reported for more than 2 h",
+        _page_of(mute[0]) if len(mute) == 1 else "/devices?attention=report",
+        NOT_TAKEN,
         Urgency.SOON,
     )
 

@@ -12,7 +12,7 @@ from edgeward_contract.desired import DesiredModel, DesiredState
 from edgeward_contract.reported import RESTING, ReportedModel, ReportedState, UpdateState, UpdateStatus
 from edgeward_contract.schema import JsonValue
 from edgeward_contract.traffic import Traffic
-from edgeward_fleet.dashboard.views.attention import CERTIFICATE_WARNING
+from edgeward_fleet.dashboard.views.attention import CERTIFICATE_WARNING, NOT_TAKEN, is_stale
 from edgeward_fleet.dashboard.views.causes import Cause, of_alarms, of_update
 from edgeward_fleet.dashboard.views.events import Line, lines
 from edgeward_fleet.dashboard.words import compact, plural, size, state_word
@@ -80,6 +80,7 @@ def device_view(found: DeviceDetails, events: Sequence[DeviceEvent], now: dateti
     causes = of_alarms(ailments(reported)) if reported else ()
     models = tuple(comparisons(desired, reported))
     state, tone = _state(found.device.presence, causes)
+    is_old = is_stale(found.reported_at or found.device.enrolled_at, now)
     return DeviceView(
         device=found.device,
         reported=reported,
@@ -87,9 +88,9 @@ def device_view(found: DeviceDetails, events: Sequence[DeviceEvent], now: dateti
         desired_generation=desired.generation,
         state=state,
         tone=tone,
-        sentence=_sentence(found.device, reported, causes, models),
-        advice=_advice(found.device, reported, causes, models),
-        command=_command(found.device, reported),
+        sentence=_sentence(found.device, reported, _said(causes, models), is_old=is_old),
+        advice=_advice(found.device, causes, models, is_old=is_old),
+        command=_command(found.device),
         models=models,
         certificate=certificate_view(found.certificate, now) if found.certificate else None,
         timeline=lines(events),
@@ -117,17 +118,20 @@ def _state(presence: Presence, causes: Sequence[Cause]) -> tuple[str, str]:
     return "never heard of" if presence is Presence.NEVER else presence.value, tones.get(presence, "idle")
 
 
-def _sentence(
-    device: Device, reported: ReportedState | None, causes: Sequence[Cause], models: Sequence[Comparison]
-) -> str:
-    """How it is, for somebody who reads nothing else."""
+def _sentence(device: Device, reported: ReportedState | None, said: str, *, is_old: bool) -> str:
+    """How it is, for somebody who reads nothing else; what is not heard now is not said as if it were."""
     if device.presence is Presence.REVOKED:
         return "It is revoked: the fleet takes nothing from it and gives it nothing."
     if reported is None:
         return "It has enrolled and not reported yet."
-    said = _said(causes, models)
-    if device.presence is Presence.OFFLINE:
-        return f"Nothing is heard of it. Its last report said: {said}."
+    last = f"Its last report said: {said}."
+    match device.presence:
+        case Presence.OFFLINE | Presence.NEVER:
+            return f"Nothing is heard of it. {last}"
+        case _ if is_old:
+            return f"It is heard of, and has not reported for more than 2 h. {last}"
+        case Presence.LATE:
+            return f"Nothing was heard of it in the last minutes. {last}"
     return f"{said[0].upper()}{said[1:]}."
 
 
@@ -142,11 +146,17 @@ def _said(causes: Sequence[Cause], models: Sequence[Comparison]) -> str:
 
 
 def _advice(
-    device: Device, reported: ReportedState | None, causes: Sequence[Cause], models: Sequence[Comparison]
+    device: Device,
+    causes: Sequence[Cause],
+    models: Sequence[Comparison],
+    *,
+    is_old: bool,
 ) -> str:
     if device.presence is Presence.REVOKED:
         return "To let it in again, make a token and enrol it anew with what it prints."
-    if reported is None:
+    if device.presence in (Presence.ONLINE, Presence.LATE) and is_old:
+        return NOT_TAKEN
+    if device.presence is Presence.NEVER:
         return "Start the agent on it."
     if device.presence is Presence.OFFLINE:
         return "Look whether it is switched on and has a network. It answers all the same, and keeps what it answered."
@@ -194,11 +204,11 @@ def _step(update: UpdateStatus) -> str:
     return state_word(update.state)
 
 
-def _command(device: Device, reported: ReportedState | None) -> str:
+def _command(device: Device) -> str:
     """What to type where a command is all that it takes; "" elsewhere."""
     if device.presence is Presence.REVOKED:
         return f"edgeward device token --site {device.site} --device-id {device.device_id}"
-    return "edgeward-agent run" if reported is None else ""
+    return "edgeward-agent run" if device.presence is Presence.NEVER else ""
 
 
 _HARDWARE: Final = {"machine": "Architecture", "os": "Operating system", "cpus": "Processors", "memory_bytes": "Memory"}
