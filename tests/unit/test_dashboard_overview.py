@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgeward_contract.schema import JsonValue
 from edgeward_fleet.dashboard.pages.fleet import overview
+from edgeward_fleet.dashboard.queries.devices import astray
 from edgeward_fleet.dashboard.views.fleet import FleetView, fleet_view
-from edgeward_fleet.rollouts.machine import RolloutEvent
+from edgeward_fleet.rollouts.machine import RolloutEvent, RolloutState
 from edgeward_fleet.rollouts.model import RolloutId
 from edgeward_fleet.settings import Settings
 from support.rehearsal import APPROVER, Rehearsal, play
@@ -46,6 +48,24 @@ def test_the_last_that_ended_is_shown_although_it_was_asked_for_first(tmp_path: 
             await fleet.rollouts.command(APPROVER, each, RolloutEvent.ABORT, "")
             await fleet.tick(after_s=1)
         assert shown(fleet, tmp_path).rollouts[0].id == oldest
+
+    play(tmp_path, scenario)
+
+
+def test_a_device_that_does_not_mention_its_model_does_not_run_it(tmp_path: Path) -> None:
+    """It had none before, and the rollout went on without it."""
+
+    async def scenario(fleet: Rehearsal) -> None:
+        takes, passed_over = fleet.enrol("bed-1", "bed-2")
+        await fleet.register(1)
+        await passed_over.link.report(passed_over.state())
+        everyone: list[JsonValue] = [{"name": "everyone", "percent": 100}]
+        rollout = await fleet.start(phases=everyone, gates={"min_success_percent": 50})
+        await fleet.tick()
+        assert fleet.database.run_sync(astray) == frozenset()  # its rollout is under way
+        await fleet.settle([takes])
+        assert (await fleet.show(rollout)).state is RolloutState.SUCCEEDED
+        assert fleet.database.run_sync(astray) == {"bed-2"}
 
     play(tmp_path, scenario)
 

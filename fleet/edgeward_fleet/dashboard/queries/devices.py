@@ -153,7 +153,8 @@ def astray(session: Session) -> frozenset[DeviceId]:
     )
     query = (
         select(DesiredModelRow.device_id)
-        .join(ReportedModelRow, same)
+        .join(ReportedRow, ReportedRow.device_id == DesiredModelRow.device_id)
+        .outerjoin(ReportedModelRow, same)  # a model that a report does not mention is not live there
         .where(ReportedModelRow.live_sha256.is_distinct_from(DesiredModelRow.release_sha256), ~moving)
     )
     return frozenset(DeviceId(each) for each in session.scalars(query))
