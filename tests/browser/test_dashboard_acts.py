@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, Route
 
 from edgeward_contract.reported import UpdateState
 from edgeward_contract.schema import JsonValue
@@ -370,14 +370,38 @@ def test_the_look_is_chosen_and_kept(browser: Browser, fleet: Fleet) -> None:
         person.has_no_complaint()
 
 
-def test_a_fleet_that_stops_answering_is_said_to_be_so(browser: Browser, tmp_path: Path) -> None:
-    with running_fleet(tmp_path) as fleet:
-        PretendDevice.enrol(fleet, "bed-1").report()
-        scene.push(fleet, 1)
-        rollout = scene.start(fleet, "wdbc-risk@1")
-        with logged_in(browser, fleet, Role.VIEWER) as person:
-            person.goes(f"/rollouts/{rollout}")
-            person.page.route("**/live?*", lambda route: route.abort())
-            wait_until_shown(person.page, "The fleet does not answer.")
-            person.page.unroute("**/live?*")
-            person.page.get_by_text("The fleet does not answer.").wait_for(state="hidden")
+def test_a_page_without_news_says_so_wherever_one_reads(browser: Browser, ward: Ward) -> None:
+    """A fleet that is gone, one that hangs, a rollout that is there no more, and a proxy that wants a log-in."""
+    with logged_in(browser, ward.fleet, Role.VIEWER, size=(1440, 400)) as person:
+        page, live = person.page, "**/live?*"
+        person.goes(f"/rollouts/{ward.rollout}")
+        assert page.evaluate("htmx.config.timeout") == 10_000
+        page.evaluate("htmx.config.timeout = 200; scrollTo(0, document.body.scrollHeight)")
+        troubles: tuple[Callable[[Route], None], ...] = (
+            lambda route: route.abort(),
+            lambda route: None,
+            lambda route: route.fulfill(status=404, body="gone"),
+            lambda route: route.fulfill(status=200, body="<h1>Who are you?</h1>"),
+        )
+        for trouble in troubles:
+            page.route(live, trouble)
+            page.get_by_text("No news from the fleet").wait_for()
+            assert page.evaluate("document.querySelector('#connection').getBoundingClientRect().top") == 0
+            page.unroute(live)
+            page.get_by_text("No news from the fleet").wait_for(state="hidden")
+        page.get_by_role("heading", name="Phases").wait_for()
+
+
+def test_text_that_is_selected_holds_a_page_up_for_a_minute(browser: Browser, ward: Ward) -> None:
+    with logged_in(browser, ward.fleet, Role.VIEWER) as person:
+        page = person.page
+        person.goes(f"/rollouts/{ward.rollout}")
+        page.locator(".sentence").dblclick()
+        ward.devices[ward.canary].step(UpdateState.DOWNLOADING, progress_percent=40)
+        page.evaluate(
+            """() => new Promise((resolve) => {
+              document.addEventListener("htmx:beforeRequest", (event) => event.defaultPrevented && resolve());
+            })"""
+        )
+        page.evaluate("() => { const now = Date.now; Date.now = () => now() + 61000; }")
+        page.locator(".sentence").get_by_text("1 at it").wait_for()

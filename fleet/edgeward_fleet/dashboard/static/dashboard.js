@@ -76,11 +76,23 @@
   });
 
   // What refreshes itself waits while nobody looks, while somebody writes into the dialog (a log-in would take the
-  // words away), and while somebody selects text in it.
-  function mustWait() {
+  // words away), and while somebody selects text in it; that, not for ever: what stands still is read as the present.
+  const SELECTING_MS = 60000;
+  let selectingSince = 0;
+
+  function isSelecting() {
     const selected = getSelection();
     const inside = selected?.anchorNode?.parentElement?.closest(".live");
-    return document.hidden || document.getElementById("dialog")?.open || (inside && !selected.isCollapsed);
+    if (!inside || selected.isCollapsed) {
+      selectingSince = 0;
+      return false;
+    }
+    selectingSince ||= Date.now();
+    return Date.now() - selectingSince < SELECTING_MS;
+  }
+
+  function mustWait() {
+    return document.hidden || document.getElementById("dialog")?.open || isSelecting();
   }
 
   document.addEventListener("htmx:beforeRequest", (event) => {
@@ -144,9 +156,17 @@
     const place = document.getElementById("connection");
     if (place) place.hidden = !isLost;
   };
+  const isOurs = (xhr) => xhr.status === 204 || xhr.responseText.startsWith('<div id="live"');
   document.addEventListener("htmx:sendError", () => connection(true));
-  document.addEventListener("htmx:responseError", (event) => connection(event.detail.xhr.status >= 500));
+  document.addEventListener("htmx:timeout", () => connection(true));  // a fleet that hangs says nothing at all
   document.addEventListener("htmx:beforeOnLoad", (event) => {
-    if (event.detail.xhr.status < 400) connection(false);
+    const { elt, xhr } = event.detail;
+    if (elt.id === "live") connection(!isOurs(xhr));
+  });
+
+  // A proxy's own page, such as its log-in, must not take the place of the part that asks again.
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const { target, xhr } = event.detail;
+    if (target?.id === "live" && !isOurs(xhr)) event.detail.shouldSwap = false;
   });
 })();
