@@ -10,7 +10,8 @@ from playwright.sync_api import Browser
 from edgeward_fleet.accounts.model import Role
 from support.browser import NARROW, THEMES, WIDE, Theme, Visitor, logged_in, visitor
 from support.fleet import Fleet, in_thread, make_settings, running_fleet
-from support.scene import Scene
+from support.pretend import PretendDevice
+from support.scene import Scene, ask, push
 
 SIZES = (WIDE, NARROW)
 PAIRS: tuple[tuple[Theme, tuple[int, int]], ...] = (("light", WIDE), ("dark", NARROW))  # simple pages need no more
@@ -80,6 +81,18 @@ def test_an_empty_fleet_teaches_the_next_step(browser: Browser, tmp_path: Path) 
                     looks_right(person, f"empty{path.replace('/', '-')}", path, theme, size)
                     assert person.page.locator(f'button[data-copy="{command}"]').is_visible()
                 person.has_no_complaint()
+        with logged_in(browser, fleet, Role.OPERATOR) as person:
+            begun = {"/": "1 device at 1 site", "/devices": "1 device", "/rollouts": "awaiting approval"}
+            pages = {path: person.page.context.new_page() for path in begun}
+            for path, page in pages.items():
+                page.goto(person.base_url + path)
+            PretendDevice.enrol(fleet, "bed-1")
+            push(fleet, 1)
+            ask(fleet, {"release": "wdbc-risk@1"})
+            for path, page in pages.items():  # who followed the steps in a terminal finds what came of them
+                page.evaluate("htmx.trigger('#live', 'refresh')")
+                page.locator("main").get_by_text(begun[path]).first.wait_for()
+                assert page.locator(".start").count() == 0
 
 
 def test_the_way_in(browser: Browser, tmp_path: Path) -> None:

@@ -58,6 +58,11 @@ def live_part(
     return Live(html=_part(request, "live.html", wrapper), digest=digest, rest=below)
 
 
+def anew() -> Response:
+    """To a page that showed how to begin: there is something now, and it is loaded again."""
+    return Response(status_code=204, headers={"HX-Refresh": "true"})
+
+
 def live_rest(request: Request, live: Live) -> Markup:
     """The second part, for its place on the page."""
     return _part(request, "live-rest.html", Rest(body=live.rest))

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from edgeward_contract.artifact import DeviceId, ReleaseRef
 from edgeward_contract.schema import ContractError
 from edgeward_fleet.api.auth import AppServices
-from edgeward_fleet.dashboard.live import Live, live_answer, live_part
+from edgeward_fleet.dashboard.live import Live, anew, live_answer, live_part
 from edgeward_fleet.dashboard.queries import devices as queries
 from edgeward_fleet.dashboard.queries.devices import Condition
 from edgeward_fleet.dashboard.queries.releases import versions
@@ -55,6 +55,7 @@ class LiveDevices:
 
     view: DevicesView
     release_exists: bool
+    is_empty: bool
     words: Mapping[Condition, str] = field(default_factory=lambda: WORDS)
 
 
@@ -111,10 +112,12 @@ async def devices_live(
     services: AppServices,
     chosen: Chosen,
     page: PageNumber = 1,
+    first: bool = False,
     seen: Annotated[str, Query(max_length=64)] = "",
 ) -> Response:
-    """The list, if it has changed."""
-    return live_answer(request, _live_list(request, await _list(services, chosen, page)), seen)
+    """The list, if it has changed; a page that waits for the `first` device is drawn anew when there is one."""
+    listed = await _list(services, chosen, page)
+    return anew() if first and not listed.is_empty else live_answer(request, _live_list(request, listed), seen)
 
 
 async def _list(services: Services, chosen: DeviceFilter, page: int) -> Listed:
@@ -140,8 +143,8 @@ async def _list(services: Services, chosen: DeviceFilter, page: int) -> Listed:
 
 def _live_list(request: Request, listed: Listed) -> Live:
     chosen = listed.view.chosen
-    content = LiveDevices(view=listed.view, release_exists=chosen.release in listed.releases)
-    url = "/live/devices" + listed.view.address
+    content = LiveDevices(view=listed.view, release_exists=chosen.release in listed.releases, is_empty=listed.is_empty)
+    url = "/live/devices" + ("?first=1" if listed.is_empty else listed.view.address)
     return live_part(
         request, "devices-live.html", content, url=url, every_s=_LIST_EVERY_S, sentence=listed.view.summary
     )

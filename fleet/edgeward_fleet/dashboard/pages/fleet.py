@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from edgeward_fleet.api.auth import AppServices
 from edgeward_fleet.dashboard.links import query_string
-from edgeward_fleet.dashboard.live import Live, live_answer, live_part
+from edgeward_fleet.dashboard.live import Live, anew, live_answer, live_part
 from edgeward_fleet.dashboard.queries import devices, releases, rollouts
 from edgeward_fleet.dashboard.queries.rollouts import ListedRollout, RolloutFilter
 from edgeward_fleet.dashboard.render import PageRoute, page
@@ -76,10 +76,12 @@ async def fleet_live(
     looker: Looker,
     services: AppServices,
     sites: Sites | None = None,
+    first: bool = False,
     seen: Annotated[str, Query(max_length=64)] = "",
 ) -> Response:
-    """The moving part, if it has moved."""
-    return live_answer(request, _live(request, await _view(services, sites), sites), seen)
+    """The moving part, if it has moved; a page that waits for the `first` device is drawn anew when there is one."""
+    view = await _view(services, sites)
+    return anew() if first and view.devices else live_answer(request, _live(request, view, sites), seen)
 
 
 async def _view(services: Services, sites: Sites | None) -> FleetView:
@@ -111,5 +113,5 @@ def _wanting(session: Session, now: datetime) -> tuple[ListedRollout, ...]:
 
 
 def _live(request: Request, view: FleetView, sites: Sites | None) -> Live:
-    url = "/live" + query_string(sites=sites.value if sites else None)
+    url = "/live" + query_string(sites=sites.value if sites else None, first=None if view.devices else 1)
     return live_part(request, "fleet-live.html", LiveFleet(view=view), url=url, every_s=_EVERY_S, sentence=view.summary)

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from edgeward_fleet.api.auth import AppServices
 from edgeward_fleet.dashboard.links import query_string
-from edgeward_fleet.dashboard.live import Live, live_answer, live_part
+from edgeward_fleet.dashboard.live import Live, anew, live_answer, live_part
 from edgeward_fleet.dashboard.queries.releases import versions
 from edgeward_fleet.dashboard.queries.rollouts import (
     ListedRollout,
@@ -96,10 +96,12 @@ async def rollouts_live(
     services: AppServices,
     chosen: ChosenRollouts,
     page: PageNumber = 1,
+    first: bool = False,
     seen: Annotated[str, Query(max_length=64)] = "",
 ) -> Response:
-    """The list, if it has changed."""
-    return live_answer(request, _live(request, await _list(services, chosen, page)), seen)
+    """The list, if it has changed; a page that waits for the `first` rollout is drawn anew when there is one."""
+    found = await _list(services, chosen, page)
+    return anew() if first and not found.is_empty else live_answer(request, _live(request, found), seen)
 
 
 async def _list(services: Services, chosen: Chosen, page: int) -> RolloutList:
@@ -139,6 +141,6 @@ def _choices(counts: Mapping[RolloutState, int], chosen: Chosen) -> Iterator[Cho
 
 
 def _live(request: Request, found: RolloutList) -> Live:
-    url = "/live/rollouts" + found.chosen.address(found.pages.number)
+    url = "/live/rollouts" + ("?first=1" if found.is_empty else found.chosen.address(found.pages.number))
     sentence = plural(found.pages.total, "rollout")
     return live_part(request, "rollouts-live.html", found, url=url, every_s=_EVERY_S, sentence=sentence)
