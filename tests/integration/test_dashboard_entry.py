@@ -103,6 +103,14 @@ def test_a_log_in_form_of_another_site_is_refused(browser: httpx.Client) -> None
     assert browser.post("/login", data=good).status_code == 303
 
 
+def test_a_log_in_form_is_good_the_next_morning_and_in_a_second_tab(browser: httpx.Client) -> None:
+    shown = browser.get("/login")
+    (key,) = (each for each in shown.headers.get_list("set-cookie") if each.startswith("__Host-edgeward-form"))
+    assert "max-age" not in key.lower() and "expires" not in key.lower()
+    data = {"form": form_of(shown.text), "username": "viewer", "password": PASSWORD}
+    assert [browser.post("/login", data=data).status_code for _ in range(2)] == [303, 303]
+
+
 def test_too_many_tries_have_to_wait(tmp_path: Path) -> None:
     with running_fleet(tmp_path, logins_per_minute=6) as fleet, web_client(fleet) as client:
         form = form_of(client.get("/login").text)

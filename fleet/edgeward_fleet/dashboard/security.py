@@ -128,7 +128,8 @@ def form_key(request: Request) -> str:
 
 
 def give_form_key(response: Response, key: str) -> None:
-    _set_cookie(response, FORM_COOKIE, key, max_age_s=3600)
+    """For as long as the browser is open: a page that an ended session has led to may wait for the morning."""
+    _set_cookie(response, FORM_COOKIE, key)
 
 
 def check_form_key(request: Request, form: str) -> None:
@@ -145,5 +146,5 @@ def local_path(wanted: str, otherwise: str = "/") -> str:
     return wanted if is_local and wanted.isprintable() and "\\" not in wanted else otherwise
 
 
-def _set_cookie(response: Response, name: str, value: str, *, max_age_s: int) -> None:
+def _set_cookie(response: Response, name: str, value: str, *, max_age_s: int | None = None) -> None:
     response.set_cookie(name, value, max_age=max_age_s, path="/", secure=True, httponly=True, samesite="lax")

@@ -12,7 +12,6 @@ from edgeward_fleet.accounts.model import MIN_PASSWORD
 from edgeward_fleet.api.auth import AppServices, address_of
 from edgeward_fleet.dashboard.render import THEMES, PageRoute, page
 from edgeward_fleet.dashboard.security import (
-    FORM_COOKIE,
     THEME_COOKIE,
     OpenSessions,
     check_form_key,
@@ -134,7 +133,6 @@ async def log_in(
         return _login_page(request, again, status=error.status)
     answer = RedirectResponse(local_path(next), 303)
     give_session(answer, session)
-    answer.delete_cookie(FORM_COOKIE, secure=True, httponly=True, samesite="lax")
     return answer
 
 
