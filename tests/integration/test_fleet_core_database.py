@@ -14,7 +14,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy import Connection, Engine, event, exc, text
 from sqlalchemy.orm import Session
 
 import edgeward_fleet.db.schema  # noqa: F401
@@ -26,7 +26,7 @@ from edgeward_fleet.db.base import Base
 from edgeward_fleet.db.engine import Database
 from edgeward_fleet.db.migrate import upgrade
 from edgeward_fleet.db.schema import AccountRow, AuditRow
-from edgeward_fleet.errors import DatabaseError, DatabaseUrlError
+from edgeward_fleet.errors import BadRequest, DatabaseError, DatabaseUrlError
 
 ADA = Actor(name="ada", address="192.0.2.1")
 
@@ -86,6 +86,22 @@ def test_a_server_that_does_not_answer_is_not_a_damaged_file() -> None:
     ):
         database.run_sync(lambda session: session.execute(text("SELECT 1")).scalar())
     assert "--database-url" in caught.value.hint and "backups" not in caught.value.hint
+
+
+def test_a_value_that_a_server_cannot_hold_is_the_callers_fault() -> None:
+    """A device whose text has a NUL in it would ask again for ever, and nothing behind it would arrive."""
+    pytest.importorskip("psycopg")
+
+    def work(_: Session) -> None:
+        raise exc.DataError("INSERT", None, ValueError("text fields cannot contain NUL (0x00) bytes"))
+
+    with (
+        closing(Database("postgresql+psycopg://fleet@127.0.0.1:1/fleet")) as database,
+        pytest.raises(
+            BadRequest, match="expected values that the database can hold, got: text fields cannot contain NUL"
+        ),
+    ):
+        database.run_sync(work)
 
 
 def test_all_work_runs_in_one_thread_also_when_many_ask_at_once(database: Database) -> None:

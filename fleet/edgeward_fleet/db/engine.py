@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 from edgeward_fleet.db.sharing import OWN_FAULT, Job, Queue, transact
-from edgeward_fleet.errors import DAMAGED_HINT, DatabaseError, DatabaseUrlError
+from edgeward_fleet.errors import DAMAGED_HINT, BadRequest, DatabaseError, DatabaseUrlError, FleetError
 
 T = TypeVar("T")
 _SERVER_THREADS: Final = 8
@@ -64,6 +64,7 @@ class Database:
 
         Raises:
             DatabaseError: the database is damaged, full, locked or gone.
+            BadRequest: it is well, and cannot hold a value that it was given.
         """
         if not self.is_sqlite:
             return await asyncio.get_running_loop().run_in_executor(self._threads, self._transact, work)
@@ -111,8 +112,10 @@ class Database:
         except exc.DatabaseError as error:
             raise self._translated(error) from error
 
-    def _translated(self, error: exc.DatabaseError) -> DatabaseError:
+    def _translated(self, error: exc.DatabaseError) -> FleetError:
         words = str(error.orig)
+        if isinstance(error, exc.DataError):  # NUL in a text, for a server; to ask again would change nothing
+            return BadRequest(f"expected values that the database can hold, got: {words}")
         if not self.is_sqlite:
             return DatabaseError(f"expected an answer of the database, got: {words}", hint=_SERVER_HINT)
         for sign, expected, hint in _SQLITE_SIGNS:
