@@ -8,10 +8,10 @@ from typing import Final
 
 from edgeward_agent.update.machine import ON_TRIAL, WORKING, Event, advance
 from edgeward_agent.update.slots import Installed, Slots
-from edgeward_agent.visible import visible
 from edgeward_contract.artifact import ModelName, ReleaseRef, Sha256
 from edgeward_contract.desired import DesiredModel, DesiredState
 from edgeward_contract.reported import UpdateState, UpdateStatus
+from edgeward_contract.visible import visible
 
 _MAX_DETAIL: Final = 600
 
