@@ -201,6 +201,15 @@ def test_silence_is_never_success() -> None:
     )
 
 
+def test_silence_of_all_is_no_success_whatever_the_gate_allows() -> None:
+    """It passed at once, and on to everybody: "0 of 3 devices succeeded; all had the release before"."""
+    gates = Gates(min_success_percent=0)
+    found = verdict(CANARY, gates, tally(_phase(UNKNOWN=3)))
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert "0 of 3 devices succeeded, one must; 3 not heard of" in found.reason
+    assert verdict(CANARY, gates, tally(_phase(UNKNOWN=2, SUCCEEDED=1))).outcome is Outcome.PASSED
+
+
 def test_a_pass_says_how_little_it_proves() -> None:
     found = verdict(CANARY, Gates(), tally(_phase(SUCCEEDED=12)))
     assert found.outcome is Outcome.PASSED

@@ -79,6 +79,10 @@ class Evidence:
         return self.total - self.lost
 
     @property
+    def good(self) -> int:
+        return self.succeeded + self.already
+
+    @property
     def is_deserted(self) -> bool:
         """Every device is gone: whatever the gates ask, there is no evidence and there will be none."""
         return self.left > 0 and not self.present
@@ -88,7 +92,7 @@ class Evidence:
         """100 for a phase that never had a device: nothing was asked of it."""
         if not self.total:
             return 0.0 if self.left else 100.0
-        return 100.0 * (self.succeeded + self.already) / self.total
+        return 100.0 * self.good / self.total
 
     @property
     def failed_percent(self) -> float:
@@ -152,8 +156,9 @@ def breach(phase: PhaseSpec, gates: Gates, evidence: Evidence) -> str | None:
 
 
 def has_enough(gates: Gates, evidence: Evidence) -> bool:
-    """Whether as many devices have proven their success as the gate asks for."""
-    return not evidence.is_deserted and evidence.success_percent >= gates.min_success_percent
+    """Whether as many devices have proven their success as the gate asks for; one has to where it asks for none."""
+    is_bare = evidence.total > 0 and not evidence.good
+    return not evidence.is_deserted and not is_bare and evidence.success_percent >= gates.min_success_percent
 
 
 def verdict(phase: PhaseSpec, gates: Gates, evidence: Evidence) -> Verdict:
@@ -253,8 +258,7 @@ def _log_binomial(hits: int, trials: int, rate: float) -> float:
 def _passed(phase: PhaseSpec, evidence: Evidence) -> str:
     if not evidence.total:
         return f"phase '{phase.name}' has no device of its own"
-    good = evidence.succeeded + evidence.already
-    text = f"{good} of {_devices(evidence.total)} of phase '{phase.name}' succeeded"
+    text = f"{evidence.good} of {_devices(evidence.total)} of phase '{phase.name}' succeeded"
     if not evidence.succeeded:
         return f"{text}; all had the release before"
     return (
@@ -271,10 +275,10 @@ def _deserted(phase: PhaseSpec, evidence: Evidence) -> str:
 
 
 def _inconclusive(phase: PhaseSpec, gates: Gates, evidence: Evidence) -> str:
-    good = evidence.succeeded + evidence.already
+    must = f"{gates.min_success_percent:g} % must" if gates.min_success_percent else "one must"
     parts = [
-        f"phase '{phase.name}' timed out after {phase.timeout_s} s: {good} of {_devices(evidence.total)} succeeded, "
-        f"{gates.min_success_percent:g} % must"
+        f"phase '{phase.name}' timed out after {phase.timeout_s} s: "
+        f"{evidence.good} of {_devices(evidence.total)} succeeded, {must}"
     ]
     if evidence.silent:
         shown = ", ".join(evidence.silent[:_SHOWN]) + (", …" if len(evidence.silent) > _SHOWN else "")
