@@ -18,6 +18,7 @@ from edgeward_fleet.db.schema import AuditRow
 from edgeward_fleet.errors import Conflict, Forbidden, Invalid, NotFound, TooLarge
 from edgeward_fleet.rollouts.machine import PhaseStep, RolloutEvent, RolloutState
 from edgeward_fleet.rollouts.model import Back, RolloutId, Standing
+from edgeward_fleet.rollouts.stepping import step
 from edgeward_fleet.states.reported import reported_of
 from support.rehearsal import APPROVER, AUTHOR, MODEL, Behaviour, Rehearsal, SimulatedDevice, play
 
@@ -129,6 +130,31 @@ def test_errors_under_load_take_a_release_back_while_it_soaks(tmp_path: Path) ->
         assert done.state is RolloutState.ROLLED_BACK
         assert "10 of 100 requests (10 %)" in done.reason
         assert _versions(devices) == [1] * 5
+
+    play(tmp_path, scenario)
+
+
+def test_what_was_seen_is_what_is_judged_also_by_a_fleet_that_is_killed_in_between(tmp_path: Path) -> None:
+    """The breach was one decision and its consequence the next: a report between them let the phase pass, unsoaked."""
+
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        rollout = await fleet.start("risk@2", phases=CANARY)
+        await fleet.tick()
+        canary = await _canary_of(fleet, rollout, devices)
+        await canary.turn()
+        await fleet.tick()
+        canary.traffic = Traffic(requests=100, errors=10)
+        await canary.turn()
+        await fleet.database.run(lambda session: step(session, rollout, fleet.clock()))
+        canary.traffic = Traffic(requests=10_000, errors=10)
+        await canary.turn()
+        await fleet.tick()
+        assert (await fleet.show(rollout)).state is RolloutState.ROLLING_BACK
+        words = [
+            line.detail for line in await fleet.rollouts.events(rollout, after=0, limit=100) if line.kind == "step"
+        ]
+        assert words == [f"phase 'canary' {each}" for each in ("offered", "soaks", "is analysed")]
 
     play(tmp_path, scenario)
 

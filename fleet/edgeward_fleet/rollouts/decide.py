@@ -39,7 +39,7 @@ _NAMES_SHOWN: Final = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """At most one event, and the devices to offer the release to or to take it back from."""
+    """At most one event of each kind, that of the step first; the devices to offer the release or take it back from."""
 
     event: RolloutEvent | None = None
     step_event: StepEvent | None = None
@@ -65,12 +65,9 @@ def decide(rollout: Rollout, now: datetime) -> Decision | None:
 
 def apply(rollout: Rollout, decision: Decision, now: datetime) -> Rollout:
     """`rollout` after the decision; offers and what is taken back are the service's to write."""
-    if decision.event is not None:
-        return moved(rollout, decision.event, decision.reason, now)
     if decision.step_event is not None:
-        step = advance_step(rollout.step, decision.step_event)
-        return replace(rollout, step=step, step_since=now)
-    return rollout
+        rollout = replace(rollout, step=advance_step(rollout.step, decision.step_event), step_since=now)
+    return rollout if decision.event is None else moved(rollout, decision.event, decision.reason, now)
 
 
 def moved(rollout: Rollout, event: RolloutEvent, reason: str, now: datetime) -> Rollout:
@@ -114,7 +111,12 @@ def _progress(rollout: Rollout, now: datetime) -> Decision | None:
     if rollout.step is PhaseStep.SELECTING:
         return Decision(step_event=StepEvent.SELECTED)
     event = _watch(rollout, now)
-    return Decision(step_event=event) if event else None
+    if event is None:
+        return None
+    if advance_step(rollout.step, event) is not PhaseStep.ANALYSING:
+        return Decision(step_event=event)
+    # On what was seen: a report that came in between could let a phase pass that had just failed, or has not soaked.
+    return replace(_analyse(rollout), step_event=event)
 
 
 def _watch(rollout: Rollout, now: datetime) -> StepEvent | None:

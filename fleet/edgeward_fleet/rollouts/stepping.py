@@ -17,7 +17,7 @@ from edgeward_fleet.db.turns import Turn
 from edgeward_fleet.rollouts import acting, checks, repository
 from edgeward_fleet.rollouts.cohort import Fleet, reconcile
 from edgeward_fleet.rollouts.decide import Decision, apply, decide
-from edgeward_fleet.rollouts.machine import PhaseStep
+from edgeward_fleet.rollouts.machine import PhaseStep, advance_step
 from edgeward_fleet.rollouts.model import Rollout, RolloutId
 
 _SHOWN: Final = {PhaseStep.SELECTING: "selected", PhaseStep.OFFERING: "offered", PhaseStep.SOAKING: "soaks"}
@@ -72,14 +72,12 @@ def _note(session: Session, before: Rollout, after: Rollout, decision: Decision,
         if devices:
             repository.add_event(session, after.id, now, SYSTEM.name, verb, ", ".join(devices))
     if decision.step_event is not None:
-        repository.add_event(session, after.id, now, SYSTEM.name, "step", _where(after))
+        reached = _SHOWN.get(advance_step(before.step, decision.step_event), "is analysed")
+        words = f"phase '{before.open_phase.name}' {reached}"
+        repository.add_event(session, after.id, now, SYSTEM.name, "step", words)
     if decision.event is not None:
         repository.add_event(session, after.id, now, SYSTEM.name, decision.event.value, after.reason)
         detail: dict[str, JsonValue] = {"before": before.state.value, "state": after.state.value}
         audit.record(
             session, SYSTEM, f"rollout.{decision.event.value}", after.id, {**detail, "reason": after.reason}, at=now
         )
-
-
-def _where(rollout: Rollout) -> str:
-    return f"phase '{rollout.open_phase.name}' {_SHOWN.get(rollout.step, 'is analysed')}"
