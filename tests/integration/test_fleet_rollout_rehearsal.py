@@ -531,6 +531,36 @@ def test_a_second_rollout_of_the_model_waits_its_turn_or_supersedes(tmp_path: Pa
     play(tmp_path, scenario)
 
 
+@pytest.mark.parametrize("takes_it_late", [False, True])
+def test_what_failed_on_a_device_is_not_what_it_is_given_back(tmp_path: Path, takes_it_late: bool) -> None:
+    """A rollout may succeed without some devices. Asked back to what it had refused, one stayed on what was bad."""
+
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet, "d1", "d2")
+        everybody: JsonValue = [{"name": "all", "percent": 100}]
+        older = await fleet.start(
+            "risk@2", phases=everybody, gates={"max_failed_percent": 50, "min_success_percent": 50}
+        )
+        devices[0].bad[await _sha256(fleet, older)] = Behaviour.REJECTS
+        await fleet.settle(devices)
+        assert (await fleet.show(older)).state is RolloutState.SUCCEEDED
+        assert _versions(devices) == [1, 2]
+        if takes_it_late:
+            devices[0].bad.clear()
+            devices[0].try_again()
+            await devices[0].turn()
+        await fleet.register(3)
+        newer = await fleet.start("risk@3", phases=everybody)
+        await fleet.settle(devices)
+        assert _versions(devices) == [3, 3]
+        await fleet.rollouts.command(AUTHOR, newer, RolloutEvent.ROLL_BACK, "bad")
+        await fleet.settle(devices)
+        assert (await fleet.show(newer)).state is RolloutState.ROLLED_BACK
+        assert _versions(devices) == [2 if takes_it_late else 1, 2]
+
+    play(tmp_path, scenario)
+
+
 def test_a_later_rollout_takes_its_devices_out_of_an_older_roll_back(tmp_path: Path) -> None:
     async def scenario(fleet: Rehearsal) -> None:
         devices = await _on_version_1(fleet)

@@ -89,9 +89,12 @@ def _want(
 
 
 def _former(session: Session, current: DeviceNow) -> Former | None:
-    """What the device is given back: the release it should run now, unless that is an offer it never proved."""
-    if current.deployment is not None:
-        unproven, before = repository.unproven_offer(session, current.deployment)
+    """What the device is given back: the release it should run now, unless that is an offer it never proved.
+
+    Its newest report counts, too: a rollout that is over hears of no proof that comes late.
+    """
+    if current.deployment is not None and not (current.desired and current.runs(current.desired.sha256)):
+        unproven, before = repository.unproven_offer(session, current.device, current.deployment)
         if unproven:
             return before
     return current.desired

@@ -192,14 +192,10 @@ def fleet_now(session: Session, model: ModelName) -> dict[DeviceId, DeviceNow]:
     return fleet
 
 
-def unproven_offer(session: Session, deployment: str) -> tuple[bool, Former | None]:
-    """Whether `deployment` is an offer that was superseded before it was proven, and what the device had before it."""
-    query = (
-        _with_former()
-        .join(RolloutRow, RolloutRow.rollout_id == RolloutDeviceRow.rollout_id)
-        .where(RolloutDeviceRow.deployment == deployment, RolloutRow.state == RolloutState.SUPERSEDED.value)
-    )
-    found = session.execute(query).first()
+def unproven_offer(session: Session, device_id: DeviceId, deployment: str) -> tuple[bool, Former | None]:
+    """Whether `deployment` is an offer that no report has proven, and what the device had before it."""
+    is_it = (RolloutDeviceRow.device_id == device_id) & (RolloutDeviceRow.deployment == deployment)
+    found = session.execute(_with_former().where(is_it)).first()
     if found is None:
         return False, None
     device = _device(found)
