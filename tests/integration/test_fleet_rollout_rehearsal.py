@@ -600,6 +600,28 @@ def test_a_roll_back_that_nobody_is_left_for_is_refused(tmp_path: Path) -> None:
     play(tmp_path, scenario)
 
 
+def test_a_device_that_a_later_roll_back_gave_the_release_again_is_brought_back_too(tmp_path: Path) -> None:
+    """It "had left": the rollout was rolled back, and the canary of the later one went on with its release."""
+
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet, "d1", "d2")
+        older = await fleet.start("risk@2")
+        await fleet.settle(devices)
+        await fleet.register(3)
+        newer = await fleet.start("risk@3", phases=CANARY)
+        for device in devices:
+            device.bad[await _sha256(fleet, newer)] = Behaviour.ROLLS_BACK
+        await fleet.settle(devices)
+        assert (await fleet.show(newer)).state is RolloutState.ROLLED_BACK
+        await fleet.rollouts.command(AUTHOR, older, RolloutEvent.ROLL_BACK, "bad, too")
+        await fleet.settle(devices)
+        done = await fleet.show(older)
+        assert (done.state, done.reason) == (RolloutState.ROLLED_BACK, "bad, too; rolled back on 2 devices")
+        assert _versions(devices) == [1, 1]
+
+    play(tmp_path, scenario)
+
+
 def test_a_roll_back_counts_only_whom_it_brought_back(tmp_path: Path) -> None:
     async def scenario(fleet: Rehearsal) -> None:
         devices = await _on_version_1(fleet, "d1", "d2")

@@ -90,14 +90,6 @@ def check_approval(rollout: Rollout, authorship: Authorship, actor: Actor, spec_
         )
 
 
-def check_way_back(session: Session, rollout: Rollout, event: RolloutEvent) -> None:
-    """A rollout that was over may have made room for another one."""
-    if event is RolloutEvent.ROLL_BACK and rollout.state in FINAL:
-        offered = {each.device for each in rollout.devices if each.offered}
-        check_nobody_else(session, rollout, offered, None)
-        check_anybody_left(reconcile(rollout, repository.fleet_now(session, rollout.model)))
-
-
 def check_anybody_left(rollout: Rollout) -> None:
     offered = [each for each in rollout.devices if each.offered]
     if offered and not any(each.holds_offer or each.is_back for each in offered):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from edgeward_contract.artifact import DeviceId, Sha256
@@ -47,11 +47,24 @@ def has_left(device: RolloutDevice, now: DeviceNow | None) -> bool:
     return device.offered and now.deployment != expected
 
 
+def come_back(rollout: Rollout, fleet: Fleet, given_back: Collection[str]) -> Rollout:
+    """`rollout` with those that a later one has taken and given its release back, under deployments of `given_back`."""
+    return replace(rollout, devices=tuple(_come_back(rollout, each, fleet, given_back) for each in rollout.devices))
+
+
 def candidates(rollout: Rollout, fleet: Fleet) -> Iterator[DeviceNow]:
     """Devices that match the target and may be given something."""
     for now in fleet.values():
         if not now.revoked and rollout.spec.target.matches(now.device, now.site):
             yield now
+
+
+def _come_back(rollout: Rollout, device: RolloutDevice, fleet: Fleet, given_back: Collection[str]) -> RolloutDevice:
+    now = fleet[device.device]
+    if not device.holds_offer or device.back is not Back.NONE or now.deployment not in given_back:
+        return device
+    is_ours = now.desired is not None and now.desired.sha256 == rollout.release_sha256
+    return replace(device, deployment=now.deployment) if is_ours else device
 
 
 def _as_it_is(device: RolloutDevice, now: DeviceNow | None) -> RolloutDevice:

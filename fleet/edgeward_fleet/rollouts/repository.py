@@ -192,6 +192,15 @@ def fleet_now(session: Session, model: ModelName) -> dict[DeviceId, DeviceNow]:
     return fleet
 
 
+def given_back(session: Session, model: ModelName) -> frozenset[str]:
+    """The deployments by which roll-backs made devices run what they should run now."""
+    is_it = (RolloutDeviceRow.device_id == DesiredModelRow.device_id) & (
+        RolloutDeviceRow.back_deployment == DesiredModelRow.deployment
+    )
+    query = select(DesiredModelRow.deployment).join(RolloutDeviceRow, is_it).where(DesiredModelRow.model == model)
+    return frozenset(session.scalars(query))
+
+
 def unproven_offer(session: Session, device_id: DeviceId, deployment: str) -> tuple[bool, Former | None]:
     """Whether `deployment` is an offer that no report has proven, and what the device had before it."""
     is_it = (RolloutDeviceRow.device_id == device_id) & (RolloutDeviceRow.deployment == deployment)

@@ -21,7 +21,7 @@ from edgeward_fleet.db.turns import Turn
 from edgeward_fleet.errors import Conflict, DatabaseError, FleetError, Invalid
 from edgeward_fleet.models import repository as releases
 from edgeward_fleet.rollouts import checks, repository
-from edgeward_fleet.rollouts.cohort import Fleet, candidates, reconcile
+from edgeward_fleet.rollouts.cohort import Fleet, candidates, come_back, reconcile
 from edgeward_fleet.rollouts.decide import moved
 from edgeward_fleet.rollouts.machine import (
     FINAL,
@@ -104,7 +104,9 @@ class Rollouts:
 
         def work(session: Session) -> RolloutRecord:
             rollout = _to_change(session, rollout_id)
-            checks.check_way_back(session, rollout, event)
+            if event is RolloutEvent.ROLL_BACK and rollout.state in FINAL:
+                over, rollout = rollout, _reopened(session, rollout)
+                repository.save(session, over, rollout)
             self._command(session, rollout, event, actor, reason, self._clock())
             return _record(session, rollout_id)
 
@@ -122,10 +124,11 @@ class Rollouts:
 
         def work(session: Session) -> RolloutRecord:
             found = _record(session, rollout_id)
-            checks.check_way_back(session, found.rollout, event)
-            taken = repository.taken(session, found.rollout, checks.BLOCKING)
-            fleet = repository.fleet_now(session, found.rollout.model)
-            return replace(found, rollout=reconcile(found.rollout, fleet, taken))
+            rollout = found.rollout
+            if event is RolloutEvent.ROLL_BACK and rollout.state in FINAL:
+                rollout = _reopened(session, rollout)
+            taken = repository.taken(session, rollout, checks.BLOCKING)
+            return replace(found, rollout=reconcile(rollout, repository.fleet_now(session, rollout.model), taken))
 
         return await self._database.run(work)
 
@@ -234,6 +237,15 @@ class Rollouts:
 def _to_change(session: Session, rollout_id: RolloutId) -> Rollout:
     turns.take(session, Turn.ROLLOUTS)
     return repository.load(session, rollout_id, to_change=True)
+
+
+def _reopened(session: Session, rollout: Rollout) -> Rollout:
+    """A rollout that is over, about to be rolled back, with the devices that it has now. Raises Conflict."""
+    checks.check_nobody_else(session, rollout, {each.device for each in rollout.devices if each.offered}, None)
+    fleet = repository.fleet_now(session, rollout.model)
+    reopened = come_back(rollout, fleet, repository.given_back(session, rollout.model))
+    checks.check_anybody_left(reconcile(reopened, fleet))
+    return reopened
 
 
 def _submitted() -> RolloutState:
