@@ -135,6 +135,21 @@ def test_traffic_counts_only_of_the_new_release() -> None:
     assert _seen(_report(UpdateState.ROLLED_BACK, OLD, traffic=traffic)).errors == 0
 
 
+def test_what_was_answered_before_a_restart_counts_on() -> None:
+    """A release that ends the serving process after each four errors had never more than four."""
+    device = OFFERED
+    for requests, errors in ((50, 4), (80, 4), (40, 4), (60, 6), (10, 1)):
+        device = _seen(_report(UpdateState.COMMITTED, NEW, traffic=Traffic(requests=requests, errors=errors)), device)
+    assert (device.requests, device.errors) == (80 + 60 + 10, 4 + 6 + 1)
+
+
+def test_a_device_that_has_answered_more_than_a_database_holds_is_taken_at_that() -> None:
+    most, device = (1 << 63) - 1, OFFERED
+    for requests in (most, 0, most):
+        device = _seen(_report(UpdateState.COMMITTED, NEW, traffic=Traffic(requests=requests, errors=0)), device)
+    assert device.requests == most
+
+
 def test_back_is_the_former_release_live_and_committed_in_an_answer_to_the_roll_back() -> None:
     good = _report(UpdateState.COMMITTED, OLD, generation=9, deployment="d-back")
     assert _seen(good, ASKED_BACK).back is Back.PROVEN

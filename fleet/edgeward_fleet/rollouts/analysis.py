@@ -29,6 +29,7 @@ FAILURES: Final = frozenset(
 _UNMOVED: Final = frozenset({Standing.WAITING, Standing.FAILED, Standing.LEFT, Standing.ALREADY})
 _SETTLED_BACK: Final = frozenset({Back.NONE, Back.PROVEN, Back.NEVER_TOOK, Back.LEFT})
 _SHOWN: Final = 5
+_MOST: Final = (1 << 63) - 1  # that a database holds; a device that says so at each restart comes to more
 
 
 class Outcome(StrEnum):
@@ -197,15 +198,15 @@ def upper_bound(failed: int, succeeded: int, *, confidence: float = 0.95) -> flo
 def _with_traffic(device: RolloutDevice, sha256: Sha256, live: LiveModel | None) -> RolloutDevice:
     if live is None or live.sha256 != sha256 or not device.offered:
         return device
-    said, earlier = live.traffic, (device.earlier_requests, device.earlier_errors)
-    if said.requests < earlier[0] or said.errors < earlier[1]:  # the serving process is another one and began at 0
-        earlier = (0, 0)
+    said, before = live.traffic, (device.earlier_requests, device.earlier_errors)
+    if said.requests < before[0] + device.requests or said.errors < before[1] + device.errors:
+        before = (-device.requests, -device.errors)  # the serving process is another one: it began at 0, we go on
     return replace(
         device,
-        requests=said.requests - earlier[0],
-        errors=said.errors - earlier[1],
-        earlier_requests=earlier[0],
-        earlier_errors=earlier[1],
+        requests=min(said.requests - before[0], _MOST),
+        errors=min(said.errors - before[1], _MOST),
+        earlier_requests=before[0],
+        earlier_errors=before[1],
     )
 
 

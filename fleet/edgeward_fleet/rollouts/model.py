@@ -213,7 +213,8 @@ class RolloutDevice:
     """One device of a rollout. `former` is frozen when the device is offered the release (None: it had no model).
 
     Joiners that came after their phase was selected are offered the release but not `counted`: a denominator is frozen.
-    `requests` and `errors` are of the release since the last resume; what it had answered before is `earlier_…`.
+    `requests` and `errors` are of the release since the last resume; `earlier_…` is what the device's own counters
+    showed then. For those that began anew, as after a reboot, it is less than nothing: what was counted before stays.
     """
 
     device: DeviceId
