@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Engine, event, select
 
 from edgeward_contract.artifact import ModelName, Sha256
 from edgeward_contract.desired import MAX_GENERATION
@@ -889,6 +889,33 @@ def test_who_did_what_stands_in_the_audit_log_and_on_the_timeline(tmp_path: Path
         assert sum(line.kind == "device" and line.detail.startswith("SUCCEEDED") for line in lines) == 5
         rest = await fleet.rollouts.events(rollout, after=lines[3].event_id, limit=100)
         assert rest == lines[4:]
+
+    play(tmp_path, scenario)
+
+
+def test_a_list_of_rollouts_reads_no_device(tmp_path: Path) -> None:
+    """A page of fifty read 60,000 devices of 1,200, and for seconds nobody else had the database."""
+
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        for name in ("d1", "d2"):
+            await fleet.start("risk@2", target={"devices": [name]}, phases=[{"name": "one", "devices": 1}])
+        await fleet.tick()
+        await devices[0].turn()
+        asked: list[str] = []
+
+        def listen(*given: object) -> None:
+            asked.append(str(given[2]))
+
+        event.listen(Engine, "before_cursor_execute", listen)
+        try:
+            listed = await fleet.rollouts.page(model=None, before=None, limit=10)
+        finally:
+            event.remove(Engine, "before_cursor_execute", listen)
+        assert len([each for each in asked if each.startswith("SELECT")]) == 2
+        standings = [dict(each.counts) for each in sorted(listed, key=lambda each: each.rollout.id)]
+        assert standings == [{Standing.SUCCEEDED: 5}, {Standing.SUCCEEDED: 1}, {Standing.UNKNOWN: 1}]
+        assert {each.authorship.approved_by for each in listed} == {"ada"}
 
     play(tmp_path, scenario)
 

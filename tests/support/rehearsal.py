@@ -116,7 +116,8 @@ class Rehearsal:
             await self.tick(after_s=soak_s)
             for device in devices:
                 await device.turn()
-            now = await self.rollouts.page(model=None, before=None, limit=100)
+            listed = await self.rollouts.page(model=None, before=None, limit=100)
+            now = [await self.rollouts.show(each.rollout.id) for each in listed]
             if now == before:
                 return
             before = now

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
@@ -10,9 +11,10 @@ from pydantic import BaseModel, JsonValue
 
 from edgeward_fleet.rollouts.analysis import Evidence, not_yet_back
 from edgeward_fleet.rollouts.decide import evidence_of
+from edgeward_fleet.rollouts.listing import Counts
 from edgeward_fleet.rollouts.machine import FINAL, PhaseStep, RolloutState, commands
 from edgeward_fleet.rollouts.model import Back, Rollout, RolloutDevice, Standing
-from edgeward_fleet.rollouts.repository import RolloutLine
+from edgeward_fleet.rollouts.repository import Authorship, RolloutLine
 from edgeward_fleet.rollouts.service import RolloutRecord
 
 
@@ -146,8 +148,7 @@ class RolloutSummary(BaseModel):
     can: list[str]
 
     @classmethod
-    def of(cls, found: RolloutRecord) -> RolloutSummary:
-        rollout = found.rollout
+    def of(cls, rollout: Rollout, authorship: Authorship, counts: Counts) -> RolloutSummary:
         return cls(
             id=rollout.id,
             name=rollout.spec.name,
@@ -161,11 +162,11 @@ class RolloutSummary(BaseModel):
             phase_name=rollout.open_phase.name,
             step=rollout.step if rollout.state is RolloutState.PROGRESSING else None,
             reason=rollout.reason,
-            counts=_counts(rollout),
+            counts={standing.value: counts[standing] for standing in Standing if standing in counts},
             created_at=rollout.created_at,
-            created_by=found.authorship.created_by,
-            approved_at=found.authorship.approved_at,
-            approved_by=found.authorship.approved_by,
+            created_by=authorship.created_by,
+            approved_at=authorship.approved_at,
+            approved_by=authorship.approved_by,
             since=rollout.since,
             can=[event.value for event in commands(rollout.state)],
         )
@@ -182,9 +183,10 @@ class RolloutView(RolloutSummary):
     @classmethod
     def full(cls, found: RolloutRecord) -> RolloutView:
         rollout = found.rollout
+        standings = Counter(device.standing for device in rollout.devices)
         spec: Mapping[str, JsonValue] = rollout.spec.document()
         return cls(
-            **RolloutSummary.of(found).model_dump(),
+            **RolloutSummary.of(rollout, found.authorship, standings).model_dump(),
             spec=dict(spec),
             phases=[_phase(rollout, index) for index in range(len(rollout.spec.phases))],
             devices=[RolloutDeviceView.of(device, rollout) for device in rollout.devices],
@@ -218,11 +220,6 @@ class EventPage(BaseModel):
 
     items: list[EventView]
     next: int | None
-
-
-def _counts(rollout: Rollout) -> dict[str, int]:
-    standings = [device.standing for device in rollout.devices]
-    return {standing.value: standings.count(standing) for standing in Standing if standing in standings}
 
 
 def _phase(rollout: Rollout, index: int) -> PhaseView:

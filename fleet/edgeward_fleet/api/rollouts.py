@@ -64,7 +64,7 @@ async def rollouts(
     name = model_name(model, "model") if model else None
     found = await services.rollouts.page(model=name, before=after, limit=limit)
     return RolloutPage(
-        items=[RolloutSummary.of(each) for each in found],
+        items=[RolloutSummary.of(each.rollout, each.authorship, each.counts) for each in found],
         next=found[-1].rollout.created_at if len(found) == limit else None,
     )
 

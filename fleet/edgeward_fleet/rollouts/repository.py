@@ -53,16 +53,15 @@ def load(session: Session, rollout_id: RolloutId, *, to_change: bool = False) ->
     `to_change`, for whoever has the turn of the rollouts: reports of the devices wait until the transaction ends. On a
     server they would come in between otherwise, and one of the two would write what the other has just changed.
     """
-    row = session.get(RolloutRow, rollout_id, populate_existing=True)
-    if row is None:
-        raise NotFound(
-            f"expected a rollout, there is no {rollout_id[:40]!r}", hint="`edgeward rollout list` shows them all."
-        )
-    return _rollout(row, _devices(session, rollout_id, to_change=to_change))
+    return rollout_of(_row(session, rollout_id), _devices(session, rollout_id, to_change=to_change))
 
 
 def authorship(session: Session, rollout_id: RolloutId) -> Authorship:
-    row = session.get_one(RolloutRow, rollout_id)
+    """Raises NotFound."""
+    return authorship_of(_row(session, rollout_id))
+
+
+def authorship_of(row: RolloutRow) -> Authorship:
     return Authorship(created_by=row.created_by, approved_by=row.approved_by, approved_at=row.approved_at)
 
 
@@ -109,22 +108,13 @@ def add_event(session: Session, rollout_id: RolloutId, now: datetime, actor: str
 
 
 def events(session: Session, rollout_id: RolloutId, *, after: int, limit: int) -> list[RolloutLine]:
+    """Oldest first. Raises NotFound."""
+    _row(session, rollout_id)
     query = select(RolloutEventRow).where(RolloutEventRow.rollout_id == rollout_id, RolloutEventRow.event_id > after)
     rows = session.scalars(query.order_by(RolloutEventRow.event_id).limit(limit))
     return [
         RolloutLine(event_id=row.event_id, at=row.at, actor=row.actor, kind=row.kind, detail=row.detail) for row in rows
     ]
-
-
-def page(session: Session, *, model: ModelName | None, before: datetime | None, limit: int) -> list[RolloutId]:
-    """Newest first."""
-    query = select(RolloutRow.rollout_id)
-    if model is not None:
-        query = query.where(RolloutRow.model == model)
-    if before is not None:
-        query = query.where(RolloutRow.created_at < before)
-    rows = session.scalars(query.order_by(RolloutRow.created_at.desc(), RolloutRow.rollout_id).limit(limit))
-    return [RolloutId(each) for each in rows]
 
 
 def in_states(session: Session, states: Iterable[RolloutState]) -> list[RolloutId]:
@@ -245,12 +235,21 @@ def _devices(session: Session, rollout_id: RolloutId, *, to_change: bool) -> tup
     return tuple(_device(row) for row in session.execute(query))
 
 
+def _row(session: Session, rollout_id: RolloutId) -> RolloutRow:
+    row = session.get(RolloutRow, rollout_id, populate_existing=True)
+    if row is None:
+        raise NotFound(
+            f"expected a rollout, there is no {rollout_id[:40]!r}", hint="`edgeward rollout list` shows them all."
+        )
+    return row
+
+
 def _fill(row: RolloutRow, rollout: Rollout) -> None:
     row.state, row.phase, row.step, row.reason = rollout.state.value, rollout.phase, rollout.step.value, rollout.reason
     row.since, row.phase_since, row.step_since = rollout.since, rollout.phase_since, rollout.step_since
 
 
-def _rollout(row: RolloutRow, devices: tuple[RolloutDevice, ...]) -> Rollout:
+def rollout_of(row: RolloutRow, devices: tuple[RolloutDevice, ...]) -> Rollout:
     return Rollout(
         id=RolloutId(row.rollout_id),
         spec=RolloutSpec.parse(row.spec),

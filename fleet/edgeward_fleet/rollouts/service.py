@@ -23,6 +23,7 @@ from edgeward_fleet.models import repository as releases
 from edgeward_fleet.rollouts import checks, repository
 from edgeward_fleet.rollouts.cohort import Fleet, candidates, come_back, reconcile
 from edgeward_fleet.rollouts.decide import moved
+from edgeward_fleet.rollouts.listing import RolloutEntry, page
 from edgeward_fleet.rollouts.machine import (
     FINAL,
     TICKING,
@@ -132,23 +133,15 @@ class Rollouts:
 
         return await self._database.run(work)
 
-    async def page(self, *, model: ModelName | None, before: datetime | None, limit: int) -> list[RolloutRecord]:
+    async def page(self, *, model: ModelName | None, before: datetime | None, limit: int) -> list[RolloutEntry]:
         """Newest first."""
-
-        def work(session: Session) -> list[RolloutRecord]:
-            found = repository.page(session, model=model, before=before, limit=limit)
-            return [_record(session, each) for each in found]
-
-        return await self._database.run(work)
+        return await self._database.run(lambda session: page(session, model=model, before=before, limit=limit))
 
     async def events(self, rollout_id: RolloutId, *, after: int, limit: int) -> list[RolloutLine]:
         """Raises NotFound."""
-
-        def work(session: Session) -> list[RolloutLine]:
-            repository.load(session, rollout_id)
-            return repository.events(session, rollout_id, after=after, limit=limit)
-
-        return await self._database.run(work)
+        return await self._database.run(
+            lambda session: repository.events(session, rollout_id, after=after, limit=limit)
+        )
 
     async def tick(self) -> None:
         """Decide what can be decided now, each decision in a transaction of its own.

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from edgeward_contract.artifact import DeviceId, Sha256
 from edgeward_fleet.db.schema import RolloutDeviceRow, RolloutEventRow, RolloutRow
+from edgeward_fleet.rollouts.listing import counts
 from edgeward_fleet.rollouts.machine import ASKED, FINAL, PhaseStep, RolloutState
 from edgeward_fleet.rollouts.model import Back, RolloutId, RolloutSpec, Standing
 from edgeward_fleet.rollouts.repository import RolloutLine
@@ -68,8 +69,8 @@ def listed(
     newest = RolloutRow.since if by_state else RolloutRow.created_at
     query = _filtered(select(RolloutRow), which).order_by(newest.desc(), RolloutRow.rollout_id)
     rows = session.scalars(query.offset(skip).limit(limit)).all()
-    counts = _counts(session, [row.rollout_id for row in rows])
-    return tuple(_listed(row, counts.get(row.rollout_id, {})) for row in rows)
+    found = counts(session, [row.rollout_id for row in rows])
+    return tuple(_listed(row, found.get(row.rollout_id, {})) for row in rows)
 
 
 def states_of(session: Session, model: str | None) -> Mapping[RolloutState, int]:
@@ -144,18 +145,6 @@ def _filtered(query: Select[*Ts], which: RolloutFilter) -> Select[*Ts]:
     if which.since is not None:
         query = query.where(RolloutRow.since >= which.since)
     return query
-
-
-def _counts(session: Session, ids: Collection[str]) -> Mapping[str, Mapping[Standing, int]]:
-    query = (
-        select(RolloutDeviceRow.rollout_id, RolloutDeviceRow.standing, func.count())
-        .where(RolloutDeviceRow.rollout_id.in_(list(ids)))
-        .group_by(RolloutDeviceRow.rollout_id, RolloutDeviceRow.standing)
-    )
-    found: dict[str, dict[Standing, int]] = {}
-    for rollout, standing, count in session.execute(query):
-        found.setdefault(rollout, {})[Standing(standing)] = count
-    return found
 
 
 def _line(row: RolloutEventRow) -> RolloutLine:
