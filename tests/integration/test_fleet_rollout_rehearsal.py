@@ -325,6 +325,28 @@ def test_an_abort_withdraws_what_is_not_proven_and_leaves_the_rest(tmp_path: Pat
     play(tmp_path, scenario)
 
 
+def test_who_comes_home_after_an_abort_is_listed_no_longer(tmp_path: Path) -> None:
+    """Nobody listened any more: weeks later it was still said to run what had been withdrawn."""
+
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet, "d1", "d2")
+        rollout = await fleet.start("risk@2", phases=[{"name": "all", "percent": 100}])
+        await fleet.tick()
+        await devices[0].link.desired_now(devices[0].generation)  # fetched, and then nothing is heard of it
+        await fleet.rollouts.command(AUTHOR, rollout, RolloutEvent.ABORT, "not now")
+        await fleet.tick()
+        await fleet.tick(after_s=3601)
+        done = await fleet.show(rollout)
+        assert (done.state, done.reason) == (
+            RolloutState.ABORTED,
+            "not now; withdrawn on 1 of 2 devices; no proof yet from d1",
+        )
+        await devices[0].turn()
+        assert [each.back for each in (await fleet.show(rollout)).devices] == [Back.PROVEN, Back.NEVER_TOOK]
+
+    play(tmp_path, scenario)
+
+
 def test_before_it_starts_an_abort_touches_nobody(tmp_path: Path) -> None:
     async def scenario(fleet: Rehearsal) -> None:
         devices = await _on_version_1(fleet)

@@ -126,7 +126,7 @@ def in_states(session: Session, states: Iterable[RolloutState]) -> list[RolloutI
 def of_device(
     session: Session, device: DeviceId, states: Iterable[RolloutState]
 ) -> list[tuple[RolloutId, ModelName, Sha256]]:
-    """The rollouts in `states` that the device is part of."""
+    """The rollouts in `states` that the device is part of, and any that still waits for the proof that it is back."""
     asked = {"device": device, "states": [state.value for state in states]}
     rows = session.connection().execute(_OF_DEVICE, asked)
     return [(RolloutId(rollout), ModelName(model), Sha256(sha256)) for rollout, model, sha256 in rows]
@@ -215,7 +215,7 @@ _OF_DEVICE: Final = (
     .join(RolloutDeviceRow, RolloutDeviceRow.rollout_id == RolloutRow.rollout_id)
     .where(
         RolloutDeviceRow.device_id == bindparam("device"),
-        RolloutRow.state.in_(bindparam("states", expanding=True)),
+        RolloutRow.state.in_(bindparam("states", expanding=True)) | (RolloutDeviceRow.back == Back.ASKED.value),
     )
 )
 _ONE_DEVICE: Final = (
