@@ -644,6 +644,20 @@ def test_a_device_that_a_later_roll_back_gave_the_release_again_is_brought_back_
     play(tmp_path, scenario)
 
 
+def test_a_roll_back_that_another_rollout_stands_in_the_way_of_says_how_to_go_on(tmp_path: Path) -> None:
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet, "d1")
+        older = await fleet.start("risk@2")
+        await fleet.settle(devices)
+        await fleet.register(3)
+        waiting = (await fleet.rollouts.create(AUTHOR, canonical_json({"release": "risk@3"}))).rollout.id
+        with pytest.raises(Conflict, match=f"rollout {waiting} of risk@3 is AWAITING_APPROVAL on 1") as refused:
+            await fleet.rollouts.command(AUTHOR, older, RolloutEvent.ROLL_BACK, "")
+        assert refused.value.hint == f"Abort it (`edgeward rollout abort {waiting}`) or wait for it, then roll back."
+
+    play(tmp_path, scenario)
+
+
 def test_a_roll_back_counts_only_whom_it_brought_back(tmp_path: Path) -> None:
     async def scenario(fleet: Rehearsal) -> None:
         devices = await _on_version_1(fleet, "d1", "d2")

@@ -23,8 +23,22 @@ from edgeward_fleet.states import desired
 BLOCKING: Final = frozenset(RolloutState) - FINAL - {RolloutState.ROLLBACK_INCOMPLETE}
 
 
-def check_nobody_else(
-    session: Session, rollout: Rollout, devices: Iterable[DeviceId], superseded: RolloutId | None
+def check_free_to_roll_back(session: Session, rollout: Rollout) -> None:
+    """Refuse to take back, from a rollout that is over, what another one has in hand."""
+    offered = {each.device for each in rollout.devices if each.offered}
+    _check_nobody_else(
+        session, rollout, offered, None, "Abort it (`edgeward rollout abort {}`) or wait for it, then roll back."
+    )
+
+
+def check_free(session: Session, rollout: Rollout) -> None:
+    """Refuse a new rollout of devices that another one has in hand."""
+    hint = "Wait for it, abort it, or name it in the new rollout: supersedes = {}."
+    _check_nobody_else(session, rollout, {each.device for each in rollout.devices}, rollout.spec.supersedes, hint)
+
+
+def _check_nobody_else(
+    session: Session, rollout: Rollout, devices: Iterable[DeviceId], superseded: RolloutId | None, hint: str
 ) -> None:
     wanted = set(devices)
     for other_id in repository.in_states(session, BLOCKING):
@@ -36,7 +50,7 @@ def check_nobody_else(
             raise Conflict(
                 f"rollout {other_id} of {other.spec.release} is {other.state} on {len(shared)} of these devices "
                 f"({', '.join(shared[:3])}{', …' if len(shared) > 3 else ''})",
-                hint=f"Wait for it, abort it, or name it in the new rollout: supersedes = {other_id}.",
+                hint=hint.format(other_id),
             )
 
 

@@ -197,7 +197,7 @@ class Rollouts:
         rollout = replace(rollout, devices=_cohort(rollout, fleet))
         if spec.supersedes is not None:
             checks.check_superseded(repository.load(session, spec.supersedes), rollout, fleet)
-        checks.check_nobody_else(session, rollout, {each.device for each in rollout.devices}, spec.supersedes)
+        checks.check_free(session, rollout)
         checks.check_room(session, rollout)
         repository.add(session, rollout, actor)
         repository.add_event(session, rollout.id, now, actor.name, "created", f"{spec.release} to {spec.target}")
@@ -234,7 +234,7 @@ def _to_change(session: Session, rollout_id: RolloutId) -> Rollout:
 
 def _reopened(session: Session, rollout: Rollout) -> Rollout:
     """A rollout that is over, about to be rolled back, with the devices that it has now. Raises Conflict."""
-    checks.check_nobody_else(session, rollout, {each.device for each in rollout.devices if each.offered}, None)
+    checks.check_free_to_roll_back(session, rollout)
     fleet = repository.fleet_now(session, rollout.model)
     reopened = come_back(rollout, fleet, repository.given_back(session, rollout.model))
     checks.check_anybody_left(reconcile(reopened, fleet))
