@@ -25,14 +25,17 @@ def test_a_time_has_a_unit(text: str, microseconds: int) -> None:
     assert duration(text) == microseconds
 
 
-@pytest.mark.parametrize("text", ["10", "", "ms", "0s", "-1s", "1 fortnight", "1ss", "0x10s", "٣s"])
+@pytest.mark.parametrize("text", ["10", "", "ms", "0s", "-1s", "1 fortnight", "1ss", "0x10s", "٣s", f"{'9' * 400}h"])
 def test_a_time_without_sense_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter, match="expected a time with its unit such as 10ms, 30s or 5m"):
         duration(text)
 
 
 def test_seconds_are_whole() -> None:
-    assert seconds("90s") == 90
+    assert [seconds(text) for text in ("90s", "1.5m", "3000ms")] == [90, 90, 3]
+    for text in ("500ms", "1.5s"):
+        with pytest.raises(click.BadParameter, match="expected whole seconds such as 30s or 5m, got"):
+            seconds(text)
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf", "-0.1", "100.1", "2%", "", "1e400"])
@@ -85,6 +88,7 @@ def test_one_phase_is_everyone() -> None:
         ("percent=many", "expected a whole number of at least 1, got 'many'"),
         ("devices=0", "expected a whole number of at least 1, got '0'"),
         ("percent=20,soak=3", "expected a time with its unit such as 30s or 5m, got '3'"),
+        ("percent=20,soak=900ms", "expected whole seconds such as 30s or 5m, got '900ms'"),
         ("twenty", "expected a whole number of at least 1, got 'twenty'"),
     ],
 )

@@ -11,7 +11,8 @@ import click
 from edgeward_contract.artifact import ReleaseRef
 from edgeward_contract.schema import ContractError, JsonValue
 
-_NUMBER: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-zµA-Z]+)")
+_NUMBER: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*([a-zµA-Z]+)")
+_SECOND: Final = 1_000_000
 _MICROSECONDS: Final = {"us": 1, "µs": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000}
 
 
@@ -24,8 +25,14 @@ def duration(value: str) -> int:
 
 
 def seconds(value: str) -> int:
-    """A time with its unit, in whole seconds. Raises click.BadParameter."""
-    return duration(value) // 1_000_000
+    """A time with its unit, of whole seconds: cut down to them, half a second of soak would be none.
+
+    Raises click.BadParameter.
+    """
+    found = duration(value)
+    if found % _SECOND:
+        raise click.BadParameter(f"expected whole seconds such as 30s or 5m, got {value!r}")
+    return found // _SECOND
 
 
 def percent(value: str) -> float:
@@ -100,7 +107,9 @@ def _seconds(text: str, value: str) -> int:
     found = _scaled(value, _MICROSECONDS)
     if found is None:
         raise _bad(text, f"expected a time with its unit such as 30s or 5m, got {value!r}")
-    return found // 1_000_000
+    if found % _SECOND:
+        raise _bad(text, f"expected whole seconds such as 30s or 5m, got {value!r}")
+    return found // _SECOND
 
 
 def _scaled(text: str, units: dict[str, int]) -> int | None:

@@ -18,7 +18,7 @@ from edgeward_fleet.cli.client import Client
 from edgeward_fleet.cli.errors import CommandFailed, Undecided
 from edgeward_fleet.cli.options import answering, connect
 from edgeward_fleet.cli.output import Column, Output, table, text
-from edgeward_fleet.cli.values import seconds
+from edgeward_fleet.cli.values import duration
 
 GOOD: Final = frozenset({"SUCCEEDED"})
 BAD: Final = frozenset({"ROLLED_BACK", "ABORTED", "SUPERSEDED", "EXPIRED"})
@@ -40,7 +40,7 @@ DEVICES: Final[tuple[Column, ...]] = (
 @click.command()
 @click.argument("rollout_id")
 @click.option(
-    "--timeout", type=seconds, metavar="DURATION", help="Give up after so long, with exit code 3; never if left out."
+    "--timeout", type=duration, metavar="DURATION", help="Give up after so long, with exit code 3; never if left out."
 )
 @answering
 def watch(rollout_id: str, timeout: int | None, out: Output) -> None:
@@ -49,7 +49,7 @@ def watch(rollout_id: str, timeout: int | None, out: Output) -> None:
     Exit code 0: it succeeded. 1: it was rolled back, aborted or ended in another way. 3: not decided in time.
     """
     with connect() as fleet:
-        final = follow(fleet, rollout_id, timeout, out)
+        final = follow(fleet, rollout_id, timeout / 1e6 if timeout is not None else None, out)
     state, reason = final.text("state"), why(final)
     out.show(final.members())
     if state in BAD:
