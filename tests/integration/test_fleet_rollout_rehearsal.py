@@ -848,6 +848,11 @@ BAD_SPECS: list[tuple[dict[str, JsonValue], type[Exception], str]] = [
     ({"release": "risk@9"}, Invalid, "release: expected a registered one, there is no risk@9"),
     ({"release": "risk"}, ContractError, "expected name@version such as wdbc-risk@2"),
     ({"release": "risk@2", "target": {"sites": ["moon"]}}, Invalid, r"target: matches no device \(sites moon; 5 enr"),
+    (
+        {"release": "risk@2", "target": {"sites": ["north", "soth"]}},
+        Invalid,
+        "target.sites: expected sites with devices, there is none at soth",
+    ),
     ({"release": "risk@2", "target": {"devices": ["d9"]}}, Invalid, "target.devices: expected enrolled devices"),
     ({"release": "risk@2", "phases": []}, ContractError, "phases: expected at least one phase"),
     (

@@ -266,6 +266,12 @@ def _cohort(rollout: Rollout, fleet: Fleet) -> tuple[RolloutDevice, ...]:
             f"target: matches no device ({spec.target}; {len(fleet)} enrolled)",
             hint="`edgeward device list` shows the devices and their sites; a revoked device never matches.",
         )
+    nowhere = sorted(set(spec.target.sites) - {now.site for now in fleet.values()})
+    if nowhere:
+        raise Invalid(
+            f"target.sites: expected sites with devices, there is none at {', '.join(nowhere[:5])}",
+            hint="`edgeward device list` shows the devices and their sites; a site of later is rolled out to later.",
+        )
     left_out = uncovered(spec.phases, len(matching))
     if left_out:
         raise Invalid(
