@@ -429,6 +429,24 @@ def test_a_device_revoked_after_the_offer_counts_until_a_person_goes_on_without_
     play(tmp_path, scenario)
 
 
+def test_a_silent_device_that_was_revoked_in_a_pause_is_gone_after_one_resume(tmp_path: Path) -> None:
+    """It was waited for until the phase timed out once more."""
+
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet, "d1", "d2")
+        devices[1].behaviour = Behaviour.SILENT
+        rollout = await fleet.start("risk@2", phases=[{"name": "all", "percent": 100}])
+        await fleet.settle(devices)
+        await fleet.tick(after_s=3600)
+        assert "1 not heard of (d2)" in (await fleet.show(rollout)).reason
+        fleet.revoke("d2")
+        await fleet.rollouts.command(AUTHOR, rollout, RolloutEvent.RESUME, "d2 is scrap")
+        await fleet.settle(devices)
+        assert (await fleet.show(rollout)).state is RolloutState.SUCCEEDED
+
+    play(tmp_path, scenario)
+
+
 def test_a_failed_device_that_was_revoked_is_gone_after_one_resume(tmp_path: Path) -> None:
     async def scenario(fleet: Rehearsal) -> None:
         devices = await _on_version_1(fleet)

@@ -108,6 +108,8 @@ class Rollouts:
             if event is RolloutEvent.ROLL_BACK and rollout.state in FINAL:
                 over, rollout = rollout, _reopened(session, rollout)
                 repository.save(session, over, rollout)
+            if event is RolloutEvent.RESUME:
+                rollout = _as_it_is_now(session, rollout)
             self._command(session, rollout, event, actor, reason, self._clock())
             return _record(session, rollout_id)
 
@@ -239,6 +241,13 @@ def _reopened(session: Session, rollout: Rollout) -> Rollout:
     reopened = come_back(rollout, fleet, repository.given_back(session, rollout.model))
     checks.check_anybody_left(reconcile(reopened, fleet))
     return reopened
+
+
+def _as_it_is_now(session: Session, rollout: Rollout) -> Rollout:
+    """A paused rollout without those who left meanwhile: whoever resumes it knows of them, and goes on without them."""
+    seen = reconcile(rollout, repository.fleet_now(session, rollout.model))
+    repository.save(session, rollout, seen)
+    return seen
 
 
 def _submitted() -> RolloutState:
