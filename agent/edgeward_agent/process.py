@@ -49,8 +49,8 @@ class StateFolderLock:
         """Raises AgentRunning when another process holds it, ReadOnlyFolder where nothing can be written."""
         import fcntl  # not on Windows, where models are served but no device runs
 
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             if error.errno == errno.EROFS:

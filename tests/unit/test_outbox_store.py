@@ -380,6 +380,26 @@ def test_people_read_the_outbox_as_lines_running_or_stopped(tmp_path: Path) -> N
     assert list(offline_lines(tmp_path, quarantined=True)) == held
 
 
+def test_people_read_the_outbox_of_a_disk_that_became_read_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite can make no index beside its log there, and opened nothing: just when a person was to save the results."""
+
+    async def scenario() -> Path:
+        async with open_store(tmp_path / "live", device=DEVICE, options=TINY) as store:
+            await store.append([draft(number) for number in range(5)])
+            return power_cut(tmp_path / "live", tmp_path / "left")
+
+    (tmp_path / "live").mkdir()
+    left = run(scenario())
+    found = os.statvfs(left)
+    read_only = os.statvfs_result((*found[:8], found.f_flag | os.ST_RDONLY, found.f_namemax))
+    monkeypatch.setattr(os, "statvfs", lambda _: read_only)
+    before = sorted(left.iterdir())
+    assert [json.loads(line)["body"]["number"] for line in offline_lines(left)] == list(range(5))
+    assert sorted(left.iterdir()) == before
+
+
 def test_the_outbox_of_another_device_is_put_aside(tmp_path: Path) -> None:
     async def scenario(device: str) -> tuple[str, ...]:
         async with open_store(tmp_path, device=DeviceId(device), options=SMALL) as store:
@@ -390,3 +410,7 @@ def test_the_outbox_of_another_device_is_put_aside(tmp_path: Path) -> None:
     assert run(scenario("ward-4")) == ("outbox_corrupt",)
     reason = (tmp_path / "quarantine" / "outbox-0001" / "reason.txt").read_text()
     assert reason == "expected the outbox of device ward-4, got that of ward-3\n"
+    before = sorted((tmp_path / "quarantine" / "outbox-0001").iterdir())
+    (line,) = offline_lines(tmp_path / "quarantine" / "outbox-0001")
+    assert json.loads(line)["body"] == {"number": 1}
+    assert sorted((tmp_path / "quarantine" / "outbox-0001").iterdir()) == before

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -13,8 +15,8 @@ import click
 
 from edgeward_agent.agent_socket import ask
 from edgeward_agent.cli.options import json_option, state_dir_option
-from edgeward_agent.errors import OutboxError
-from edgeward_agent.outbox.offline import offline_lines
+from edgeward_agent.errors import OutboxError, ReadOnlyFolder
+from edgeward_agent.outbox.offline import is_evidence, offline_lines
 from edgeward_agent.process import StateFolderLock, agent_is_running
 from edgeward_agent.state_dir import StateDir
 from edgeward_contract.schema import Fields, parse_json
@@ -45,14 +47,18 @@ def list_records(state_dir: Path, limit: int) -> None:
 @click.option(
     "--to",
     "target",
-    type=click.File("w", lazy=True),
+    type=click.File("w", encoding="utf-8", lazy=True),
     default="-",
     show_default="standard output",
     help="File to write.",
 )
 @click.option("--quarantined", is_flag=True, help="What was put aside instead of what waits.")
 def export(state_dir: Path, target: IO[str], quarantined: bool) -> None:
-    """Write every record out, opened, one JSON object a line. They stay in the outbox; mind who reads them."""
+    """Write every record out, opened, one JSON object a line. They stay in the outbox; mind who reads them.
+
+    A new file is yours alone. STATE/quarantine/outbox-N as --state-dir reads a store that was put aside.
+    """
+    os.umask(0o077)  # the file is opened with the first record
     for line in _lines(StateDir(state_dir.absolute()), quarantined=quarantined):
         target.write(line + "\n")
 
@@ -89,11 +95,11 @@ def _lines_on_disk(state: StateDir, *, quarantined: bool) -> Iterator[str]:
     """With the folder locked, so that no agent starts while its database is read."""
     if not state.outbox.exists():
         raise OutboxError(f"expected an outbox in {state.root}, found none")
-    lock = StateFolderLock(state.agent_pid)
-    try:
+    with ExitStack() as stack:
+        if not is_evidence(state.root):
+            with suppress(ReadOnlyFolder):  # where no agent can start
+                stack.enter_context(closing(StateFolderLock(state.agent_pid)))
         yield from offline_lines(state.root, quarantined=quarantined)
-    finally:
-        lock.close()
 
 
 def _row(record: Fields) -> str:
