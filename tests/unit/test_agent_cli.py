@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +13,19 @@ import pytest
 from click.testing import CliRunner
 
 from edgeward_agent.cli.app import COMMANDS, app
+from edgeward_agent.cli.enrol import left_behind
 from edgeward_agent.cli.exits import MEANING, exit_code
 from edgeward_agent.cli.inputs import read_pairs, read_request
 from edgeward_agent.client import InvalidRequest, ModelInfo
 from edgeward_agent.errors import AgentError, ConfigError, LinkLost, LinkRefused, ServingUnavailable
 from edgeward_agent.identity.enrolment import TokenRefused, WrongFingerprint
 from edgeward_agent.listening import listen_tcp
+from edgeward_agent.outbox.model import Draft, StoreOptions
+from edgeward_agent.outbox.store import open_store
+from edgeward_agent.state_dir import StateDir
+from edgeward_contract.artifact import DeviceId
 from edgeward_contract.manifest import Datatype, TensorSpec
+from edgeward_contract.record import RecordClass
 from edgeward_contract.version import __version__
 from support.agent import edgeward_agent
 
@@ -132,6 +141,39 @@ def test_a_disk_that_says_no_is_one_line(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["run", "--state-dir", str(tmp_path / "file" / "below")])
     assert done.exit_code in (1, 2) and "Traceback" not in done.output
     assert done.stderr.startswith("error: ") and str(tmp_path / "file") in done.stderr
+
+
+def test_what_is_written_out_of_the_outbox_is_for_its_owner_alone(tmp_path: Path) -> None:
+    """Patients' results, opened: every user of the machine could read them."""
+    _keep_a_result(tmp_path)
+    written = tmp_path / "results.jsonl"
+    before = os.umask(0o022)
+    try:
+        done = CliRunner().invoke(app, ["outbox", "export", "--state-dir", str(tmp_path), "--to", str(written)])
+    finally:
+        os.umask(before)
+    assert done.exit_code == 0, done.output
+    assert json.loads(written.read_text())["body"] == {"risk": 0.5}
+    assert written.stat().st_mode & 0o777 == 0o600
+
+
+def test_who_becomes_another_device_is_told_what_stays_behind(tmp_path: Path) -> None:
+    """They were put aside as unreadable when the agent started, and nobody had said so."""
+    state = StateDir(tmp_path)
+    assert left_behind(state, "ward-3") == ""
+    _keep_a_result(tmp_path)
+    assert left_behind(state, "ward-3") == ""
+    words = left_behind(state, "ward-4")
+    assert words.startswith("1 result of ward-3 waits here and is not sent as ward-4's")
+    assert f"edgeward-agent outbox export --state-dir {tmp_path} --to FILE" in words
+
+
+def _keep_a_result(folder: Path) -> None:
+    async def keep() -> None:
+        async with open_store(folder, device=DeviceId("ward-3"), options=StoreOptions(ballast_bytes=0)) as store:
+            await store.append([Draft(record_class=RecordClass.RESULT, kind="inference", body={"risk": 0.5})])
+
+    asyncio.run(keep())
 
 
 def test_a_release_folder_that_is_none_is_a_usage_error(tmp_path: Path) -> None:
