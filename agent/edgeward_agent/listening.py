@@ -48,6 +48,12 @@ class CannotListen(ConfigError):
     )
 
 
+class NoFileLeft(ConfigError):
+    """The disk takes no new name. A socket needs nothing else of it, and a disk without one may have gigabytes."""
+
+    hint = "Free some files on this disk; `df -i` shows how many more it takes."
+
+
 class GrpcMissing(ConfigError):
     """gRPC is asked for, and the library is not installed."""
 
@@ -227,7 +233,16 @@ def _answers(path: Path, kind: socket.SocketKind) -> bool:
         return True
 
 
+def no_file_left(where: str, error: OSError) -> NoFileLeft | None:
+    """The error of a socket for whose name the disk has no room; None when it failed for another reason."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    return NoFileLeft(f"{where}: expected a disk that takes one more file, got: {(error.strerror or '').lower()}")
+
+
 def _refused(where: str, error: OSError) -> PortInUse | ConfigError:
     if error.errno == errno.EADDRINUSE:
         return PortInUse(f"{where}: expected a free address, found it in use")
+    if lack := no_file_left(where, error):
+        return lack
     return CannotListen(f"{where}: cannot listen there: {(error.strerror or str(error)).lower()}")

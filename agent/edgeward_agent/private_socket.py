@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from edgeward_agent.errors import ConfigError
-from edgeward_agent.listening import check_unix_path
+from edgeward_agent.listening import check_unix_path, no_file_left
 
 Converse = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]]
 """Talks on one connection to its end, and closes it."""
@@ -44,7 +44,8 @@ async def private_socket(
     try:
         server = await asyncio.start_unix_server(connected, sock=_bind(path), limit=limit_bytes)
     except OSError as error:
-        raise ConfigError(f"{name} socket {path}: expected to listen there, got: {error}") from error
+        what = f"{name} socket {path}"
+        raise no_file_left(what, error) or ConfigError(f"{what}: expected to listen there, got: {error}") from error
     try:
         yield
     finally:

@@ -29,6 +29,7 @@ from edgeward_agent.link.follow import follow_desired
 from edgeward_agent.link.memory import MemoryFleet, MemoryLink
 from edgeward_agent.link.observed import LinkCondition, ObservedLink
 from edgeward_agent.listening import (
+    NoFileLeft,
     OpenToAll,
     bound_address,
     check_exposed,
@@ -38,6 +39,7 @@ from edgeward_agent.listening import (
     listen_unix,
     reserve_grpc,
 )
+from edgeward_agent.private_socket import private_socket
 from edgeward_agent.process import ProcessRef, StateFolderLock, Watched, agent_is_running
 from edgeward_agent.reporter import Reporter, Rhythm, Snapshot
 from edgeward_agent.status import (
@@ -209,6 +211,23 @@ def test_what_is_no_socket_is_not_taken_away(tmp_path: Path) -> None:
             with pytest.raises(ConfigError, match="expected a free path or an old socket, found something else there"):
                 listen(path)
             assert path.read_bytes() == b"a model"
+
+
+def test_a_disk_without_a_file_left_is_not_looked_for_in_the_addresses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_socket: socket.socket, _address: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async def private() -> None:
+        async with private_socket(tmp_path / "a.sock", lambda *_: asyncio.sleep(0), name="agent"):
+            raise AssertionError("expected no socket")
+
+    monkeypatch.setattr(socket.socket, "bind", full)
+    for listen in (lambda: listen_unix(tmp_path / "s.sock"), lambda: asyncio.run(private())):
+        with pytest.raises(NoFileLeft, match="expected a disk that takes one more file, got: no space left") as caught:
+            listen()
+        assert "df -i" in caught.value.hint
 
 
 def test_only_one_folder_is_made_for_a_socket(tmp_path: Path) -> None:
