@@ -135,8 +135,8 @@ def test_a_device_that_stayed_at_the_broker_while_a_backup_was_restored_is_serve
     play(fleet, scenario)
 
 
-def test_older_generations_are_not_heard(fleet: MqttFleet) -> None:
-    """A broker may bring back what it had retained before it crashed."""
+def test_older_generations_are_not_heard_and_what_cannot_be_read_is_told(fleet: MqttFleet) -> None:
+    """A broker may bring back what it had retained before it crashed; a fleet may be newer than its devices."""
 
     async def scenario(harness: MqttHarness) -> None:
         await harness.set_desired(desired_state(6))
@@ -144,9 +144,14 @@ def test_older_generations_are_not_heard(fleet: MqttFleet) -> None:
         topic = topics.down_desired(DeviceId(harness.device.device_id))
         services = fleet.opened.services
         tls_of_fleet = client_context(services.authority, fleet.broker.folder, services.clock())
+        waiting = asyncio.create_task(harness.link.next_desired(6))
+        await asyncio.sleep(0)
+        await harness.link.report(reported_state(1))  # answered after the hello before it
         async with raw(tls_of_fleet, fleet.broker.address) as connection:  # pushes the fleet off for a moment
-            for stale in (b"{}", b"\xff", b"", desired_state(2).canonical()):
+            for stale in (b"", desired_state(2).canonical(), b"{}", b"\xff"):
                 await connection.publish(topic, stale, retain=True)
+        with pytest.raises(LinkRefused, match="desired state: .*expected"):
+            await asyncio.wait_for(waiting, SOON_S)
         assert (await harness.link.next_desired(0)).generation == 6
         again = link_of(harness.device, fleet.broker.address)
         assert (await persistently(lambda: again.next_desired(5))).generation == 6

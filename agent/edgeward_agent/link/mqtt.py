@@ -57,6 +57,7 @@ class MqttLink:
         self._connection: Connection | None = None
         self._opening: asyncio.Task[Connection] | None = None
         self._newest: DesiredState | None = None
+        self._unreadable: ContractError | None = None
         self._news = asyncio.Event()
         self._answers: Final[dict[str, asyncio.Future[Answer]]] = {}
         self._closed = False
@@ -70,6 +71,7 @@ class MqttLink:
         if self._newer(after) is None:
             await self._request(Up.HELLO, tag := secrets.token_hex(8), Hello(tag=tag, generation=after).canonical())
         while (desired := self._newer(after)) is None:
+            self._check_readable()
             self._news.clear()
             await self._first(connection, asyncio.ensure_future(self._news.wait()))
         return desired
@@ -203,16 +205,27 @@ class MqttLink:
             error.hint = answer.hint
         raise error
 
+    def _check_readable(self) -> None:
+        """What the fleet wants may be of a newer version: nobody asks again for what was published."""
+        error, self._unreadable = self._unreadable, None
+        if error is not None:
+            raise LinkRefused(f"{self._where}: desired state: {error}")
+
     def _heard(self, topic: str, payload: bytes, _retained: bool) -> None:
-        """A message that cannot be read is as good as lost: whoever waits for it asks again."""
-        with suppress(ContractError):
-            if topic == topics.down_desired(self._device) and payload:
+        if topic == topics.down_desired(self._device) and payload:
+            try:
                 self._take(DesiredState.parse(payload))
-            elif topic == topics.down_acks(self._device):
-                answer = Answer.parse(payload)
-                waiting = self._answers.get(answer.tag)
-                if waiting is not None and not waiting.done():
-                    waiting.set_result(answer)
+            except ContractError as error:
+                self._unreadable = error
+                self._news.set()
+        elif topic == topics.down_acks(self._device):
+            with suppress(ContractError):  # as good as lost: whoever waits for it asks again
+                self._answered(Answer.parse(payload))
+
+    def _answered(self, answer: Answer) -> None:
+        waiting = self._answers.get(answer.tag)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(answer)
 
     def _take(self, desired: DesiredState) -> None:
         """A broker may bring an older one late, or after it came back with an old retained message."""
