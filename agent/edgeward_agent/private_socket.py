@@ -22,13 +22,14 @@ _LINE_BYTES: Final = 1 << 16  # what asyncio takes without being told
 
 @asynccontextmanager
 async def private_socket(
-    path: Path, converse: Converse, *, name: str, limit_bytes: int = _LINE_BYTES
+    path: Path, converse: Converse, *, name: str, limit_bytes: int = _LINE_BYTES, last_words_s: float = 0.0
 ) -> AsyncIterator[None]:
     """Listen on `path` until the end of the block, which also ends every conversation.
 
     Args:
         name: of the socket, in the task names and in errors.
         limit_bytes: of a line that `StreamReader.readline` takes.
+        last_words_s: for so long those who have hung up are heard to their end, when nothing else has failed.
 
     Raises:
         ConfigError: no socket can be made there; UnixPathTooLong when its name is why.
@@ -48,6 +49,9 @@ async def private_socket(
         raise no_file_left(what, error) or ConfigError(f"{what}: expected to listen there, got: {error}") from error
     try:
         yield
+        server.close()
+        if connections and last_words_s:
+            await asyncio.wait(connections, timeout=last_words_s)
     finally:
         server.close()
         for task in connections:

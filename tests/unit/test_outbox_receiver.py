@@ -98,6 +98,23 @@ async def arrived(store: Store, count: int) -> None:
     await until(here)
 
 
+def test_what_was_sent_before_the_end_is_read_to_its_end(tmp_path: Path) -> None:
+    """It was answered at the bedside. What still lay in the socket when the agent was stopped was lost."""
+
+    async def run() -> None:
+        path = tmp_path / "capture.sock"
+        async with asyncio.timeout(30), open_store(tmp_path, device=DEVICE, options=TINY) as store:
+            async with capture_receiver(path, store):
+                sender = Sender(*await asyncio.open_unix_connection(str(path)))
+                await sender.answer()
+                for number in range(300):
+                    sender.send(number, durable=False)
+                await sender.close()
+            assert await numbers(store) == list(range(300))
+
+    asyncio.run(run())
+
+
 def test_durable_frames_are_answered_once_they_are_safe(tmp_path: Path) -> None:
     async def work(store: Store, connect: Connect) -> None:
         sender = await connect()

@@ -117,7 +117,7 @@ def _run(client: Callable[[CaptureStream], Awaitable[None]], path: Path, limits:
         async with asyncio.timeout(20):
             await client(stream)
         task.cancel()
-        stream.close()
+        await stream.finish()
         await asyncio.sleep(0)
 
     asyncio.run(main())
@@ -333,7 +333,7 @@ def test_what_waits_at_the_end_is_handed_over(tmp_path: Path) -> None:
             await until(lambda: stream.connected)
             for _ in range(3):
                 stream.offer(_record())
-            stream.close()
+            await stream.finish()
             await until(lambda: len(sink.frames) == 3)
 
     _run(client, tmp_path)
@@ -399,6 +399,7 @@ class _Writes:
 
     def __init__(self) -> None:
         self.transport = self
+        self.lost = asyncio.Event()
         self.sizes: list[int] = []
         self.bytes: list[int] = []
 
@@ -407,7 +408,7 @@ class _Writes:
         self.sizes.append(data.count(b'"kind"'))
 
     def close(self) -> None:
-        """Nothing is open."""
+        self.lost.set()
 
 
 def test_asynchronous_records_go_together_and_a_durable_one_takes_them_along(tmp_path: Path) -> None:
@@ -525,13 +526,42 @@ def test_more_rows_than_a_batch_holds_go_in_several(tmp_path: Path) -> None:
     _run(client, tmp_path, CaptureLimits())
 
 
+def test_more_than_a_socket_holds_is_handed_over_at_the_end(tmp_path: Path) -> None:
+    """What did not fit into the socket at that moment was lost, and nobody counted it."""
+
+    async def client(stream: CaptureStream) -> None:
+        with Sink(tmp_path / "r.sock") as sink:
+            await until(lambda: stream.connected)
+            for _ in range(2000):
+                stream.offer(_record(outputs={"y": np.zeros(200)}))
+            link = stream._link
+            await stream.finish()
+            assert link is not None and link.lost.is_set()  # nothing is left in this process, which ends now
+            await until(lambda: len(sink.frames) == 2000)
+
+    _run(client, tmp_path, CaptureLimits(records=2000))
+
+
+def test_what_nobody_takes_at_the_end_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def client(stream: CaptureStream) -> None:
+        stream.opened(link := _Writes())  # type: ignore[arg-type]
+        link.stalled = True
+        for _ in range(3):
+            stream.offer(_record())
+        await stream.finish()
+        stream.closed()
+
+    _run(client, tmp_path, CaptureLimits(finish_s=0.05))
+    assert "3 results are not kept: the agent did not take them before the end" in caplog.messages
+
+
 def test_rows_that_wait_at_the_end_are_handed_over(tmp_path: Path) -> None:
     async def client(stream: CaptureStream) -> None:
         with Sink(tmp_path / "r.sock") as sink:
             await until(lambda: stream.connected)
             for number in range(3):
                 stream.offer_row(_series(), _row(number))
-            stream.close()
+            await stream.finish()
             await until(lambda: len(sink.frames) == 3)
 
     _run(client, tmp_path)

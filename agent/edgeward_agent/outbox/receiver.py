@@ -24,6 +24,7 @@ from edgeward_contract.schema import ContractError, JsonValue, canonical_json, p
 
 LENGTH_BYTES: Final = 4
 MAX_FRAME_BYTES: Final = 1 << 20
+_LAST_WORDS_S: Final = 5.0  # what lies in the socket when the serving process ends was answered
 
 log = logging.getLogger(__name__)
 
@@ -72,12 +73,17 @@ def read_frames(data: bytes) -> Iterator[Frame]:
 
 
 def capture_receiver(path: Path, store: Intake) -> AbstractAsyncContextManager[None]:
-    """Listen on `path`, for this user alone, until the end of the block.
+    """Listen on `path`, for this user alone, until the end of the block; by then whoever sent has ended, too.
 
     Raises:
         ConfigError: no socket can be made there.
     """
-    return private_socket(path, lambda reader, writer: _Connection(store, writer).serve(reader), name="capture")
+    return private_socket(
+        path,
+        lambda reader, writer: _Connection(store, writer).serve(reader),
+        name="capture",
+        last_words_s=_LAST_WORDS_S,
+    )
 
 
 class _Connection:

@@ -10,6 +10,7 @@ is refused, and inference for everybody else goes on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -30,6 +31,7 @@ _log: Final = logging.getLogger(__name__)
 _RANK: Final = {mode: rank for rank, mode in enumerate(CaptureMode)}  # from least to most
 _MODES: Final = tuple(CaptureMode)
 _OFF: Final = CaptureMode.OFF
+_FINISHED_S: Final = 0.01
 _GATHER_S: Final = 0.05
 """How long an asynchronous record may wait for others. Each write wakes a process on another core, which costs the loop
 more than the whole answer to a small request; a batch costs it once."""
@@ -94,12 +96,13 @@ class NoCapture:
 
 
 class CaptureLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """How much may wait, and for how long a durable one."""
+    """How much may wait, for how long a durable one, and what waits when the process ends."""
 
     records: int = 4096
     size_bytes: int = 16 << 20
     send_s: float = 1.0
     commit_s: float = 5.0
+    finish_s: float = 4.0  # within `serving.stop_timeout_s`, after which the process is killed
 
 
 class _Durable(msgspec.Struct, eq=False):
@@ -130,7 +133,7 @@ class CaptureStream:
         self._last_id = 0
         self._flush_soon: asyncio.Handle | None = None
         self._gathering = False  # and then it is a timer, that something urgent need not wait for
-        self._urgent = False
+        self._urgent = self._finished = False
         self._losses = Losses(self._loop)
 
     @property
@@ -186,9 +189,9 @@ class CaptureStream:
         self._push(entry, len(frame))
 
     async def run(self) -> None:
-        """Keep a connection. The control process may come late, go and come back."""
+        """Keep a connection until the end. The control process may come late, go and come back."""
         wait_s = _RECONNECT_S[0]
-        while True:
+        while not self._finished:
             try:
                 _, link = await self._loop.create_unix_connection(lambda: CaptureLink(self), str(self._path))
             except OSError:
@@ -198,13 +201,19 @@ class CaptureStream:
             wait_s = _RECONNECT_S[0]
             await link.lost.wait()
 
-    def close(self) -> None:
-        """Hand what waits to the system, if somebody is there to take it."""
-        while self.queued and self._link is not None:
-            self._send_batch(self._link)
-        if self._link is not None:
-            self._link.transport.close()
+    async def finish(self) -> None:
+        """Hand over what waits for as long as somebody takes it. What is left is said: nobody else will count it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.finish_s):
+                while self.queued and self._link is not None:  # noqa: ASYNC110  # what is sent, and when, is as ever
+                    await asyncio.sleep(_FINISHED_S)
+                self._finished = True
+                if self._link is not None:
+                    self._link.transport.close()
+                    await self._link.lost.wait()
         self._losses.close()
+        if self.queued:
+            _log.warning("%d results are not kept: the agent did not take them before the end", self.queued)
 
     # -- called by the connection
 

@@ -62,7 +62,7 @@ async def _run(options: argparse.Namespace) -> None:
     async with AsyncExitStack() as stack:
         stack.callback(options.control.unlink, missing_ok=True)
         await stack.enter_async_context(beside(capture.run(), "capture"))
-        stack.callback(capture.close)
+        stack.push_async_callback(capture.finish)
         await stack.enter_async_context(answering(ControlApi(registry, capture), [control]))
         await stack.enter_async_context(serving(registry, capture, listeners, grpc=options.grpc, limits=limits))
         take_short_turns()  # this thread alone: those that compute have started, or take their usual turns
