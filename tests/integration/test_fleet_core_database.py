@@ -26,7 +26,7 @@ from edgeward_fleet.db.base import Base
 from edgeward_fleet.db.engine import Database
 from edgeward_fleet.db.migrate import upgrade
 from edgeward_fleet.db.schema import AccountRow, AuditRow
-from edgeward_fleet.errors import BadRequest, DatabaseError, DatabaseUrlError
+from edgeward_fleet.errors import DatabaseError, DatabaseUrlError, Invalid
 
 ADA = Actor(name="ada", address="192.0.2.1")
 
@@ -59,6 +59,30 @@ def test_a_disk_that_takes_no_writes_is_no_reason_to_restore_an_old_copy(databas
     with pytest.raises(DatabaseError, match="expected a disk that can be written, got: attempt to write") as caught:
         database.run_sync(lambda session: audit.record(session, ADA, "a.b", "x"))
     assert "Look at the disk of the data folder" in caught.value.hint
+
+
+def test_work_that_lost_a_race_is_done_again_and_says_what_there_is(database: Database) -> None:
+    tries = []
+
+    def work(session: Session) -> str:
+        tries.append(session)
+        if len(tries) == 1:  # as when another replica has committed it in between
+            session.execute(text("INSERT INTO settings (key, value) VALUES ('a', '1'), ('a', '2')"))
+        return "done"
+
+    assert database.run_sync(work) == "done"
+    tries.clear()
+
+    def bug(session: Session) -> None:
+        tries.append(session)
+        session.execute(
+            text("INSERT INTO settings (key, value) VALUES ('a', '1'), ('a', :value)"), {"value": "Ada Lovelace"}
+        )
+
+    with pytest.raises(exc.IntegrityError) as caught:
+        database.run_sync(bug)
+    assert len(tries) == 2
+    assert "Ada Lovelace" not in str(caught.value)  # the error is logged, and may be about a patient
 
 
 def test_the_files_are_their_owners_alone_in_any_folder(tmp_path: Path) -> None:
@@ -97,9 +121,7 @@ def test_a_value_that_a_server_cannot_hold_is_the_callers_fault() -> None:
 
     with (
         closing(Database("postgresql+psycopg://fleet@127.0.0.1:1/fleet")) as database,
-        pytest.raises(
-            BadRequest, match="expected values that the database can hold, got: text fields cannot contain NUL"
-        ),
+        pytest.raises(Invalid, match="expected values that the database can hold, got: text fields cannot contain NUL"),
     ):
         database.run_sync(work)
 

@@ -131,12 +131,12 @@ class Accounts:
         def work(session: Session) -> Account:
             row = repository.account_row(session, username)
             changed = _apply(row, role=role, disabled=disabled, password_hash=stored)
-            session.flush()
+            audit.record(session, actor, "account.update", username, {"changed": list(changed)}, at=now)
+            # Behind the entry, which waits for others: of two admins who demote each other, the second must see it.
             if repository.active_admins(session) == 0:
                 raise Conflict("expected at least one active admin, this would leave none")
             if stored is not None or disabled:
                 repository.revoke_tokens(session, username, now)
-            audit.record(session, actor, "account.update", username, {"changed": list(changed)}, at=now)
             return repository.account(row)
 
         return await self._database.run(work)

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 from edgeward_fleet.db.sharing import OWN_FAULT, Job, Queue, transact
-from edgeward_fleet.errors import DAMAGED_HINT, BadRequest, DatabaseError, DatabaseUrlError, FleetError
+from edgeward_fleet.errors import DAMAGED_HINT, DatabaseError, DatabaseUrlError, FleetError, Invalid
 
 T = TypeVar("T")
 _SERVER_THREADS: Final = 8
@@ -64,7 +64,7 @@ class Database:
 
         Raises:
             DatabaseError: the database is damaged, full, locked or gone.
-            BadRequest: it is well, and cannot hold a value that it was given.
+            Invalid: a value is none that the database can hold, such as text with a NUL in PostgreSQL.
         """
         if not self.is_sqlite:
             return await asyncio.get_running_loop().run_in_executor(self._threads, self._transact, work)
@@ -96,26 +96,33 @@ class Database:
 
     def _transact(self, work: Callable[[Session], T]) -> T:
         try:
-            with Session(self._engine, expire_on_commit=False) as session, session.begin():
-                return work(session)
-        except OWN_FAULT:
-            raise
-        except exc.DatabaseError as error:
-            raise self._translated(error) from error
+            return self._attempt(work)
+        except exc.DBAPIError as error:
+            if not _lost_a_race(error):
+                raise self._outward(error) from error
+        try:
+            return self._attempt(work)  # now it sees what the other one did
+        except exc.DBAPIError as error:
+            raise self._outward(error) from error
+
+    def _attempt(self, work: Callable[[Session], T]) -> T:
+        with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            return work(session)
 
     def _on_connection(self, work: Callable[[Connection], T]) -> T:
         try:
             with self._engine.begin() as connection:
                 return work(connection)
-        except OWN_FAULT:
-            raise
-        except exc.DatabaseError as error:
-            raise self._translated(error) from error
+        except exc.DBAPIError as error:
+            raise self._outward(error) from error
 
-    def _translated(self, error: exc.DatabaseError) -> FleetError:
+    def _outward(self, error: exc.DBAPIError) -> Exception:
+        return error if isinstance(error, OWN_FAULT) else self._translated(error)
+
+    def _translated(self, error: exc.DBAPIError) -> FleetError:
         words = str(error.orig)
-        if isinstance(error, exc.DataError):  # NUL in a text, for a server; to ask again would change nothing
-            return BadRequest(f"expected values that the database can hold, got: {words}")
+        if isinstance(error, exc.DataError):
+            return Invalid(f"expected values that the database can hold, got: {words}")
         if not self.is_sqlite:
             return DatabaseError(f"expected an answer of the database, got: {words}", hint=_SERVER_HINT)
         for sign, expected, hint in _SQLITE_SIGNS:
@@ -133,6 +140,11 @@ class Database:
             pooled.close()
 
 
+def _lost_a_race(error: exc.DBAPIError) -> bool:
+    """Another transaction made the same row, or wanted the same rows in another order (SQLSTATE class 40)."""
+    return isinstance(error, exc.IntegrityError) or str(getattr(error.orig, "sqlstate", "")).startswith("40")
+
+
 def _parsed(url: str) -> URL:
     try:
         return make_url(url)
@@ -142,9 +154,10 @@ def _parsed(url: str) -> URL:
         ) from None
 
 
+# Both hide the parameters of a statement that failed: they may be a patient's, and the error goes into the log.
 def _server_engine(url: URL) -> Engine:
     try:
-        return create_engine(url, pool_size=_SERVER_THREADS, pool_pre_ping=True)
+        return create_engine(url, pool_size=_SERVER_THREADS, pool_pre_ping=True, hide_parameters=True)
     except (exc.NoSuchModuleError, ModuleNotFoundError) as error:
         raise DatabaseUrlError(
             f"--database-url: expected an installed driver for {url.drivername[:40]!r}, got: {error}"
@@ -152,7 +165,8 @@ def _server_engine(url: URL) -> Engine:
 
 
 def _sqlite_engine(url: URL) -> Engine:
-    engine = create_engine(url, poolclass=StaticPool, connect_args={"check_same_thread": False})
+    connect_args = {"check_same_thread": False}
+    engine = create_engine(url, poolclass=StaticPool, connect_args=connect_args, hide_parameters=True)
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin)
     return engine

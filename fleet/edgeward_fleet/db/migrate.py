@@ -13,7 +13,9 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
+from edgeward_fleet.db import turns
 from edgeward_fleet.db.engine import Database
+from edgeward_fleet.db.turns import Turn
 from edgeward_fleet.errors import DAMAGED_HINT, DatabaseError, DataDirError
 
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -62,6 +64,7 @@ def config(connection: Connection | None = None) -> Config:
 
 
 def _walk(connection: Connection) -> None:
+    turns.take_on(connection, Turn.SCHEMA)  # of two that start at once, the second finds it done
     command.upgrade(config(connection), "head")
 
 

@@ -22,7 +22,9 @@ from sqlalchemy.orm import Session
 from edgeward_contract.artifact import DeviceId
 from edgeward_fleet.audit import service as audit
 from edgeward_fleet.audit.model import SYSTEM, Actor
+from edgeward_fleet.db import turns
 from edgeward_fleet.db.schema import AuthorityRow, CertificateRow
+from edgeward_fleet.db.turns import Turn
 from edgeward_fleet.enrolment import ca
 from edgeward_fleet.enrolment.passphrase import Passphrase
 from edgeward_fleet.errors import Conflict, PassphraseError
@@ -80,6 +82,8 @@ def exists(session: Session) -> bool:
 
 def load_or_create(session: Session, passphrase: Passphrase, now: datetime) -> Authority:
     """The CA of this database; makes the first root when there is none. Raises PassphraseError."""
+    if not exists(session):
+        turns.take(session, Turn.AUDIT)  # two fleets that start at once with one database have one CA
     if not exists(session):
         root = ca.new_root(now)
         _store(session, root, None, passphrase, now)

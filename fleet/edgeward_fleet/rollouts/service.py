@@ -245,7 +245,8 @@ def _reopened(session: Session, rollout: Rollout) -> Rollout:
 
 def _as_it_is_now(session: Session, rollout: Rollout) -> Rollout:
     """A paused rollout without those who left meanwhile: whoever resumes it knows of them, and goes on without them."""
-    seen = reconcile(rollout, repository.fleet_now(session, rollout.model))
+    taken = repository.taken(session, rollout, checks.BLOCKING)
+    seen = reconcile(rollout, repository.fleet_now(session, rollout.model), taken)
     repository.save(session, rollout, seen)
     return seen
 
