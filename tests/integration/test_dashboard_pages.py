@@ -412,7 +412,7 @@ def _populate(settings: Settings, count: int) -> None:
     """Devices as enrolment leaves them, without twelve hundred handshakes; before the fleet starts on the folder."""
     now = datetime.now(UTC)
     with opened(settings) as database:
-        secret = passphrase.find({}, settings.data_dir)
+        secret = passphrase.find({}, settings.data_dir, make=True)
         known = database.run_sync(lambda session: authority.load_or_create(session, secret, now))
         database.run_sync(lambda session: _add_devices(session, known.fingerprint, count, now))
 

@@ -63,7 +63,7 @@ class Mosquitto:
             user=getpass.getuser(),
         )
         with opened(settings) as database:
-            secret = passphrase.find({}, settings.data_dir)
+            secret = passphrase.find({}, settings.data_dir, make=True)
             known = database.run_sync(lambda session: authority.load_or_create(session, secret, utc_now()))
             devices = database.run_sync(ours)
         hosts = ("localhost", "127.0.0.1")
