@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import click
+import httpx
 import pytest
 
 from edgeward_contract.schema import Fields, JsonValue
 from edgeward_fleet.cli.app import edgeward, invoke
-from edgeward_fleet.cli.client import Client
+from edgeward_fleet.cli.client import Client, unreachable
 from edgeward_fleet.cli.errors import BadUsage, CommandError, CommandFailed, Exit, NotAllowed, Undecided
 from edgeward_fleet.cli.output import Output, text
+from edgeward_fleet.cli.profile import Profile
 from edgeward_fleet.cli.reference import page
 from edgeward_fleet.enrolment.service import MAX_TOKEN_HOURS
 
@@ -191,6 +193,53 @@ def test_an_answer_of_another_version_is_an_error_in_one_line(
     told = capsys.readouterr().err
     assert told.startswith(
         "error: the answer of the fleet: created_by: expected a value, got nothing\n  The command and"
+    )
+
+
+def test_storing_a_large_file_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2 GiB are flushed to the disk before the answer comes, which takes a minute and more."""
+    waits: dict[str, float] = {}
+
+    def send(_self: httpx.Client, request: httpx.Request, **_: object) -> httpx.Response:
+        waits[request.method] = request.extensions["timeout"]["read"]
+        return httpx.Response(200, json={}, request=request)
+
+    monkeypatch.setattr(httpx.Client, "send", send)
+    with Client(Profile(url="https://fleet.example")) as fleet:
+        fleet.put("/artifacts/x", iter([b""]), size_bytes=0)
+        fleet.get("/me")
+    assert waits == {"PUT": 900, "GET": 30}
+
+
+@pytest.mark.parametrize(
+    ("reason", "hint"),
+    [
+        ("IP address mismatch, certificate is not valid for '10.0.0.1'.", "Use the address that the fleet printed"),
+        ("certificate is not yet valid", "Compare the clock"),
+        ("self-signed certificate in certificate chain", "Pin the fleet's CA"),
+    ],
+)
+def test_a_certificate_that_does_not_do_names_its_own_way_out(reason: str, hint: str) -> None:
+    error = httpx.ConnectError(f"[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: {reason} (_ssl.c:1000)")
+    told = unreachable("https://fleet.example", error)
+    assert isinstance(told, NotAllowed)
+    assert reason in str(told)
+    assert told.hint.startswith(hint)
+
+
+def test_a_user_without_a_home_is_told_what_to_set(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EDGEWARD_PROFILE")
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    assert invoke(("whoami",)) == 2
+    assert (
+        "expected a home folder for the log-in, this user has none\n  Set EDGEWARD_PROFILE" in capsys.readouterr().err
     )
 
 

@@ -19,6 +19,7 @@ API: Final = "/api/v1"
 MAX_ANSWER_BYTES: Final = 64 << 20
 PAGE: Final = 200  # the least that every list of the API allows
 _TIMEOUT: Final = httpx.Timeout(30.0, connect=5.0)
+_STORING: Final = httpx.Timeout(30.0, connect=5.0, read=900.0)  # a file is stored and flushed before the answer
 _AGAIN: Final = frozenset({429, 500, 502, 503, 504})
 _REPIN: Final = "Pin the fleet's CA: `edgeward login --url … --ca-fingerprint sha256:…` (the fleet prints it at start)."
 
@@ -35,7 +36,6 @@ class Client:
             base_url=profile.url + API,
             headers=headers,
             verify=trust(profile.ca_pem),
-            timeout=_TIMEOUT,
             trust_env=False,  # a proxy variable must not see a fleet's tokens by accident
         )
 
@@ -62,7 +62,7 @@ class Client:
 
     def put(self, path: str, content: Iterator[bytes], *, size_bytes: int) -> None:
         """Send a body in pieces, so that an upload can be watched."""
-        self._send("PUT", path, content=content, headers={"Content-Length": str(size_bytes)})
+        self._send("PUT", path, content=content, headers={"Content-Length": str(size_bytes)}, timeout=_STORING)
 
     def exists(self, path: str) -> Fields | None:
         """The object at `path`, or None when there is none."""
@@ -94,8 +94,9 @@ class Client:
         query: Mapping[str, str | int] | None = None,
         content: bytes | Iterator[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
+        timeout: httpx.Timeout = _TIMEOUT,
     ) -> httpx.Response:
-        return _checked(self._request(method, path, query=query, content=content, headers=headers))
+        return _checked(self._request(method, path, query=query, content=content, headers=headers, timeout=timeout))
 
     def _request(
         self,
@@ -105,12 +106,13 @@ class Client:
         query: Mapping[str, str | int] | None = None,
         content: bytes | Iterator[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
+        timeout: httpx.Timeout = _TIMEOUT,
     ) -> httpx.Response:
         kind = "application/json" if isinstance(content, bytes) else "application/octet-stream"
         extra = {"Content-Type": kind, **(headers or {})} if content is not None else {}
         try:
-            return self._http.request(method, path, params=query, content=content, headers=extra)
-        except (httpx.TransportError, httpx.InvalidURL) as error:
+            return self._http.request(method, path, params=query, content=content, headers=extra, timeout=timeout)
+        except (httpx.RequestError, httpx.InvalidURL) as error:
             raise unreachable(self.url, error) from None
 
 
@@ -127,8 +129,17 @@ def unreachable(url: str, error: Exception) -> Undecided | NotAllowed:
     text = str(error) or type(error).__name__
     if "CERTIFICATE_VERIFY_FAILED" in text:
         reason = text.partition("verify failed:")[2].partition("(_ssl")[0].strip() or text
-        return NotAllowed(f"{url}: expected a certificate that we trust, found: {reason}", hint=_REPIN)
+        return NotAllowed(f"{url}: expected a certificate that we trust, found: {reason}", hint=_way_out(reason))
     return Undecided(f"{url}: expected a fleet to answer, found: {text}")
+
+
+def _way_out(reason: str) -> str:
+    """A CA that is the right one already need not be pinned again."""
+    if "mismatch" in reason:
+        return "Use the address that the fleet printed at start; `edgeward-fleet serve --public-host` gives it another."
+    if "expired" in reason or "not yet valid" in reason:
+        return "Compare the clock of this machine with the fleet's."
+    return _REPIN
 
 
 def _checked(response: httpx.Response) -> httpx.Response:

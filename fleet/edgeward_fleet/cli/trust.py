@@ -50,7 +50,7 @@ def fetch_ca(url: str) -> str:
             response = http.get(f"{url}{API}/ca")
         pem = parse_json(response.content).text("ca_pem", max_length=100_000)
         fingerprints(pem)
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:
         raise unreachable(url, error) from None
     except (ContractError, ValueError) as error:
         raise CommandFailed(
