@@ -112,6 +112,10 @@ def test_from_the_one_time_link_to_a_log_in(
     with in_thread(make_settings(tmp_path)) as ready:
         assert ready.setup_url is not None
         setup = ("setup", ready.setup_url, "--username", "ada", "--password-file", password_file)
+        with monkeypatch.context() as patch:
+            patch.setenv("EDGEWARD_PROFILE", "/dev/null/profile.json")
+            unkept = person.runs(*setup, "--ca-fingerprint", ready.ca_fingerprint)
+        assert (unkept.code, "/dev/null" in unkept.err) == (1, True)  # and the link is as good as it was
         refused = person.runs(*setup)
         assert (refused.code, "found one of a CA of its own" in refused.err) == (4, True)
         wrong = person.runs(*setup, "--ca-fingerprint", "sha256:" + "0" * 64)

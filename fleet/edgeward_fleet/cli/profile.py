@@ -46,11 +46,14 @@ def checked_url(url: str, where: str) -> str:
 
 
 def profile_path(environment: Mapping[str, str] = os.environ) -> Path:
-    """`$EDGEWARD_PROFILE`, else `edgeward/profile.json` in the user's configuration folder."""
+    """`$EDGEWARD_PROFILE`, else `edgeward/profile.json` in the user's configuration folder. Raises BadUsage."""
     if chosen := environment.get(PROFILE):
         return Path(chosen)
     base = environment.get("XDG_CONFIG_HOME")
-    return (Path(base) if base else Path.home() / ".config") / "edgeward" / "profile.json"
+    try:
+        return (Path(base) if base else Path.home() / ".config") / "edgeward" / "profile.json"
+    except RuntimeError:
+        raise BadUsage("expected a home folder for the log-in, this user has none", hint=f"Set {PROFILE}.") from None
 
 
 def read_profile(path: Path) -> Profile:

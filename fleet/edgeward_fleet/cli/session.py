@@ -40,6 +40,9 @@ def setup(
     url, token = _parse_link(link)
     profile = _trusted(url, ca_fingerprint, ca, out)
     secret = read_password(password_file, new=True)
+    write_profile(
+        profile_path(), read_profile(profile_path())
+    )  # the link works once: not for a log-in that is not kept
     with Client(profile) as fleet:
         fleet.post("/setup", {"token": token, "username": username, "password": secret})
         _log_in(fleet, profile, username, secret, out)
