@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from starlette.types import Message, Receive, Scope, Send
 
-from edgeward_fleet.api.turnstile import Turnstile
+from edgeward_fleet.api.turnstile import OF_ONE, Turnstile
 from support.waiting import eventually
 
 _SCOPE: Scope = {"type": "http", "path": "/work"}
@@ -57,7 +57,7 @@ def test_few_are_worked_on_at_once_and_all_are_answered() -> None:
         turnstile = Turnstile(app, at_once=3, limit_bytes=LIMIT, free=())
         async with asyncio.TaskGroup() as tasks:
             for number in range(20):
-                tasks.create_task(turnstile(_SCOPE, _body([b"a", b"%d" % number]), _nowhere))
+                tasks.create_task(turnstile(_of(b"%d" % number), _body([b"a", b"%d" % number]), _nowhere))
             await eventually(lambda: app.working == 3, "three at work")
             app.go_on.set()
         assert (app.most, app.answered) == (3, 20)
@@ -111,6 +111,41 @@ def test_whoever_sends_nearly_all_that_is_allowed_and_stops_holds_no_turn() -> N
             await eventually(lambda: app.answered == 1, "the other one to be answered")
             stuck.set()
         assert app.answered == 2
+
+    asyncio.run(main())
+
+
+def _of(certificate: bytes) -> Scope:
+    return {**_SCOPE, "method": "POST", "extensions": {"tls": {"client_certificate_der": certificate}}}
+
+
+def test_a_device_that_begins_requests_and_ends_none_fills_no_memory_and_keeps_nobody_out() -> None:
+    """A revoked one, too: 10,000 connections with 2 MiB each would end the fleet."""
+
+    async def main() -> None:
+        app, stuck = _App(), asyncio.Event()
+        app.go_on.set()
+
+        async def never_ends() -> Message:
+            await stuck.wait()
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        heard: list[Message] = []
+
+        async def send(message: Message) -> None:
+            heard.append(message)
+
+        turnstile = Turnstile(app, at_once=16, limit_bytes=LIMIT, free=())
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(OF_ONE):
+                tasks.create_task(turnstile(_of(b"thief"), never_ends, _nowhere))
+            await asyncio.sleep(0)
+            await turnstile(_of(b"thief"), _body([]), send)
+            await turnstile(_of(b"honest"), _body([]), _nowhere)
+            stuck.set()
+        await turnstile(_of(b"thief"), _body([]), _nowhere)
+        assert (heard[0]["status"], app.answered) == (429, OF_ONE + 2)
+        assert (b"connection", b"close") in heard[0]["headers"]
 
     asyncio.run(main())
 
