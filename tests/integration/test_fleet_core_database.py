@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -83,6 +84,19 @@ def test_work_that_lost_a_race_is_done_again_and_says_what_there_is(database: Da
         database.run_sync(bug)
     assert len(tries) == 2
     assert "Ada Lovelace" not in str(caught.value)  # the error is logged, and may be about a patient
+
+
+def test_a_copy_for_which_there_is_no_room_leaves_nothing_that_passes_for_one(
+    database: Database, tmp_path: Path
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16 * 1024, hard))
+    try:
+        with pytest.raises(DatabaseError, match="expected to write a copy of the database to"):
+            database.copy_to(str(tmp_path / "copy.db"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not (tmp_path / "copy.db").exists()
 
 
 def test_the_files_are_their_owners_alone_in_any_folder(tmp_path: Path) -> None:

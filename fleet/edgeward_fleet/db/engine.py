@@ -132,9 +132,12 @@ class Database:
 
     def _vacuum_into(self, target: str) -> None:
         pooled = self._engine.raw_connection()
+        is_new = not Path(target).exists()
         try:
             pooled.cursor().execute("VACUUM INTO ?", (target,))  # refuses to run inside a transaction
         except sqlite3.Error as error:
+            if is_new:
+                Path(target).unlink(missing_ok=True)  # a part of a copy, or nothing of it, would pass for one
             raise DatabaseError(f"expected to write a copy of the database to {target}, got: {error}") from error
         finally:
             pooled.close()
