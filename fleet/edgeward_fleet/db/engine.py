@@ -91,8 +91,8 @@ class Database:
 
     def close(self) -> None:
         """Wait for what runs, then close. SQLite folds its WAL back into the file here."""
-        self._threads.submit(self._engine.dispose).result()
         self._threads.shutdown(wait=True)
+        self._engine.dispose()
 
     def _transact(self, work: Callable[[Session], T]) -> T:
         try:
