@@ -236,6 +236,10 @@ def test_the_database_itself_forbids_to_edit_the_audit_log(database: Database, c
         ("UPDATE audit SET detail = '[]' WHERE sequence = 2", "entry 2: expected its content"),
         ("DELETE FROM audit WHERE sequence = 2", "expected entry 2, got entry 3"),
         ("DELETE FROM audit WHERE sequence = 4", "expected the log to end at entry 4, its end was cut off"),
+        (
+            "UPDATE settings SET value = 'nonsense' WHERE key = 'audit_head'",
+            "expected the log to end at entry nonsense",
+        ),
         ("DELETE FROM audit", "expected the log to end at entry 4"),
     ],
 )
