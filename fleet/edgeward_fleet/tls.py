@@ -34,13 +34,15 @@ class ServerTls:
 
     def renew_if_due(self) -> bool:
         """New handshakes use the new certificate; connections that are open keep theirs. Raises DataDirError."""
-        if self._clock() < self._renew_at:
-            return False
+        now = self._clock()
+        if self._made_at - ca.BACKDATED <= now < self._renew_at:
+            return False  # before that it would not be valid yet: the clock ran ahead when it was made
         self._renew_at = self._renew()
         return True
 
     def _renew(self) -> datetime:
         now, life = self._clock(), self._settings.server_certificate_life
+        self._made_at = now
         self._write(self._file, now)
         for context in (self.open, self.device):
             context.load_cert_chain(self._file)

@@ -327,6 +327,20 @@ def test_a_full_disk_keeps_nobody_from_a_folder_that_is_there(tmp_path: Path, mo
         pass
 
 
+def test_a_server_certificate_of_a_clock_that_ran_ahead_is_made_anew(tmp_path: Path) -> None:
+    """Nobody would take it: it is not valid yet."""
+    root = ca.new_root(NOW)
+    now = NOW + timedelta(days=1)
+    tls = ServerTls(
+        Authority(root=root, trusted=(root.certificate,), cross=()), Settings(data_dir=tmp_path), lambda: now
+    )
+    now = NOW + timedelta(hours=23.5)
+    assert not tls.renew_if_due()
+    now = NOW + timedelta(hours=22)
+    assert tls.renew_if_due()
+    assert not tls.renew_if_due()
+
+
 def test_a_certificate_that_cannot_be_renewed_does_not_end_the_fleet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
