@@ -84,6 +84,17 @@ def test_what_an_exit_code_means(error: type[CommandError], code: int) -> None:
             "expected a number from 0 to 100, got 'inf'",
         ),
         (("device", "revoke", "d-1", "--json"), 2, "expected --yes together with --json"),
+        *(
+            ((*command, odd), 2, f"expected a name or an id of letters, digits, '.', '_', '-', '@', got {odd!r}")
+            for command, odd in (
+                (("rollout", "pause"), "r-1/abort?"),
+                (("rollout", "watch"), "r-1#"),
+                (("device", "show"), ".."),
+                (("account", "token", "revoke"), ""),
+                (("account", "change", "--role", "viewer"), "ada?x"),
+                (("model", "list"), "a/b"),
+            )
+        ),
     ],
 )
 def test_exit_codes_and_words(

@@ -10,6 +10,7 @@ import click
 from edgeward_fleet.cli.errors import BadUsage
 from edgeward_fleet.cli.options import ROLES, answering, connect, given, password, read_password
 from edgeward_fleet.cli.output import Column, Output, text, when
+from edgeward_fleet.cli.values import known_id
 
 _COLUMNS: Final[tuple[Column, ...]] = (
     ("USERNAME", text("username")),
@@ -56,7 +57,7 @@ def create(username: str, role: str, password_file: Path | None, out: Output) ->
 
 
 @account.command()
-@click.argument("username")
+@click.argument("username", type=known_id)
 @click.option("--role", type=_ROLE, help="A new role.")
 @click.option("--disabled/--enabled", default=None, help="Shut the account, or open it again.")
 @click.option("--new-password", is_flag=True, help="Set a new password.")
@@ -101,7 +102,7 @@ def create_token(name: str, role: str, days: int, out: Output) -> None:
 
 
 @token.command("revoke")
-@click.argument("token_id")
+@click.argument("token_id", type=known_id)
 @answering
 def revoke_token(token_id: str, out: Output) -> None:
     """End the token TOKEN_ID."""

@@ -10,6 +10,7 @@ import click
 from edgeward_fleet.cli.errors import BadUsage
 from edgeward_fleet.cli.options import answering, connect, given
 from edgeward_fleet.cli.output import Column, Output, ago, described, text
+from edgeward_fleet.cli.values import known_id
 
 _COLUMNS: Final[tuple[Column, ...]] = (
     ("DEVICE", text("device_id")),
@@ -38,7 +39,7 @@ def list_devices(site: str | None, state: str | None, out: Output) -> None:
 
 
 @device.command()
-@click.argument("device_id")
+@click.argument("device_id", type=known_id)
 @answering
 def show(device_id: str, out: Output) -> None:
     """Show what DEVICE_ID should be, what it is, and what happened."""
@@ -61,7 +62,7 @@ def token(site: str, device_id: str | None, expires_in: int | None, out: Output)
 
 
 @device.command()
-@click.argument("device_id")
+@click.argument("device_id", type=known_id)
 @click.option("--reason", help="Why; it goes into the audit log.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @answering

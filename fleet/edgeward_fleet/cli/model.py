@@ -16,7 +16,7 @@ from edgeward_fleet.cli.options import FOLDER, answering, connect
 from edgeward_fleet.cli.output import Column, Output, ago, described, text
 from edgeward_fleet.cli.pack import pack
 from edgeward_fleet.cli.push import push_release
-from edgeward_fleet.cli.values import release
+from edgeward_fleet.cli.values import known_id, release
 from edgeward_fleet.packing.folder import read_release
 
 _MODELS: Final[tuple[Column, ...]] = (
@@ -82,7 +82,7 @@ def push(folder: Path, out: Output) -> None:
 
 
 @model.command("list")
-@click.argument("name", required=False)
+@click.argument("name", required=False, type=known_id)
 @answering
 def list_models(name: str | None, out: Output) -> None:
     """List the models that the fleet knows, or the releases of the model NAME."""

@@ -11,7 +11,7 @@ from edgeward_contract.schema import Fields
 from edgeward_fleet.cli.errors import BadUsage
 from edgeward_fleet.cli.options import answering, connect, given
 from edgeward_fleet.cli.output import Column, Output, ago, text
-from edgeward_fleet.cli.values import percent, phases, release, seconds
+from edgeward_fleet.cli.values import known_id, percent, phases, release, seconds
 from edgeward_fleet.cli.watch import DEVICES, watch, why
 
 _COLUMNS: Final[tuple[Column, ...]] = (
@@ -115,7 +115,7 @@ def create(
 
 
 @rollout.command()
-@click.argument("rollout_id")
+@click.argument("rollout_id", type=known_id)
 @click.option("--spec", "spec_sha256", help="Approve only if the spec still has this digest; as read if left out.")
 @answering
 def approve(rollout_id: str, spec_sha256: str | None, out: Output) -> None:
@@ -130,7 +130,7 @@ def _add_order(word: str, summary: str) -> None:
     """A command that tells the fleet one word about a rollout, and why."""
 
     @rollout.command(word, help=summary)
-    @click.argument("rollout_id")
+    @click.argument("rollout_id", type=known_id)
     @click.option("--reason", help="Why; it goes into the audit log.")
     @answering
     def order(rollout_id: str, reason: str | None, out: Output) -> None:
@@ -154,7 +154,7 @@ def list_rollouts(limit: int, out: Output) -> None:
 
 
 @rollout.command()
-@click.argument("rollout_id")
+@click.argument("rollout_id", type=known_id)
 @answering
 def show(rollout_id: str, out: Output) -> None:
     """Show ROLLOUT_ID: its phases, its devices, and why it stands where it stands."""

@@ -13,6 +13,7 @@ from edgeward_contract.schema import ContractError, JsonValue
 
 _NUMBER: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*([a-zµA-Z]+)")
 _SECOND: Final = 1_000_000
+_ID: Final = re.compile(r"[A-Za-z0-9._@-]{1,128}")
 _MICROSECONDS: Final = {"us": 1, "µs": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000}
 
 
@@ -52,6 +53,16 @@ def release(value: str) -> ReleaseRef:
         return ReleaseRef.parse(value)
     except ContractError as error:
         raise click.BadParameter(error.problem) from None
+
+
+def known_id(value: str) -> str:
+    """What the fleet calls a thing; it becomes part of a path, where `/`, `?` or `..` would ask for another thing.
+
+    Raises click.BadParameter.
+    """
+    if not _ID.fullmatch(value) or not value.strip("."):
+        raise click.BadParameter(f"expected a name or an id of letters, digits, '.', '_', '-', '@', got {value[:80]!r}")
+    return value
 
 
 _PHASE_KEYS: Final = {"name", "percent", "devices", "soak", "timeout"}

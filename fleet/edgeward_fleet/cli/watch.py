@@ -18,7 +18,7 @@ from edgeward_fleet.cli.client import Client
 from edgeward_fleet.cli.errors import CommandFailed, Undecided
 from edgeward_fleet.cli.options import answering, connect
 from edgeward_fleet.cli.output import Column, Output, table, text
-from edgeward_fleet.cli.values import duration
+from edgeward_fleet.cli.values import duration, known_id
 
 GOOD: Final = frozenset({"SUCCEEDED"})
 BAD: Final = frozenset({"ROLLED_BACK", "ABORTED", "SUPERSEDED", "EXPIRED"})
@@ -38,7 +38,7 @@ DEVICES: Final[tuple[Column, ...]] = (
 
 
 @click.command()
-@click.argument("rollout_id")
+@click.argument("rollout_id", type=known_id)
 @click.option(
     "--timeout", type=duration, metavar="DURATION", help="Give up after so long, with exit code 3; never if left out."
 )
