@@ -231,6 +231,7 @@ def test_a_revoked_device_is_out_with_its_next_request_on_the_same_connection(fl
     answer = link.get(NOW)
     assert answer.status_code == 403
     assert "device out-1: expected a device in good standing, it was revoked" in detail(answer)
+    assert answer.json()["hint"].startswith("A revoked name is never used again")
     assert events(fleet, "out-1") == ["revoked", "enrolled"]
     assert fleet.client(Role.ADMIN).post("/devices/out-1/revoke").status_code == 409
 
@@ -340,6 +341,7 @@ def test_an_expired_certificate_is_out_on_an_open_connection_too(fleet: Fleet, c
     clock.advance(-timedelta(days=31))
     assert answer.status_code == 403
     assert "expected a valid certificate, it has expired" in detail(answer)
+    assert "--device-id NAME`; without the name it becomes another device" in answer.json()["hint"]
 
 
 def test_a_device_that_was_seen_while_the_clock_ran_ahead_is_seen_again(fleet: Fleet, clock: MovableClock) -> None:

@@ -25,7 +25,11 @@ from edgeward_fleet.settings import Settings
 from edgeward_fleet.wakeups import Wakeups
 
 _SEEN_RESOLUTION: Final = timedelta(seconds=15)  # `last_seen_at` must not cost a write per request
-_ENROL_AGAIN: Final = "Enrol the device again with a new token: `edgeward device token --site SITE`."
+_ENROL_AGAIN: Final = (
+    "Enrol the device again with a new token: `edgeward device token --site SITE --device-id NAME`; without the name it"
+    " becomes another device."
+)
+_NAME_IS_GONE: Final = "A revoked name is never used again: enrol the device with a token for another one."
 
 
 class Devices:
@@ -195,7 +199,7 @@ _KNOWN: Final = select(
 def _check(shown: _Shown, now: datetime) -> None:
     if shown.ended_at is not None:
         raise Forbidden(
-            f"device {shown.device_id}: expected a device in good standing, it was revoked", hint=_ENROL_AGAIN
+            f"device {shown.device_id}: expected a device in good standing, it was revoked", hint=_NAME_IS_GONE
         )
     if shown.revoked_at is not None:
         raise Forbidden(
