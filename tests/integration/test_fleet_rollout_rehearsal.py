@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, event, select
+from sqlalchemy.orm import Session
 
 from edgeward_contract.artifact import ModelName, Sha256
 from edgeward_contract.desired import MAX_GENERATION
 from edgeward_contract.reported import ReportedModel
 from edgeward_contract.schema import ContractError, JsonValue, canonical_json
 from edgeward_contract.traffic import Traffic
-from edgeward_fleet.db.schema import AuditRow
+from edgeward_fleet.clock import rfc3339
+from edgeward_fleet.db.schema import AuditRow, SettingRow
 from edgeward_fleet.errors import Conflict, Forbidden, Invalid, NotFound, TooLarge
 from edgeward_fleet.rollouts.machine import PhaseStep, RolloutEvent, RolloutState
 from edgeward_fleet.rollouts.model import Back, RolloutId, Standing
 from edgeward_fleet.rollouts.stepping import step
+from edgeward_fleet.rollouts.ticker import Ticker
 from edgeward_fleet.states.reported import reported_of
 from support.rehearsal import APPROVER, AUTHOR, MODEL, Behaviour, Rehearsal, SimulatedDevice, play
+from support.waiting import eventually
 
 NAMES = ("d1", "d2", "d3", "d4", "d5")
 CANARY: JsonValue = [{"name": "canary", "devices": 1}, {"name": "everyone", "percent": 100}]
@@ -157,6 +162,39 @@ def test_what_was_seen_is_what_is_judged_also_by_a_fleet_that_is_killed_in_betwe
         assert words == [f"phase 'canary' {each}" for each in ("offered", "soaks", "is analysed")]
 
     play(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(("away_s", "passes"), [(60, True), (7200, False)])
+def test_a_phase_does_not_soak_while_nobody_watches(tmp_path: Path, away_s: int, passes: bool) -> None:
+    """A fleet that was down heard of no error; at its start it opened the next phase, to everybody."""
+
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        rollout = await fleet.start("risk@2", phases=CANARY)
+        await fleet.tick()
+        await (await _canary_of(fleet, rollout, devices)).turn()
+        await fleet.tick()
+        await fleet.rollouts.watch()
+        fleet.clock.pass_s(away_s)
+        await _tick_once(fleet)
+        assert ((await fleet.show(rollout)).phase > 0) == passes
+        await fleet.tick(after_s=31)
+        assert (await fleet.show(rollout)).phase == 1
+
+    play(tmp_path, scenario)
+
+
+async def _tick_once(fleet: Rehearsal) -> None:
+    """As a fleet that starts does it."""
+    ticker = asyncio.create_task(Ticker(fleet.new_rollouts(), interval_s=60).run())
+    now = rfc3339(fleet.clock())
+
+    def noted(session: Session) -> bool:
+        return session.get_one(SettingRow, "rollouts_watched_at").value == now
+
+    await eventually(lambda: fleet.database.run_sync(noted), "the ticker to look")
+    await fleet.tick()
+    ticker.cancel()
 
 
 def test_a_silent_device_pauses_the_rollout_and_a_resume_gives_it_time(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from edgeward_fleet.rollouts.model import Rollout, RolloutDevice, RolloutId, Rol
 from edgeward_fleet.rollouts.phases import Candidate, assign, uncovered
 from edgeward_fleet.rollouts.repository import Authorship, RolloutLine
 from edgeward_fleet.rollouts.stepping import step
+from edgeward_fleet.rollouts.watching import watch
 from edgeward_fleet.secrets import new_id
 
 _log: Final = logging.getLogger(__name__)
@@ -144,6 +145,10 @@ class Rollouts:
         return await self._database.run(
             lambda session: repository.events(session, rollout_id, after=after, limit=limit)
         )
+
+    async def watch(self) -> None:
+        """Note that somebody watches; to be called before the first tick, and often. Raises DatabaseError."""
+        await self._database.run(lambda session: watch(session, self._clock()))
 
     async def tick(self) -> None:
         """Decide what can be decided now, each decision in a transaction of its own.

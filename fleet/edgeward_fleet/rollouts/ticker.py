@@ -11,6 +11,7 @@ from typing import Final
 
 from edgeward_fleet.errors import DatabaseError
 from edgeward_fleet.rollouts.service import Rollouts
+from edgeward_fleet.rollouts.watching import NOTED_EACH_S
 
 _REST: Final = 4.0
 _log: Final = logging.getLogger(__name__)
@@ -34,12 +35,17 @@ class Ticker:
         Whatever else is wrong with one rollout pauses that one: see `Rollouts.tick`.
         """
         clock = asyncio.get_running_loop().time
+        noted_s = -NOTED_EACH_S
         while True:
             self._due.clear()
             began_s = clock()
             try:
+                if began_s - noted_s >= NOTED_EACH_S:
+                    await self._rollouts.watch()
+                    noted_s = began_s
                 await self._rollouts.tick()
             except DatabaseError as error:
+                noted_s = -NOTED_EACH_S  # once it answers again, the first question is for how long it did not
                 _log.error("rollouts stand still: %s", error)
             await self._pause(clock() - began_s)
 

@@ -36,6 +36,7 @@ VERBS: Final[Mapping[str, str]] = {
     "all_proven_back": "has every device back",
     "back_timed_out": "waits for proof no longer",
     "approval_expired": "let it expire",
+    "unwatched": "was away",
 }
 _STEPS: Final[Mapping[str, str]] = {
     "selected": "opens {}",
