@@ -34,7 +34,7 @@ def take_report(session: Session, device: DeviceId, reported: ReportedState, now
         after = observe(before, model, sha256, reported)
         if after == before:
             continue
-        repository.save_device(session, rollout_id, after)
+        repository.save_devices(session, rollout_id, (after,))
         _tell(session, rollout_id, before, after, now)
         is_news = True
     return is_news

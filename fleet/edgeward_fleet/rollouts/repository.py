@@ -87,15 +87,17 @@ def save(session: Session, before: Rollout, after: Rollout) -> None:
     row = session.get_one(RolloutRow, after.id)
     _fill(row, after)
     known = {device.device: device for device in before.devices}
-    for device in after.devices:
-        if known.get(device.device) != device:
-            session.merge(_device_row(after.id, device))
+    differing = [device for device in after.devices if known.get(device.device) != device]
+    session.add_all(_device_row(after.id, each) for each in differing if each.device not in known)
     session.flush()
+    save_devices(session, after.id, [each for each in differing if each.device in known])
 
 
-def save_device(session: Session, rollout_id: RolloutId, device: RolloutDevice) -> None:
-    asked = {"rollout": rollout_id, "device": device.device}
-    session.connection().execute(_SAVE_DEVICE, {**_device_columns(device), **asked})
+def save_devices(session: Session, rollout_id: RolloutId, devices: Iterable[RolloutDevice]) -> None:
+    """In one statement: while hundreds are written, reports wait."""
+    columns = [{**_device_columns(each), "rollout": rollout_id, "device": each.device} for each in devices]
+    if columns:
+        session.connection().execute(_SAVE_DEVICE, columns)
 
 
 def approve(session: Session, rollout_id: RolloutId, actor: Actor, now: datetime) -> None:
