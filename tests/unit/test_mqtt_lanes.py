@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 from edgeward_contract.artifact import DeviceId
 from edgeward_contract.mqtt.documents import Up
@@ -65,3 +66,21 @@ def test_who_goes_on_is_kept_out_twice_as_long_each_time() -> None:
         assert not strikes.is_out(LOUD)
     assert found[:3] == [60.0, 120.0, 240.0]
     assert found[-1] == LONGEST_OUT_S
+
+
+def test_what_comes_to_nothing_now_and_then_keeps_nobody_out() -> None:
+    """A fleet stays at its broker for months: in the end every device had come to so many, and was kept out longer."""
+    minutes = itertools.count()
+    strikes = Strikes(lambda: next(minutes) * 60.0)
+    assert [strikes.add(QUIET) for _ in range(5 * MAX_STRIKES)] == [None] * (5 * MAX_STRIKES)
+
+
+def test_an_old_flood_does_not_make_the_next_one_longer() -> None:
+    now = [0.0]
+    strikes = Strikes(lambda: now[0])
+    found = []
+    for _ in range(3):
+        found += [each for each in (strikes.add(LOUD) for _ in range(MAX_STRIKES)) if each]
+        strikes.forgive(LOUD)
+        now[0] += 90_000
+    assert found == [60.0, 60.0, 60.0]

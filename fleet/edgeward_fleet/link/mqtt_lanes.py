@@ -7,7 +7,9 @@ and what the fleet itself wants of a device (to let it in, to shut it out) goes 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +19,9 @@ from edgeward_contract.mqtt.documents import Up
 MAX_OF_ONE: Final = 16
 """Messages of one device. An agent has three under way, and sends another after a time-out and a growing pause."""
 MAX_BYTES: Final = 128 << 20  # of all devices: a thousand that come home with a full batch each
-MAX_STRIKES: Final = 200  # dropped or unreadable messages; an agent comes to a few in the worst hour of a fleet
+MAX_STRIKES: Final = 200  # dropped or unreadable messages in an hour; an agent comes to a few in the worst of a fleet
+_HOUR_S: Final = 3600.0
+_DAY_S: Final = 86_400.0
 SHORTEST_OUT_S: Final = 60.0
 LONGEST_OUT_S: Final = 3600.0
 
@@ -94,11 +98,17 @@ class Lanes:
 
 
 class Strikes:
-    """Who sends what nobody can take, and how long it is kept out for it: twice as long each time."""
+    """Who sends what nobody can take, and how long it is kept out for it: twice as long each time.
 
-    def __init__(self) -> None:
+    The count begins anew with each hour, and the times after a day without one: a fleet stays at its broker for months.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock: Final = clock
         self._strikes: Final[Counter[DeviceId]] = Counter()
+        self._since_s: Final[dict[DeviceId, float]] = {}
         self._times_out: Final[Counter[DeviceId]] = Counter()
+        self._last_out_s: Final[dict[DeviceId, float]] = {}
         self._out: Final[set[DeviceId]] = set()
 
     def is_out(self, device: DeviceId) -> bool:
@@ -108,11 +118,17 @@ class Strikes:
         """One more; when it is one too many, the seconds for which the device is out from now on."""
         if device in self._out:  # what it had sent before still arrives
             return None
+        now_s = self._clock()
+        if now_s - self._since_s.setdefault(device, now_s) > _HOUR_S:
+            self._since_s[device], self._strikes[device] = now_s, 0
         self._strikes[device] += 1
         if self._strikes[device] < MAX_STRIKES:
             return None
-        del self._strikes[device]
+        del self._strikes[device], self._since_s[device]
         self._out.add(device)
+        if now_s - self._last_out_s.get(device, now_s) > _DAY_S:
+            self._times_out[device] = 0
+        self._last_out_s[device] = now_s
         self._times_out[device] += 1
         return min(SHORTEST_OUT_S * 2.0 ** (self._times_out[device] - 1), LONGEST_OUT_S)
 
