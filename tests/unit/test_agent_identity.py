@@ -104,7 +104,9 @@ def test_two_authorities_may_be_trusted_while_the_fleet_changes_its_own(tmp_path
 def test_an_expired_certificate_is_one_clear_line(tmp_path: Path) -> None:
     identity = TestCa().enrolled(tmp_path, URL, begins=timedelta(days=-31), ends=timedelta(days=-1))
     now_s = identity.certificate.not_valid_after_utc.timestamp() + 60
-    assert expiry_line(identity, now_s).startswith("the device certificate expired on 20")
+    line = expiry_line(identity, now_s)
+    assert line.startswith("the device certificate expired on 20")
+    assert line.endswith("until this device is enrolled again, or its clock is set if that is ahead")
     assert "serving goes on" in expiry_line(identity, now_s)
     assert identity.days_left(now_s) == -1
     assert expiry_line(identity, now_s - 120) == ""

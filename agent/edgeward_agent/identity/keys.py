@@ -113,7 +113,8 @@ def expiry_line(identity: Identity, now_s: float) -> str:
     if identity.seconds_left(now_s) > 0:
         return ""
     ended = identity.certificate.not_valid_after_utc.strftime("%Y-%m-%d %H:%M UTC")
-    return f"the device certificate expired on {ended}; serving goes on, the fleet is out of reach until it is renewed"
+    way_out = "until this device is enrolled again, or its clock is set if that is ahead"
+    return f"the device certificate expired on {ended}; serving goes on, the fleet is out of reach {way_out}"
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:
