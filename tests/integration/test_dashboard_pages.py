@@ -212,7 +212,7 @@ def test_an_error_is_a_page_for_people_and_a_problem_for_programs(
 
 
 def test_what_people_write_is_shown_and_never_run(fleet: Fleet, clients: dict[Role | None, httpx.Client]) -> None:
-    nasty = "<script>alert(1)</script>"
+    nasty = "<script>alert(1)</script>\u202e"
     PretendDevice.enrol(fleet, "bed-x", "attic").report()
     asked = scene.ask(fleet, {"release": "wdbc-risk@1", "name": nasty, "target": {"devices": ["bed-x"]}})
     for path in ("/", "/rollouts", f"/rollouts/{asked.id}", f"/devices?search={nasty}"):

@@ -127,7 +127,8 @@ def build(fleet: Fleet) -> Scene:
     devices[first].take_all()
     devices[second].step(UpdateState.DOWNLOADING, progress_percent=40)
     poorly = devices[unwell]
-    poorly.health = dataclasses.replace(poorly.health, alarms="disk_low", outbox_records=812, outbox_oldest_s=7300)
+    alarms = f"disk_low {'w' * 120}"
+    poorly.health = dataclasses.replace(poorly.health, alarms=alarms, outbox_records=812, outbox_oldest_s=7300)
     poorly.report()
     devices[first].deliver(latencies(), wall_us=int(time.time() * 1e6))
     waiting = ask(fleet, {"release": "wdbc-risk@1", "supersedes": half_way, "target": target})
@@ -135,11 +136,14 @@ def build(fleet: Fleet) -> Scene:
 
 
 def _stopped(fleet: Fleet) -> str:
-    """One of two devices refuses the release; the rollout waits for a person."""
-    good, bad = (PretendDevice.enrol(fleet, name, "lab") for name in ("lab-1", "lab-2"))
-    rollout = start(fleet, "wdbc-risk@2", name="trial", target={"sites": ["lab"]}, on_failure="pause")
+    """One of two devices refuses the release; the rollout waits for a person. All names are as long as they may be."""
+    names = ("lab-1", f"lab-{'2' * 60}")
+    devices = {name: PretendDevice.enrol(fleet, name, "lab") for name in names}
+    phases: list[JsonValue] = [phase("p" * 64, 50), phase("rest", 100)]
+    spec: dict[str, JsonValue] = {"name": "t" * 100, "target": {"sites": ["lab"]}, "on_failure": "pause"}
+    rollout = start(fleet, "wdbc-risk@2", phases=phases, **spec)
     for name in until_offered(fleet, rollout, 0):
-        {"lab-1": good, "lab-2": bad}[name].step(
+        devices[name].step(
             UpdateState.REJECTED, reason="golden_mismatch", detail="golden case 3 of 24: risk differs by 0.41"
         )
     until_state(fleet, rollout, "PAUSED")

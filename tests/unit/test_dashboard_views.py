@@ -7,6 +7,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markupsafe import Markup
 
 from edgeward_fleet.api.rollout_views import PhaseStatus
 from edgeward_fleet.dashboard import words
@@ -153,6 +154,14 @@ def test_a_percentage_never_rounds_to_all(value: float, expected: str) -> None:
 def test_messages_are_shown_with_their_code_and_nothing_of_it_is_run() -> None:
     shown = str(words.sentence("expected <b>, run `edgeward x > y`, then wait"))
     assert shown == "Expected &lt;b&gt;, run <code>edgeward x &gt; y</code>, then wait"
+
+
+def test_no_text_turns_what_stands_behind_it_round() -> None:
+    """A device that says so once would have the fleet's own sentence read backwards."""
+    assert words.one_way("failed \u202etxet\u202c, at most 0 % may") == "failed \ufffdtxet\ufffd, at most 0 % may"
+    shown = words.one_way(words.sentence("<b>\u2067`x`"))
+    assert (isinstance(shown, Markup), str(shown)) == (True, "&lt;b&gt;\ufffd<code>x</code>")
+    assert words.one_way("Visite – Schädel 😀 שלום") == "Visite – Schädel 😀 שלום"
 
 
 def test_sizes_counts_and_digests() -> None:

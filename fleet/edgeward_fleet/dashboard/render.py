@@ -63,6 +63,7 @@ def _environment() -> Environment:
         loader=PackageLoader("edgeward_fleet.dashboard"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=words.one_way,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -16,7 +16,13 @@ _DIGEST: Final = re.compile("[0-9a-f]{64}")
 _LONG: Final = 160
 _FITS: Final = 26
 _JOINED: Final = "\u00a0"  # a number and its unit stay on one line
+_TURNS: Final = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), "\N{REPLACEMENT CHARACTER}")
 _STEPS: Final = ((86_400, "d"), (3600, "h"), (60, "min"))
+
+
+def one_way(value: object) -> object:
+    """Text without what turns the direction of the text behind it: a device's word must not turn a page's own round."""
+    return value.translate(_TURNS) if isinstance(value, str) and not value.isascii() else value
 
 
 def moment(at: datetime | None, absent: str = "never") -> Markup:
