@@ -170,7 +170,8 @@ def test_an_approver_reads_what_a_phase_must_show() -> None:
     (lane,) = rollout_view(rollout_of(Standing.WAITING, state=RolloutState.AWAITING_APPROVAL), person(Role.ADMIN)).lanes
     assert plain(lane.asks) == (
         "Passes when at least 100 % of its devices have succeeded and stay so for 1 min 30 s. "
-        "Fails when more than 0 % fail, or when more than 2 % of the answers are errors. Gives up after 1 h."
+        "Fails when more than 0 % fail, or when more than 2 % of the answers, and at least 5, are errors. "
+        "Gives up after 1 h."
     )
 
 

@@ -47,10 +47,12 @@ def gates_of(gates: Gates, evidence: Evidence, status: PhaseStatus) -> tuple[Gat
 
 def asks(gates: Gates, phase: PhaseSpec) -> str:
     """What a phase must show before the next one opens; an approver reads this before there is any evidence."""
+    least = f", and at least {number(gates.min_errors)}," if gates.max_error_percent else ""
     return (
         f"Passes when at least {percent(gates.min_success_percent)} of its devices have succeeded and stay so for "
         f"{duration(phase.soak_s)}. Fails when more than {percent(gates.max_failed_percent)} fail, or when more than "
-        f"{percent(gates.max_error_percent)} of the answers are errors. Gives up after {duration(phase.timeout_s)}."
+        f"{percent(gates.max_error_percent)} of the answers{least} are errors. "
+        f"Gives up after {duration(phase.timeout_s)}."
     )
 
 
