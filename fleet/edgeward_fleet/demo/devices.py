@@ -69,6 +69,11 @@ class _Place:
         """Of the serving process, which outlives an agent that is killed."""
         return self.state_dir / "run" / "serving.pid"
 
+    @property
+    def socket(self) -> Path:
+        """There once the agent runs."""
+        return self.state_dir / "run" / "agent.sock"
+
 
 def agent_status(state_dir: Path) -> Fields:
     return parse_json(ask(AGENT, "status", "--state-dir", str(state_dir), "--json").encode())
@@ -82,7 +87,9 @@ def start_devices(
         places = list(hands.map(lambda number: _enrol(number, folder, link, operator, cables), range(count)))
         for place in places:
             household.start(place.name, AGENT, "run", "--state-dir", str(place.state_dir), leaves=place.pid_file)
-        return tuple(hands.map(lambda place: _started(place, household), places))
+        for place in places:  # here and not by the hands: Ctrl-C ends this wait
+            wait_until(place.socket.exists, household, f"the agent {place.name} to run", timeout_s=_START_S)
+        return tuple(hands.map(_started, places))
 
 
 def _enrol(number: int, folder: Path, link: str, operator: Client, cables: Cables) -> _Place:
@@ -123,9 +130,7 @@ def _port(url: str) -> int:
     return port
 
 
-def _started(place: _Place, household: Household) -> Device:
-    socket = place.state_dir / "run" / "agent.sock"
-    wait_until(socket.exists, household, f"the agent {place.name} to run", timeout_s=_START_S)
+def _started(place: _Place) -> Device:
     status = agent_status(place.state_dir)
     return Device(
         name=place.name,

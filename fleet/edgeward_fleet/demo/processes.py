@@ -20,6 +20,16 @@ from edgeward_fleet.demo.errors import DemoFailed
 _STOP_S: Final = 15.0
 _POLL_S: Final = 0.05
 _OURS: Final = "EDGEWARD_"
+_ASK_TO_BE_TOLD: Final = """\
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 15, 0, 0, 0)  # PR_SET_PDEATHSIG, SIGTERM; it outlives exec
+if os.getppid() == int(sys.argv[1]):
+    os.execvp(sys.argv[2], sys.argv[2:])
+"""
+_MORTAL: Final = (
+    (sys.executable, "-I", "-S", "-c", _ASK_TO_BE_TOLD, str(os.getpid())) if sys.platform == "linux" else ()
+)
+"""What a command is put behind to end with this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +85,13 @@ class Household:
     def run(self, name: str, command: Sequence[str], *, leaves: Path | None = None) -> Child:
         """Run `command`; what it says goes to `NAME.log`.
 
-        It gets a session of its own: Ctrl-C is for us, and we end the others in order.
+        It gets a session of its own: Ctrl-C is for us, and we end the others in order. Where the kernel can, it is
+        told to stop when we are killed, for then nobody does.
         """
         log = self._folder / f"{name}.log"
         with log.open("ab") as out:
             process = subprocess.Popen(
-                command,
+                [*_MORTAL, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

@@ -82,7 +82,7 @@ def put_on(wishes: Wishes, narrator: Narrator, stay: Callable[[], None]) -> Resu
         folder.keep |= not all(check.ok for check in checks)
         result = _result(stage, checks, folder.path if folder.keep else None)
         narrator.finish(checks)
-        _tell(narrator, result, stage.staff)
+        _tell(narrator, result)
         if not wishes.headless:
             _invite(narrator, stage.staff)
             stage.open_wards()
@@ -130,7 +130,7 @@ def _result(stage: Stage, checks: list[Check], folder: Path | None) -> Result:
     )
 
 
-def _tell(narrator: Narrator, result: Result, staff: Staff) -> None:
+def _tell(narrator: Narrator, result: Result) -> None:
     wrong = sum(not check.ok for check in result.checks)
     narrator.chapter(
         f"All {len(result.checks)} counts are what they must be"
@@ -143,7 +143,6 @@ def _tell(narrator: Narrator, result: Result, staff: Staff) -> None:
     )
     if result.folder is not None:
         narrator.say(f"kept: {result.folder}")
-    narrator.say(f"the dashboard: {staff.url}")
 
 
 def _invite(narrator: Narrator, staff: Staff) -> None:
