@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from edgeward_fleet.cli.errors import Undecided
+from edgeward_fleet.demo.errors import DemoFailed
+from edgeward_fleet.demo.processes import Household
 from support.waiting import until
 
 _DEMONSTRATION = """\
@@ -36,3 +39,17 @@ def _lives(pid: int) -> bool:
         return " Z " not in Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return False
+
+
+def test_who_does_not_answer_because_it_has_ended_is_named(tmp_path: Path) -> None:
+    """The client of the fleet sees a refused connection, and would ask to check the network."""
+    last_words = "import sys; sys.exit('no room left')"
+    with (
+        pytest.raises(DemoFailed, match="fleet ended by itself with 1: no room left"),
+        Household(tmp_path) as household,
+    ):
+        fleet = household.run("fleet", [sys.executable, "-c", last_words])
+        fleet.process.wait(20)
+        raise Undecided("https://localhost: expected a fleet to answer, found: Connection refused")
+    with pytest.raises(Undecided), Household(tmp_path):
+        raise Undecided("still there, and too slow")

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Final
 
 from edgeward_contract.schema import ContractError, parse_json
+from edgeward_fleet.cli.errors import Undecided
 from edgeward_fleet.demo.errors import DemoFailed
 
 _STOP_S: Final = 15.0
@@ -72,11 +73,14 @@ class Household:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        gone = self._gone() if isinstance(error, Undecided) else None  # who does not answer may have ended
         with _undisturbed():
             for child in self._children:
                 child.process.terminate()  # all at once: each takes its time to stop cleanly
             for child in reversed(self._children):
                 child.end()
+        if gone is not None:
+            raise gone from error
 
     def start(self, name: str, module: str, *arguments: str, leaves: Path | None = None) -> Child:
         """Run `python -m module arguments…`; see `run`."""
@@ -110,6 +114,13 @@ class Household:
         """Raises DemoFailed when one of them has ended by itself."""
         for child in self._children:
             child.check()
+
+    def _gone(self) -> DemoFailed | None:
+        try:
+            self.check()
+        except DemoFailed as error:
+            return error
+        return None
 
 
 def ask(module: str, *arguments: str, secret: str = "") -> str:
