@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,12 @@ import pytest
 from edgeward_fleet.cli.errors import Undecided
 from edgeward_fleet.demo.errors import DemoFailed
 from edgeward_fleet.demo.processes import Household
+from edgeward_fleet.demo.show import place
 from support.waiting import until
 
 _DEMONSTRATION = """\
 import sys, time
+import tempfile
 from pathlib import Path
 from edgeward_fleet.demo.processes import Household
 with Household(Path(sys.argv[1])) as household:
@@ -53,3 +57,15 @@ def test_who_does_not_answer_because_it_has_ended_is_named(tmp_path: Path) -> No
         raise Undecided("https://localhost: expected a fleet to answer, found: Connection refused")
     with pytest.raises(Undecided), Household(tmp_path):
         raise Undecided("still there, and too slow")
+
+
+def test_a_disk_without_room_is_named_with_the_way_to_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(DemoFailed, match="expected room .* got: No space left") as caught, place(keep=False):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert "TMPDIR=" in caught.value.hint and str(tmp_path) in str(caught.value)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(FileNotFoundError), place(keep=False):
+        raise FileNotFoundError(errno.ENOENT, "No such file")

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from edgeward_contract.schema import JsonValue
 from edgeward_fleet.cli.push import push_release
 from edgeward_fleet.demo.broker import chosen_link, start_broker
 from edgeward_fleet.demo.cables import Cables
 from edgeward_fleet.demo.devices import start_devices
+from edgeward_fleet.demo.errors import DemoFailed
 from edgeward_fleet.demo.ledger import Ledger
 from edgeward_fleet.demo.narrator import Narrator
 from edgeward_fleet.demo.patients import Wards, read_patients
@@ -26,6 +29,7 @@ from edgeward_fleet.errors import FleetError
 from edgeward_fleet.packing.folder import read_release
 
 VERSIONS = (1, 2, 3, 4)
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +80,7 @@ def put_on(wishes: Wishes, narrator: Narrator, stay: Callable[[], None]) -> Resu
     """
     models = model_folder(wishes.models)
     with ExitStack() as stack:
-        folder = stack.enter_context(_folder(keep=wishes.keep))
+        folder = stack.enter_context(place(keep=wishes.keep))
         stage = _set(stack, folder.path, models, wishes, narrator)
         checks = [check for step in STEPS for check in step(stage)]
         folder.keep |= not all(check.ok for check in checks)
@@ -164,7 +168,7 @@ class _Folder:
 
 
 @contextmanager
-def _folder(*, keep: bool) -> Iterator[_Folder]:
+def place(*, keep: bool) -> Iterator[_Folder]:
     """A folder that goes with the demonstration, unless somebody wants it or something went wrong in it."""
     folder = _Folder(Path(tempfile.mkdtemp(prefix="edgeward-demo-")), keep)
     try:
@@ -173,6 +177,13 @@ def _folder(*, keep: bool) -> Iterator[_Folder]:
         folder.keep = True
         error.hint = f"{error.hint} Its folder with every log is kept: {folder.path}"
         raise
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise DemoFailed(
+            f"{folder.path.parent}: expected room for the demonstration, got: {error.strerror}",
+            hint="Make room there, or name a folder on another disk: TMPDIR=/path edgeward demo",
+        ) from error
     finally:
         if not folder.keep:
             shutil.rmtree(folder.path, ignore_errors=True)
