@@ -12,7 +12,7 @@ import pytest
 
 from edgeward_fleet.cli.errors import Undecided
 from edgeward_fleet.demo.errors import DemoFailed
-from edgeward_fleet.demo.processes import Household
+from edgeward_fleet.demo.processes import Household, last_words
 from edgeward_fleet.demo.show import place
 from support.waiting import until
 
@@ -20,7 +20,7 @@ _DEMONSTRATION = """\
 import sys, time
 import tempfile
 from pathlib import Path
-from edgeward_fleet.demo.processes import Household
+from edgeward_fleet.demo.processes import Household, last_words
 with Household(Path(sys.argv[1])) as household:
     started = household.run("sleeper", [sys.executable, "-c", "print('up', flush=True); import time; time.sleep(300)"])
     print(started.process.pid, flush=True)
@@ -57,6 +57,22 @@ def test_who_does_not_answer_because_it_has_ended_is_named(tmp_path: Path) -> No
         raise Undecided("https://localhost: expected a fleet to answer, found: Connection refused")
     with pytest.raises(Undecided), Household(tmp_path):
         raise Undecided("still there, and too slow")
+
+
+@pytest.mark.parametrize(
+    ("log", "words"),
+    [
+        ("", "it said nothing"),
+        ("it runs\nit stops\n", "it stops"),
+        (
+            "it runs\nerror: run/a.sock: expected at most 107 bytes\n  Choose a shorter one.\n",
+            "run/a.sock: expected at most",
+        ),
+    ],
+)
+def test_the_last_words_are_the_error_and_not_its_hint(tmp_path: Path, log: str, words: str) -> None:
+    (tmp_path / "it.log").write_text(log)
+    assert last_words(tmp_path / "it.log").startswith(words)
 
 
 def test_a_disk_without_room_is_named_with_the_way_to_another_one(

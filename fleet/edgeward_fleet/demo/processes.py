@@ -46,7 +46,7 @@ class Child:
         """Raises DemoFailed when it has ended by itself, with the last thing that it said."""
         code = self.process.poll()
         if code is not None:
-            raise DemoFailed(f"{self.name} ended by itself with {code}: {last_line(self.log)}")
+            raise DemoFailed(f"{self.name} ended by itself with {code}: {last_words(self.log)}")
 
     def end(self) -> None:
         """SIGTERM and, to one that does not listen, SIGKILL."""
@@ -148,9 +148,10 @@ def wait_until(happened: Callable[[], bool], household: Household, what: str, *,
         time.sleep(_POLL_S)
 
 
-def last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()
-    return lines[-1][:300] if lines else "it said nothing"
+def last_words(log: Path) -> str:
+    """What it said last; of an error with its hint below, the error."""
+    *_, before, last = ["", "it said nothing", *log.read_text(errors="replace").strip().splitlines()]
+    return (before if before.startswith("error: ") else last).removeprefix("error: ")[:300]
 
 
 @contextmanager
