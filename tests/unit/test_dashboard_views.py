@@ -16,7 +16,7 @@ from edgeward_fleet.dashboard.security import local_path
 from edgeward_fleet.dashboard.views.chart import HEIGHT, WIDTH, latency_chart
 from edgeward_fleet.dashboard.views.gates import gates_of, honesty
 from edgeward_fleet.dashboard.views.paging import pages
-from edgeward_fleet.dashboard.views.standings import BACKS, STANDINGS, STATES
+from edgeward_fleet.dashboard.views.standings import BACKS, STANDINGS, STATES, standing_strip
 from edgeward_fleet.dashboard.views.strips import WIDTH as STRIP_WIDTH
 from edgeward_fleet.dashboard.views.strips import Segment, strip
 from edgeward_fleet.dashboard.ways import asked_again, way_out
@@ -51,6 +51,16 @@ def test_every_standing_and_state_has_a_look() -> None:
     assert set(BACKS) == set(Back) - {Back.NONE}
     assert set(STATES) == set(RolloutState)
     assert len({look.sign + look.tone for look in STANDINGS.values()}) == len(Standing)
+
+
+def test_what_was_taken_back_is_not_shown_as_if_it_were_there() -> None:
+    counts = {Standing.SUCCEEDED: 3, Standing.FAILED: 1}
+    states = (RolloutState.SUCCEEDED, RolloutState.ROLLED_BACK)
+    shown = {state: standing_strip(counts, state).segments[0] for state in states}
+    assert {state: (each.label, each.tone) for state, each in shown.items()} == {
+        RolloutState.SUCCEEDED: ("succeeded", "ok"),
+        RolloutState.ROLLED_BACK: ("had succeeded", "off"),
+    }
 
 
 # Gates

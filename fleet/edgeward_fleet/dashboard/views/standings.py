@@ -35,6 +35,11 @@ ENDED: Final[Mapping[Standing, Look]] = {
     Standing.WAITING: Look(tone="idle", sign="·", word="never offered"),
 }
 """Of a rollout that nothing happens to any more: a standing stays as it was when it stopped."""
+TAKEN_BACK: Final[Mapping[Standing, Look]] = {
+    **ENDED,
+    Standing.SUCCEEDED: Look(tone="off", sign="✓", word="had succeeded"),
+}
+"""Of a rollout whose release is taken from its devices: green would say that they have it."""
 BACKS: Final[Mapping[Back, Look]] = {
     Back.PROVEN: Look(tone="ok", sign="✓", word="back, proven"),
     Back.NEVER_TOOK: Look(tone="ok-quiet", sign="✓", word="never took it"),
@@ -44,6 +49,7 @@ BACKS: Final[Mapping[Back, Look]] = {
 _MOVING: Final = frozenset(
     {RolloutState.AWAITING_APPROVAL, RolloutState.SCHEDULED, RolloutState.PROGRESSING, RolloutState.PAUSED}
 )
+_GOES_BACK: Final = frozenset({RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK, RolloutState.ROLLBACK_INCOMPLETE})
 STATES: Final[Mapping[RolloutState, str]] = {
     RolloutState.DRAFT: "idle",
     RolloutState.VALIDATING: "idle",
@@ -64,6 +70,8 @@ STATES: Final[Mapping[RolloutState, str]] = {
 
 def looks(state: RolloutState) -> Mapping[Standing, Look]:
     """How standings read in a rollout that is in `state`."""
+    if state in _GOES_BACK:
+        return TAKEN_BACK
     return STANDINGS if state in _MOVING else ENDED
 
 
