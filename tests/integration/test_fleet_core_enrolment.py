@@ -425,14 +425,23 @@ def test_devices_come_in_pages_by_site_and_by_state(tmp_path: Path) -> None:
         fleet.client(Role.ADMIN).post("/devices/a/revoke")
         clock.advance(timedelta(minutes=-14))
         states = {"a": "revoked", "b": "offline", "c": "late", "d": "online", "e": "never"}
-        everybody = listed(fleet)
-        assert {each: str(everybody[each]["state"]) for each in everybody} == states
-        for state in states.values():
-            assert list(listed(fleet, state=state)) == [name for name, has in states.items() if has == state]
+        assert_states(fleet, states)
         assert list(listed(fleet, site="south")) == ["c", "d", "e"]
         page = fleet.client(Role.VIEWER).get("/devices", params={"limit": 2}).json()
         assert page["next"] == "b"
         assert list(listed(fleet, after="b")) == ["c", "d", "e"]
+        clock.advance(timedelta(minutes=-20))  # it was ahead: what it noted proves nothing of now
+        assert_states(fleet, {"a": "revoked", "b": "online", "c": "late", "d": "offline", "e": "never"})
+        assert fleet.device_client(fleet.enrol("d", "south")).get(NOW).status_code == 204
+        assert list(listed(fleet, state="online")) == ["b", "d"]
+
+
+def assert_states(fleet: Fleet, states: dict[str, str]) -> None:
+    """As each device is shown, and as the list is asked for by them."""
+    everybody = listed(fleet)
+    assert {each: str(everybody[each]["state"]) for each in everybody} == states
+    for state in states.values():
+        assert list(listed(fleet, state=state)) == [name for name, has in states.items() if has == state]
 
 
 def listed(fleet: Fleet, **query: str) -> dict[str, dict[str, object]]:

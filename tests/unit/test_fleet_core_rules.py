@@ -108,7 +108,16 @@ def test_a_username_that_breaks_the_rule_is_refused(username: str) -> None:
 
 @pytest.mark.parametrize(
     ("silence_s", "expected"),
-    [(0, "online"), (179, "online"), (180, "late"), (899, "late"), (900, "offline"), (10**7, "offline")],
+    [
+        (0, "online"),
+        (179, "online"),
+        (180, "late"),
+        (899, "late"),
+        (900, "offline"),
+        (10**7, "offline"),
+        (-5, "online"),
+        (-(10**7), "offline"),
+    ],
 )
 def test_presence_follows_silence(silence_s: int, expected: str) -> None:
     assert _presence(NOW - timedelta(seconds=silence_s)) == expected

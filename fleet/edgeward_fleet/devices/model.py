@@ -25,12 +25,15 @@ class Presence(StrEnum):
 def presence(
     *, last_seen_at: datetime | None, revoked: bool, now: datetime, late_after: timedelta, offline_after: timedelta
 ) -> Presence:
-    """Pure; the thresholds belong to the settings."""
+    """Pure; the thresholds belong to the settings.
+
+    A time that is yet to come was noted by a clock that was ahead, and proves as little as one that is as long ago.
+    """
     if revoked:
         return Presence.REVOKED
     if last_seen_at is None:
         return Presence.NEVER
-    silence = now - last_seen_at
+    silence = abs(now - last_seen_at)
     if silence >= offline_after:
         return Presence.OFFLINE
     return Presence.LATE if silence >= late_after else Presence.ONLINE

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, select, update
+from sqlalchemy import ColumnElement, and_, not_, select, update
 from sqlalchemy.orm import Session
 
 from edgeward_contract.artifact import DeviceId
@@ -127,14 +127,16 @@ def _newest_certificate(session: Session, device_id: str) -> CertificateSummary 
 
 def _is(state: Presence, settings: Settings, now: datetime) -> ColumnElement[bool]:
     """`presence` as a query, so that a filtered page is full; a test holds the two together."""
-    late, offline = now - settings.late_after, now - settings.offline_after
     seen = DeviceRow.last_seen_at
+    lately, not_long_ago = (
+        and_(seen > now - limit, seen < now + limit) for limit in (settings.late_after, settings.offline_after)
+    )
     if state is Presence.REVOKED:
         return DeviceRow.revoked_at.is_not(None)
     conditions: dict[Presence, ColumnElement[bool]] = {
         Presence.NEVER: seen.is_(None),
-        Presence.ONLINE: seen > late,
-        Presence.LATE: and_(seen <= late, seen > offline),
-        Presence.OFFLINE: seen <= offline,
+        Presence.ONLINE: lately,
+        Presence.LATE: and_(not_long_ago, not_(lately)),
+        Presence.OFFLINE: and_(seen.is_not(None), not_(not_long_ago)),
     }
     return and_(DeviceRow.revoked_at.is_(None), conditions[state])
