@@ -12,12 +12,13 @@ from hypothesis import HealthCheck, settings
 # Reasons that are allowed even in CI; a test says them with pytest.skip(reason).
 KNOWN_SKIPS = (
     "real ECG recordings are absent",
-    "PostgreSQL is absent",
     "needs root",
     "needs an unprivileged user",
-    *(
-        () if os.geteuid() == 0 else ("chromium is absent", "mosquitto is absent", "a C compiler is absent")
-    ),  # root's set-up installs them
+    *(  # root's set-up installs them
+        ()
+        if os.geteuid() == 0
+        else ("chromium is absent", "mosquitto is absent", "a C compiler is absent", "PostgreSQL is absent")
+    ),
 )
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before anybody imports it: see edgeward_agent/ort.py

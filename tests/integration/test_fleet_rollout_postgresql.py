@@ -18,7 +18,7 @@ from edgeward_fleet.rollouts.machine import RolloutEvent, RolloutState
 from edgeward_fleet.rollouts.model import Back, RolloutId
 from edgeward_fleet.rollouts.service import RolloutRecord
 from edgeward_fleet.states.reported import reported_of
-from support.postgres import postgres, rehearsal_on
+from support.postgresql import postgresql, rehearsal_on
 from support.rehearsal import AUTHOR, MODEL, Rehearsal, SimulatedDevice
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ _WAITS = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lo
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with postgres() as url:
+    with postgresql() as url:
         yield url
 
 
