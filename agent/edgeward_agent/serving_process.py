@@ -99,12 +99,12 @@ class PidFile(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     started: str
     boot: str
-    folder: str
     version: str
     wanted: Addresses
     allowed: Allowance
     bound: Addresses
     deadlines: str = "budget"
+    folder: str = ""
 
     @classmethod
     def of(cls, process: ProcessRef, plan: ServingPlan, bound: Addresses) -> PidFile:
@@ -130,7 +130,8 @@ class PidFile(msgspec.Struct, frozen=True, kw_only=True):
         """None when there is none, or it is of an earlier boot, where the same id was another process, or a copy."""
         try:
             found = msgspec.json.decode(path.read_bytes(), type=cls)
-            return found if (found.boot, found.folder) == (boot_id(), _folder_id(path.parent)) else None
+            here = ("", _folder_id(path.parent))  # an earlier version did not say
+            return found if found.boot == boot_id() and found.folder in here else None
         except (OSError, msgspec.DecodeError):
             return None
 

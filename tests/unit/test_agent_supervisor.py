@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -181,6 +182,17 @@ def test_a_copy_of_the_state_folder_does_not_speak_of_its_own_process(tmp_path: 
     other_name.symlink_to(original)
     assert PidFile.read(copy / plan.pid_file.name) is None
     assert PidFile.read(other_name / plan.pid_file.name) == PidFile.read(plan.pid_file) is not None
+
+
+def test_a_process_of_an_earlier_version_is_known_again(tmp_path: Path) -> None:
+    """Else it stays, unknown to everybody, on the port that the next one wants."""
+    plan = plan_in(tmp_path)
+    PidFile.of(ProcessRef.of(os.getpid()), plan, plan.wanted).write(plan.pid_file)
+    written = json.loads(plan.pid_file.read_bytes())
+    del written["folder"]  # as before a copy was told apart
+    plan.pid_file.write_text(json.dumps(written))
+    known = PidFile.read(plan.pid_file)
+    assert known is not None and known.pid == os.getpid()
 
 
 def test_while_none_can_be_started_it_is_tried_again_less_and_less_often(
