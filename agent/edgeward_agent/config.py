@@ -138,6 +138,8 @@ def parse_config(text: str, name: str) -> AgentConfig:
     except tomllib.TOMLDecodeError as error:
         problem, line = _syntax_error(str(error), text)
         raise ConfigError(f"{name}:{line}: {problem}") from None
+    except RecursionError:
+        raise ConfigError(f"{name}: expected tables of plain values, got brackets in brackets without end") from None
     try:
         config = msgspec.convert(document, AgentConfig)
     except msgspec.ValidationError as error:

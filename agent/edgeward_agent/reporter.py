@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from edgeward_agent.clock import Clock
-from edgeward_agent.errors import LinkError, LinkLost
+from edgeward_agent.errors import LinkError, LinkLost, LinkRefused
 from edgeward_agent.link.backoff import delay_s
 from edgeward_agent.link.pausing import sleep_or
 from edgeward_agent.ports import Link
 from edgeward_contract.artifact import ModelName
 from edgeward_contract.reported import DeviceHealth, ReportedModel, ReportedState
 from edgeward_contract.version import __version__
+
+log = logging.getLogger(__name__)
 
 _SPREAD: Final = 0.1
 _LIVELY_S: Final = 5.0  # after a change the fleet decides on fresh numbers: how the new release does
@@ -61,6 +64,7 @@ class Reporter:
         self._news = news
         self._news_s = clock.monotonic()
         self._failures = 0
+        self._refused = ""  # why, so that it is logged once
 
     async def run(self) -> NoReturn:
         while True:
@@ -71,12 +75,19 @@ class Reporter:
                 await self._link.report(await self._next())
             except LinkError as error:
                 self._failures += 1
+                self._tell(error)
                 wish_s = error.retry_after_s if isinstance(error, LinkLost) else None
                 wait_s = delay_s(self._failures, self._draw(), retry_after_s=wish_s)
                 await (self._rest(wait_s) if wish_s is None else self._clock.sleep(wait_s))  # the fleet's own wish
             else:
-                self._failures = 0
+                self._failures, self._refused = 0, ""
                 await self._rest(self._interval_s())
+
+    def _tell(self, error: LinkError) -> None:
+        """Of what is no trouble of the link, which speaks for itself: what is refused for its contents."""
+        if isinstance(error, LinkRefused) and error.is_about_content and str(error) != self._refused:
+            self._refused = str(error)
+            log.error("the fleet does not take what this device reports, and shows what it was told last: %s", error)
 
     async def _next(self) -> ReportedState:
         seen = await self._look()

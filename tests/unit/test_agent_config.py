@@ -56,6 +56,11 @@ def test_damage_is_named_by_line_and_key(text: str, complaint: str) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_a_file_of_brackets_alone_is_refused_in_one_line() -> None:
+    with pytest.raises(ConfigError, match="^agent.toml: expected tables of plain values"):
+        parse_config("a = " + "[" * 100_000, "agent.toml")
+
+
 def test_a_file_of_a_windows_editor_is_read(tmp_path: Path) -> None:
     (tmp_path / "agent.toml").write_bytes(b"\xef\xbb\xbf[link]\r\nwait_s = 5\r\n")
     assert load_config(tmp_path).link.wait_s == 5

@@ -510,6 +510,29 @@ def test_a_report_that_does_not_arrive_is_tried_again_with_newer_contents() -> N
     asyncio.run(run())
 
 
+class Refusing(MemoryLink):
+    """To a fleet that cannot read what it is told."""
+
+    async def report(self, reported: ReportedState) -> None:
+        raise LinkRefused("the fleet: expected health.free_bytes, got nothing", status=422)
+
+
+def test_a_report_that_the_fleet_cannot_read_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """The dashboard shows what the device said last for as long, and nobody at the site would know why."""
+
+    async def run() -> None:
+        clock, rhythm = SteppingClock(), Rhythm(heartbeat_s=60, min_interval_s=1)
+        link, news = Refusing(MemoryFleet()), asyncio.Event()
+        reporter = Reporter(link, look, news=news, clock=clock, rhythm=rhythm, draw=lambda: 0.5)
+        task = asyncio.create_task(reporter.run())
+        await turns(lambda: len(clock.slept) >= 10)
+        task.cancel()
+
+    asyncio.run(run())
+    (told,) = caplog.messages
+    assert told.endswith("told last: the fleet: expected health.free_bytes, got nothing")
+
+
 def test_a_fleet_that_asks_for_time_gets_it_whatever_is_new() -> None:
     async def run() -> None:
         fleet, clock, news = MemoryFleet(retry_after_s=120), SteppingClock(), asyncio.Event()
