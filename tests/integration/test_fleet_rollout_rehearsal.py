@@ -172,14 +172,71 @@ def test_a_phase_does_not_soak_while_nobody_watches(tmp_path: Path, away_s: int,
         devices = await _on_version_1(fleet)
         rollout = await fleet.start("risk@2", phases=CANARY)
         await fleet.tick()
-        await (await _canary_of(fleet, rollout, devices)).turn()
+        canary = await _canary_of(fleet, rollout, devices)
+        await canary.turn()
         await fleet.tick()
+        await canary.turn()
         await fleet.rollouts.watch()
         fleet.clock.pass_s(away_s)
         await _tick_once(fleet)
         assert ((await fleet.show(rollout)).phase > 0) == passes
         await fleet.tick(after_s=31)
+        await canary.turn()
+        await fleet.tick()
         assert (await fleet.show(rollout)).phase == 1
+
+    play(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("soak_s", [30, 7200])
+def test_a_device_that_falls_silent_in_the_soak_has_not_shown_that_success_lasts(tmp_path: Path, soak_s: int) -> None:
+    """A release that took the whole device down after its first report would have gone on to everybody."""
+    phases: JsonValue = [
+        {"name": "canary", "devices": 1, "soak_s": soak_s, "timeout_s": 3600},
+        {"name": "everyone", "percent": 100},
+    ]
+
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        rollout = await fleet.start("risk@2", phases=phases)
+        await fleet.tick()
+        canary = await _canary_of(fleet, rollout, devices)
+        await canary.turn()
+        await fleet.tick(after_s=1)
+        await fleet.tick(after_s=max(soak_s, 3500))
+        waiting = await fleet.show(rollout)
+        if soak_s < 3600:  # it may still be on its way
+            assert (waiting.state, waiting.phase, waiting.step) == (RolloutState.PROGRESSING, 0, PhaseStep.SOAKING)
+            await fleet.tick(after_s=101)
+        paused = await fleet.show(rollout)
+        assert paused.state is RolloutState.PAUSED
+        assert paused.reason.endswith(
+            f"0 of 1 device succeeded, 100 % must; 1 not heard of since success ({canary.id})"
+        )
+        await fleet.rollouts.command(APPROVER, rollout, RolloutEvent.RESUME, "")
+        await fleet.settle(devices, soak_s=soak_s + 1.0)
+        assert (await fleet.show(rollout)).state is RolloutState.SUCCEEDED
+
+    play(tmp_path, scenario)
+
+
+def test_a_soak_that_begins_when_its_phase_times_out_leaves_time_for_a_word(tmp_path: Path) -> None:
+    """Devices report once a minute: of nobody could anything be heard in a soak of ten seconds."""
+
+    async def scenario(fleet: Rehearsal) -> None:
+        devices = await _on_version_1(fleet)
+        rollout = await fleet.start("risk@2", phases=[{"name": "all", "percent": 100, "soak_s": 10, "timeout_s": 60}])
+        await fleet.tick()
+        fleet.clock.pass_s(59)
+        for device in devices:
+            await device.turn()
+        await fleet.tick(after_s=1)
+        await fleet.tick(after_s=60)
+        assert (await fleet.show(rollout)).step is PhaseStep.SOAKING
+        for device in devices:
+            await device.turn()
+        await fleet.tick()
+        assert (await fleet.show(rollout)).state is RolloutState.SUCCEEDED
 
     play(tmp_path, scenario)
 

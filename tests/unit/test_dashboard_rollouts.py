@@ -27,7 +27,7 @@ from support.pages import NOW, person, plain, rollout_of
         ),
         (
             rollout_of(Standing.SUCCEEDED, step=PhaseStep.SOAKING),
-            "Phase 'canary' (1 of 1): 1 of 1 device succeeded; soaking for 1 min 30 s.",
+            "Phase 'canary' (1 of 1): 1 of 1 device succeeded; soaking for 1 min 30 s, 1 still to be heard of.",
         ),
         (rollout_of(), "Phase 'canary' (1 of 1) has no device of its own."),
         (

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
@@ -55,8 +56,7 @@ class Evidence:
     A device that goes takes its proof along, so it counts against success until a person resumes without it; it is no
     failure either, so failures are counted among those that are `present`. `left` are all that went.
 
-    `failure_bound_percent` is the upper 95 % bound (one-sided, Clopper and Pearson) of the rate at which such devices
-    fail, given those that have answered: with none of 12 failed it is still 22 %.
+    `faded` succeeded and have not been heard of since: they are none of the `succeeded`.
     """
 
     total: int = 0
@@ -73,6 +73,7 @@ class Evidence:
     errors: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
     silent: tuple[str, ...] = ()
+    faded: tuple[str, ...] = ()
 
     @property
     def present(self) -> int:
@@ -121,15 +122,16 @@ def observe(device: RolloutDevice, model: ModelName, sha256: Sha256, reported: R
     return _with_standing(seen, sha256, said, reported.generation)
 
 
-def tally(devices: Sequence[RolloutDevice]) -> Evidence:
-    """Count the devices of one phase."""
+def tally(devices: Sequence[RolloutDevice], *, heard_since: datetime | None = None) -> Evidence:
+    """Count the devices of one phase; with `heard_since`, a success of which no report says that it lasts is none."""
+    faded = [each for each in devices if heard_since is not None and _has_faded(each, heard_since)]
     gone = [each for each in devices if each.standing is Standing.LEFT]
     present = [each for each in devices if each.counted and each.standing is not Standing.LEFT]
     lost = sum(each.counted and each.offered for each in gone)
     count = {standing: sum(each.standing is standing for each in present) for standing in Standing}
     return Evidence(
         total=len(present) + lost,
-        succeeded=count[Standing.SUCCEEDED],
+        succeeded=count[Standing.SUCCEEDED] - sum(each.counted for each in faded),
         already=count[Standing.ALREADY],
         failed=count[Standing.FAILED],
         working=count[Standing.WORKING],
@@ -142,7 +144,13 @@ def tally(devices: Sequence[RolloutDevice]) -> Evidence:
         errors=sum(each.errors for each in present),
         reasons=reasons_of(tuple(present)),
         silent=tuple(sorted(each.device for each in present if each.standing is Standing.UNKNOWN)),
+        faded=tuple(sorted(each.device for each in faded)),
     )
+
+
+def _has_faded(device: RolloutDevice, since: datetime) -> bool:
+    is_heard = device.heard_at is not None and device.heard_at >= since
+    return device.standing is Standing.SUCCEEDED and not is_heard
 
 
 def breach(phase: PhaseSpec, gates: Gates, evidence: Evidence) -> str | None:
@@ -287,8 +295,9 @@ def _inconclusive(phase: PhaseSpec, gates: Gates, evidence: Evidence) -> str:
         f"{evidence.good} of {_devices(evidence.total)} succeeded, {must}"
     ]
     if evidence.silent:
-        shown = ", ".join(evidence.silent[:_SHOWN]) + (", …" if len(evidence.silent) > _SHOWN else "")
-        parts.append(f"{evidence.unknown} not heard of ({shown})")
+        parts.append(f"{evidence.unknown} not heard of ({_names(evidence.silent)})")
+    if evidence.faded:
+        parts.append(f"{len(evidence.faded)} not heard of since success ({_names(evidence.faded)})")
     if evidence.working:
         parts.append(f"{evidence.working} still at it")
     if evidence.lost:
@@ -299,6 +308,10 @@ def _inconclusive(phase: PhaseSpec, gates: Gates, evidence: Evidence) -> str:
 
 def _devices(count: int) -> str:
     return "1 device" if count == 1 else f"{count} devices"
+
+
+def _names(devices: Sequence[str]) -> str:
+    return ", ".join(devices[:_SHOWN]) + (", …" if len(devices) > _SHOWN else "")
 
 
 def _reasons(reasons: Mapping[str, int]) -> str:

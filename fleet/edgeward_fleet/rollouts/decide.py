@@ -29,6 +29,9 @@ APPROVAL_LIFETIME: Final = timedelta(days=30)
 MAX_AT_ONCE: Final = 200
 """Devices that one transaction touches; more would keep reports and polls waiting behind it."""
 
+SHORTEST_WAIT: Final = timedelta(minutes=3)
+"""For a word in a soak, however short that is and however soon the phase times out: devices report each minute."""
+
 _ON_FAILURE: Final = {
     OnFailure.PAUSE: RolloutEvent.FAILED_PAUSE,
     OnFailure.ABORT: RolloutEvent.FAILED_ABORT,
@@ -89,6 +92,17 @@ def evidence_of(rollout: Rollout, phase: int) -> analysis.Evidence:
     return analysis.tally(rollout.of_phase(phase))
 
 
+def lasting_evidence(rollout: Rollout) -> analysis.Evidence:
+    """The same of the open phase, without those that were not heard of since it soaks: what they run is unknown."""
+    since = rollout.step_since if rollout.step is PhaseStep.SOAKING and rollout.open_phase.soak_s else None
+    return analysis.tally(rollout.of_phase(rollout.phase), heard_since=since)
+
+
+def soaked_at(rollout: Rollout) -> datetime:
+    """When the phase that soaks has done so, if everybody is heard of."""
+    return rollout.step_since + timedelta(seconds=rollout.open_phase.soak_s)
+
+
 def _expiry(rollout: Rollout, now: datetime) -> Decision | None:
     if now < rollout.created_at + APPROVAL_LIFETIME:
         return None
@@ -124,12 +138,14 @@ def _watch(rollout: Rollout, now: datetime) -> StepEvent | None:
     if _breach(rollout):
         return StepEvent.BREACHED
     enough = analysis.has_enough(rollout.spec.gates, evidence)
-    timed_out = now >= rollout.phase_since + timedelta(seconds=rollout.open_phase.timeout_s)
+    times_out_at = rollout.phase_since + timedelta(seconds=rollout.open_phase.timeout_s)
+    timed_out = now >= times_out_at
     if rollout.step is PhaseStep.SOAKING:
         if not enough:
             return StepEvent.UNSETTLED
-        soaked = now >= rollout.step_since + timedelta(seconds=rollout.open_phase.soak_s)
-        return StepEvent.SOAKED if soaked else None
+        lasting = analysis.has_enough(rollout.spec.gates, lasting_evidence(rollout))
+        waited = now >= max(times_out_at, rollout.step_since + SHORTEST_WAIT)
+        return StepEvent.SOAKED if now >= soaked_at(rollout) and (lasting or waited) else None
     if evidence.is_deserted:
         return StepEvent.DESERTED
     if enough and (timed_out or not evidence.working):
@@ -141,7 +157,7 @@ def _analyse(rollout: Rollout) -> Decision:
     failure = _breach(rollout)
     if failure:
         return Decision(event=_ON_FAILURE[rollout.spec.on_failure], reason=failure)
-    verdict = analysis.verdict(rollout.open_phase, rollout.spec.gates, evidence_of(rollout, rollout.phase))
+    verdict = analysis.verdict(rollout.open_phase, rollout.spec.gates, lasting_evidence(rollout))
     if verdict.outcome is not Outcome.PASSED:
         return Decision(event=RolloutEvent.INCONCLUSIVE, reason=verdict.reason)
     event = RolloutEvent.ALL_PHASES_PASSED if rollout.is_last_phase else RolloutEvent.PHASE_PASSED

@@ -215,6 +215,7 @@ class RolloutDevice:
     Joiners that came after their phase was selected are offered the release but not `counted`: a denominator is frozen.
     `requests` and `errors` are of the release since the last resume; `earlier_…` is what the device's own counters
     showed then. For those that began anew, as after a reboot, it is less than nothing: what was counted before stays.
+    `heard_at` is when the newest report of the device came: looked up with it, and no change of the rollout.
     """
 
     device: DeviceId
@@ -234,6 +235,7 @@ class RolloutDevice:
     errors: int = 0
     earlier_requests: int = 0
     earlier_errors: int = 0
+    heard_at: datetime | None = field(default=None, compare=False)
 
     @property
     def offered(self) -> bool:

@@ -17,6 +17,7 @@ from edgeward_fleet.db.schema import (
     DeviceRow,
     ReleaseRow,
     ReportedModelRow,
+    ReportedRow,
     RolloutDeviceRow,
     RolloutEventRow,
     RolloutRow,
@@ -206,8 +207,10 @@ def unproven_offer(session: Session, device_id: DeviceId, deployment: str) -> tu
 def _with_former() -> Select[*tuple[object, ...]]:
     """Columns, not entities: a tick reads every device of a rollout, and entities take four times as long."""
     former = ReleaseRow.sha256 == RolloutDeviceRow.former_sha256
-    columns = (*RolloutDeviceRow.__table__.columns, ReleaseRow.name.label("model"), ReleaseRow.version)
-    return select(*columns).outerjoin(ReleaseRow, former)
+    heard = ReportedRow.device_id == RolloutDeviceRow.device_id
+    names = (ReleaseRow.name.label("model"), ReleaseRow.version)
+    columns = (*RolloutDeviceRow.__table__.columns, *names, ReportedRow.received_at)
+    return select(*columns).outerjoin(ReleaseRow, former).outerjoin(ReportedRow, heard)
 
 
 # Built once: every report of a device in a rollout asks these.
@@ -312,6 +315,7 @@ def _device(row: Row[*tuple[object, ...]]) -> RolloutDevice:
         errors=row.errors,
         earlier_requests=row.earlier_requests,
         earlier_errors=row.earlier_errors,
+        heard_at=row.received_at,
     )
 
 

@@ -17,7 +17,7 @@ from edgeward_fleet.dashboard.views.standings import STATES, Look, back_strip, l
 from edgeward_fleet.dashboard.views.strips import Strip
 from edgeward_fleet.dashboard.words import dated, duration, plural, state_word
 from edgeward_fleet.rollouts.analysis import Evidence, not_yet_back
-from edgeward_fleet.rollouts.decide import evidence_of
+from edgeward_fleet.rollouts.decide import evidence_of, lasting_evidence, soaked_at
 from edgeward_fleet.rollouts.machine import FINAL, PhaseStep, RolloutState
 from edgeward_fleet.rollouts.model import Back, PhaseSpec, Rollout, RolloutDevice, Standing
 from edgeward_fleet.rollouts.service import RolloutRecord
@@ -177,7 +177,9 @@ def _progress(rollout: Rollout) -> str:
         return f"{where} has no device of its own."
     done = f"{good} of {plural(evidence.total, 'device')} succeeded"
     if rollout.step is PhaseStep.SOAKING:
-        return f"{where}: {done}; soaking for {duration(phase.soak_s)}."
+        unheard = len(lasting_evidence(rollout).faded)
+        words = f", {unheard} still to be heard of" if unheard else ""
+        return f"{where}: {done}; soaking for {duration(phase.soak_s)}{words}."
     rest = [(evidence.working, "at it"), (evidence.unknown, "not heard of"), (evidence.failed, "failed")]
     words = "".join(f", {count} {word}" for count, word in rest if count)
     return f"{where}: {done}{words}."
@@ -212,7 +214,7 @@ def _note(rollout: Rollout, spec: PhaseSpec, status: PhaseStatus) -> str:
     if status is PhaseStatus.OPEN:
         ends = rollout.phase_since + timedelta(seconds=spec.timeout_s)
         if rollout.step is PhaseStep.SOAKING:
-            return f"soaks until {dated(rollout.step_since + timedelta(seconds=spec.soak_s))}"
+            return f"soaks until {dated(soaked_at(rollout))}"
         return f"times out at {dated(ends)}"
     if status is PhaseStatus.STOPPED:
         return "taken back" if rollout.state in _GOES_BACK else state_word(rollout.state)
