@@ -29,7 +29,7 @@ kind = "{link}"
 wait_s = 20
 timeout_s = 10
 [report]
-heartbeat_s = 5
+heartbeat_s = 2
 min_interval_s = 0.5
 [update]
 probation_s = 4
