@@ -179,7 +179,7 @@ def test_a_model_slower_than_the_time_out_is_no_wrong_input(tmp_path: Path) -> N
 
 
 def test_what_a_server_says_cannot_move_the_cursor() -> None:
-    rude = b'{"error":"\\u001b[2J\\u0007\\u0000\\u202e gone"}'
+    rude = b'{"error":"\\u001b[2J\\u0007\\u202e gone"}'
 
     def behave(at: int, _: object) -> bytes:
         asked = server.asked[at]
@@ -190,5 +190,5 @@ def test_what_a_server_says_cannot_move_the_cursor() -> None:
     with pretending(behave) as server:
         for model in ("toy", "other"):
             done = bench(model, "--url", server.place)
-            assert done.code == (3 if model == "toy" else 2) and "\\x1b[2J\\x07\\x00\\u202e gone" in done.err
+            assert done.code == (3 if model == "toy" else 2) and "\\x1b[2J\\x07\\u202e gone" in done.err
             assert not set("\x1b\x07\x00\u202e") & set(done.out + done.err)
