@@ -25,9 +25,8 @@ LINT = (
     ("lint-imports", "--no-cache"),
     ("mypy",),
 )
-SIDE_BY_SIDE = {"unit": 0, "stateful": 0, "integration": 1, "browser": 0}
-"""Their files run on all cores, and on so many more: most wait for processes and disks more than they compute."""
-MOST_AT_ONCE = 4
+SIDE_BY_SIDE = {"unit", "stateful", "integration", "browser"}
+"""Their files run on two cores: most wait for processes and disks more than they compute."""
 AT_ONCE = {"lint": "stateful", "conformance": "install"}  # nothing in them is timed
 PYTEST_TIERS = ("unit", "docs", "stateful", "conformance", "integration", "browser", "install", "e2e")
 
@@ -71,9 +70,7 @@ def tier(name: str, scratch: Path, *, shown: bool) -> Done:
 def _commands(name: str, scratch: Path) -> list[list[str]]:
     if name == "lint":
         return [[str(BIN / command[0]), *command[1:]] for command in LINT]
-    cores = os.cpu_count() or 1
-    count = min(MOST_AT_ONCE, cores + SIDE_BY_SIDE[name]) if name in SIDE_BY_SIDE else 1
-    workers = ("-n", str(count), "--dist", "loadfile") if count > 1 else ()
+    workers = ("-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile") if name in SIDE_BY_SIDE else ()
     what = ("-s", name) if _is_file(name) else (f"tests/{name}",)
     return [[sys.executable, "-m", "pytest", "-q", *workers, f"--junit-xml={_report(name, scratch)}", *what]]
 

@@ -65,9 +65,9 @@ def test_a_stall_delays_everybody_who_should_have_been_answered_meanwhile(client
 def test_the_same_stall_is_one_request_to_whoever_waits_for_each_answer() -> None:
     """Coordinated omission, for comparison: a closed loop, and an open one measured from when it sent."""
     closed = asked(stall_once(50, 0.5), Load(count=200))
-    assert np.count_nonzero(closed.latencies_us > 100_000) == 1
+    assert np.count_nonzero(closed.latencies_us > 300_000) == 1
     opened = asked(stall_once(50, 0.5), Load(starts_s=CONSTANT_100, clients=1))
-    assert np.count_nonzero(opened.sent_us > 100_000) == 1 < np.count_nonzero(opened.latencies_us > 100_000)
+    assert np.count_nonzero(opened.sent_us > 300_000) == 1 < np.count_nonzero(opened.latencies_us > 300_000)
 
 
 def test_an_overloaded_open_loop_ends_soon_after_its_end_and_owes_what_was_due() -> None:
@@ -209,6 +209,22 @@ def test_a_server_that_says_nothing_for_ten_time_outs_is_gone() -> None:
         door.set()
     assert 1 <= block.failed <= 10  # on a busy machine each takes longer
     assert block.gone.startswith("nothing was answered for ")
+
+
+def test_an_interrupt_inside_the_parser_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was taken for an answer that is no HTTP, and the run went on for its ten minutes."""
+    took, complete = [0], Connection.on_message_complete
+
+    def interrupted(self: Connection) -> None:
+        took[0] += 1
+        if took[0] == 5:
+            raise KeyboardInterrupt
+        complete(self)
+
+    monkeypatch.setattr(Connection, "on_message_complete", interrupted)
+    with pytest.raises(Cut) as cut:
+        asked(lambda _, __: answer(), Load(count=1000))
+    assert (len(cut.value.block.latencies_us), cut.value.block.failed) == (4, 0)
 
 
 def test_silence_lasts_from_block_to_block_and_ends_with_an_answer() -> None:

@@ -135,6 +135,8 @@ class Connection:
     def _feed(self, size: int) -> None:
         try:
             self._parser.feed_data(memoryview(self._room)[:size])
+        except httptools.HttpParserCallbackError as error:
+            raise (error.__context__ or error) from None  # Ctrl-C, as likely in there as anywhere
         except httptools.HttpParserError as error:
             raise ConnectionAbortedError(f"expected an answer in HTTP, got: {visible(str(error))}") from None
 
