@@ -282,17 +282,18 @@ def test_accounts_are_made_changed_and_given_tokens(
 
 def commit_until_finished(person: Person, fleet: Fleet, devices: list[EnrolledDevice], rollout: str) -> None:
     """Do what agents do: take what is desired of each device and report it committed, until nothing more is asked."""
-    deadline = time.monotonic() + 20
+    deadline, sequence = time.monotonic() + 20, 0
     while not person.gets("rollout", "show", rollout).boolean("finished"):
         assert time.monotonic() < deadline, person.gets("rollout", "show", rollout).members()
         for number, device in enumerate(devices):
             answer = fleet.device_client(device).get("/device/v1/desired?after=0&wait=0")
             if answer.status_code == 200:
-                report = committed(DesiredState.parse(answer.content), number)
+                sequence += 1
+                report = committed(DesiredState.parse(answer.content), number, sequence)
                 assert fleet.device_client(device).post("/device/v1/reported", content=report).status_code == 204
 
 
-def committed(desired: DesiredState, number: int) -> bytes:
+def committed(desired: DesiredState, number: int, sequence: int) -> bytes:
     models = {
         name: ReportedModel(
             live=LiveModel(release=model.release, sha256=model.sha256, slot="current"),
@@ -301,6 +302,6 @@ def committed(desired: DesiredState, number: int) -> bytes:
         for name, model in desired.models.items()
     }
     state = ReportedState(
-        generation=desired.generation, boot=f"boot-{number}", sequence=1, agent_version="test", models=models
+        generation=desired.generation, boot=f"boot-{number}", sequence=sequence, agent_version="test", models=models
     )
     return state.canonical()
