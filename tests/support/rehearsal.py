@@ -32,6 +32,7 @@ from edgeward_fleet.link.memory import MemoryLink
 from edgeward_fleet.models.model import Release
 from edgeward_fleet.models.service import Registry
 from edgeward_fleet.records.service import Records
+from edgeward_fleet.rollouts.machine import RolloutState
 from edgeward_fleet.rollouts.model import Rollout, RolloutId
 from edgeward_fleet.rollouts.service import RolloutRecord, Rollouts
 from edgeward_fleet.settings import Settings
@@ -41,6 +42,8 @@ from edgeward_fleet.wakeups import Wakeups
 T = TypeVar("T")
 AUTHOR: Final = Actor(name="olive")
 APPROVER: Final = Actor(name="ada")
+NAMES = ("d1", "d2", "d3", "d4", "d5")
+CANARY: JsonValue = [{"name": "canary", "devices": 1}, {"name": "everyone", "percent": 100}]
 MODEL: Final = ModelName("risk")
 
 
@@ -254,3 +257,27 @@ def play(folder: Path, scenario: Callable[[Rehearsal], Coroutine[None, None, T]]
 
 def _ref(data: bytes) -> ArtifactRef:
     return ArtifactRef(sha256=sha256_of(data), size_bytes=len(data))
+
+
+async def on_version_1(fleet: Rehearsal, *names: str) -> list[SimulatedDevice]:
+    """Devices that all run risk@1, and risk@2 registered."""
+    devices = fleet.enrol(*(names or NAMES))
+    await fleet.register(1)
+    await fleet.register(2)
+    rollout = await fleet.start("risk@1")
+    await fleet.settle(devices)
+    assert (await fleet.show(rollout)).state is RolloutState.SUCCEEDED
+    return devices
+
+
+def versions_of(devices: list[SimulatedDevice]) -> list[int]:
+    return [device.live[0].version if device.live else 0 for device in devices]
+
+
+async def canary_of(fleet: Rehearsal, rollout: RolloutId, devices: list[SimulatedDevice]) -> SimulatedDevice:
+    name = next(each.device for each in (await fleet.show(rollout)).devices if each.phase == 0)
+    return next(device for device in devices if device.id == name)
+
+
+async def sha256_in(fleet: Rehearsal, rollout: RolloutId) -> Sha256:
+    return (await fleet.show(rollout)).release_sha256
