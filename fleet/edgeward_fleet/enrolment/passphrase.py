@@ -60,9 +60,8 @@ def _read(path: Path) -> bytes:
 
 
 def _generate(path: Path) -> None:
+    secret = secrets.token_urlsafe(32).encode() + b"\n"
     try:
-        write_private(
-            path, secrets.token_urlsafe(32).encode() + b"\n"
-        )  # the key that it opens is committed right after
+        write_private(path, secret)  # flushed: the key that it opens is committed right after
     except OSError as error:
         raise DataDirError(f"{path}: expected a file that can be written, got: {error.strerror}") from None
